@@ -1,0 +1,65 @@
+"""`sparsify` for NumPy: one line, after which the optimizer's ``step(grads)`` is a sparse one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rigl_backends.numpy.optimizers import Optimizer, Params
+from rigl_backends.numpy.training import SparseTraining
+from rigl_core.layers import Layer
+from rigl_core.patterns import check_pattern_list, check_patterns, matches
+from rigl_core.plan import make_plan
+from rigl_core.recipe import Recipe
+
+
+def sparsify(
+    params: Params,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    *,
+    layers: Sequence[Layer] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> SparseTraining:
+    """Make ``params`` sparse and let ``optimizer.step(grads)`` follow the recipe from now on.
+
+    Gradients given to ``step`` are dense. If you clip or log them before, pass them through
+    `SparseTraining.mask_gradients` first.
+
+    Args:
+        params: the model's arrays by name; changed in place.
+        optimizer: an optimizer that holds them.
+        recipe: how to train sparsely.
+        layers: which arrays to sparsify; by default those with two or more axes, with unknown in and out axes.
+        include: name patterns of arrays to sparsify besides the default ones; only without ``layers``.
+        exclude: name patterns of arrays to leave alone, outside every count; only without ``layers``.
+
+    Returns:
+        A handle: masks, step, table, ``remove()``, ``state_dict()`` and ``load_state_dict()``.
+
+    Raises:
+        TypeError, ValueError: naming the parameter; nothing has been changed then.
+    """
+    if "step" in vars(optimizer):
+        raise ValueError("optimizer is already sparsified: call remove() on the handle you got, or make a new one.")
+    chosen = _choose(params, include, exclude) if layers is None else list(layers)
+    plan = make_plan(recipe, chosen)
+    for layer in plan.layers:
+        if layer.name not in params or params[layer.name].shape != layer.shape:
+            raise ValueError(f"layers names {layer.name!r} of shape {layer.shape}: params has no such array.")
+        if optimizer.params.get(layer.name) is not params[layer.name]:
+            raise ValueError(
+                f"optimizer does not hold layer {layer.name!r}: make it with this array, or exclude the layer."
+            )
+    return SparseTraining(plan, optimizer)
+
+
+def _choose(params: Params, include: Sequence[str], exclude: Sequence[str]) -> list[Layer]:
+    include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
+    check_patterns("include", include, list(params))
+    check_patterns("exclude", exclude, list(params))
+    return [
+        Layer(name, param.shape)
+        for name, param in params.items()
+        if (param.ndim >= 2 or matches(name, include)) and not matches(name, exclude)
+    ]

@@ -1,0 +1,14 @@
+"""RigL for PyTorch: one line, ``sparsify(model, optimizer, recipe)``, and the training loop stays as it was."""
+
+try:
+    import torch as _torch  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "torch":
+        raise
+    raise ImportError("rigl_backends.torch needs PyTorch: pip install 'rigl-core[torch]'") from error
+
+from rigl_backends.torch.namespace import TorchNamespace, torch_namespace
+from rigl_backends.torch.sparsify import sparsify
+from rigl_backends.torch.training import SparseTraining
+
+__all__ = ["SparseTraining", "TorchNamespace", "sparsify", "torch_namespace"]

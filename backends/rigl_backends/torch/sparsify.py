@@ -1,0 +1,78 @@
+"""`sparsify` for PyTorch: one line, after which the training loop is a sparse one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+from torch.optim import Optimizer
+
+from rigl_backends.torch.layers import choose_layers
+from rigl_backends.torch.training import SparseTraining, is_sparsified
+from rigl_core.plan import Plan, make_plan
+from rigl_core.recipe import Recipe
+
+
+def sparsify(
+    model: nn.Module,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    *,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> SparseTraining:
+    """Make ``model`` sparse and let ``optimizer.step()`` follow the recipe from now on.
+
+    On ordinary steps everything after ``backward()`` (clipping, norms, logging) sees the gradient of the
+    active weights only; the dense gradient is visible at update steps, whose gradient step the update
+    replaces.
+
+    Args:
+        model: any module; weights outside the initial topology become zero.
+        optimizer: any `torch.optim` optimizer that holds the model's layers, except L-BFGS.
+        recipe: how to train sparsely, such as ``rigl_core.RigL(0.9, schedule=...)``.
+        include: name patterns of parameters to sparsify besides the default ones (see
+            `rigl_backends.torch.layers.choose_layers`), for example embeddings.
+        exclude: name patterns of parameters to leave alone, outside every count.
+
+    Returns:
+        A handle: masks, step, table, ``remove()``, ``state_dict()`` and ``load_state_dict()``. It need
+        not be kept.
+
+    Raises:
+        TypeError, ValueError: naming the parameter; nothing has been changed then.
+    """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model is a {type(model).__name__}: it must be a torch.nn.Module.")
+    if not isinstance(optimizer, Optimizer):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}: it must be a torch.optim.Optimizer.")
+    if isinstance(optimizer, torch.optim.LBFGS):
+        raise ValueError(
+            "optimizer is L-BFGS, whose history mixes all weights, so it cannot follow a topology that moves: "
+            "use a first-order optimizer."
+        )
+    if is_sparsified(optimizer):
+        raise ValueError("optimizer is already sparsified: call remove() on the handle you got, or make a new one.")
+    chosen = choose_layers(model, include, exclude)
+    plan = make_plan(recipe, [layer for layer, _ in chosen])
+    params = [parameter for _, parameter in chosen]
+    _check_params(plan, params, optimizer)
+    return SparseTraining(plan, params, optimizer)
+
+
+def _check_params(plan: Plan, params: Sequence[nn.Parameter], optimizer: Optimizer) -> None:
+    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+    for layer, param in zip(plan.layers, params, strict=True):
+        if not param.is_floating_point():
+            raise ValueError(f"layer {layer.name!r} has the dtype {param.dtype}: only real floating dtypes have masks.")
+        if not param.requires_grad:
+            raise ValueError(f"layer {layer.name!r} is frozen (requires_grad=False): exclude it, or train it.")
+        if id(param) not in held:
+            raise ValueError(
+                f"optimizer does not hold layer {layer.name!r}: make it with this parameter, or exclude the layer."
+            )
+        if is_sparsified(param):
+            raise ValueError(
+                f"layer {layer.name!r} is already sparsified with another optimizer: call remove() on its handle."
+            )

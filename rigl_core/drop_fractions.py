@@ -1,0 +1,126 @@
+"""How much of a layer's connections an update moves: f(t) of the RigL paper, section 3 (2) and appendix on decays.
+
+A decay is any object with the two members of `DropFraction`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_core.counts import decimal
+from rigl_core.schedules import UpdateSchedule
+
+_DECIMALS = 12
+
+
+@runtime_checkable
+class DropFraction(Protocol):
+    """What the plan asks of a decay."""
+
+    @property
+    def kind(self) -> str:
+        """The name under which it is serialized."""
+
+    def fraction(self, progress: float) -> float:
+        """Share of the active connections to move, in [0, 1].
+
+        Args:
+            progress: (t - begin) / (end - begin), in [0, 1).
+        """
+
+
+@dataclass(frozen=True)
+class _Decay:
+    alpha: float = 0.3
+
+    def __post_init__(self) -> None:
+        if not 0 <= decimal(self.alpha, "alpha") <= 1:
+            raise ValueError(f"alpha is {self.alpha}: it must be in [0, 1], the share of active connections to move.")
+        object.__setattr__(self, "alpha", float(decimal(self.alpha, "alpha")))
+
+
+@dataclass(frozen=True)
+class Cosine(_Decay):
+    """f = alpha/2 * (1 + cos(pi * progress)), the paper's default (equation 1)."""
+
+    kind: ClassVar[str] = "cosine"
+
+    def fraction(self, progress: float) -> float:
+        return self.alpha / 2 * (1 + math.cos(math.pi * progress))
+
+
+@dataclass(frozen=True)
+class Constant(_Decay):
+    """f = alpha."""
+
+    kind: ClassVar[str] = "constant"
+
+    def fraction(self, progress: float) -> float:
+        return self.alpha
+
+
+@dataclass(frozen=True)
+class Linear(_Decay):
+    """f = alpha * (1 - progress)."""
+
+    kind: ClassVar[str] = "linear"
+
+    def fraction(self, progress: float) -> float:
+        return self.alpha * (1 - progress)
+
+
+@dataclass(frozen=True)
+class InversePower(_Decay):
+    """f = alpha * (1 - progress) ** power; the paper tries powers 1 and 3 (Zhu & Gupta's ramp, mirrored)."""
+
+    kind: ClassVar[str] = "inverse_power"
+    power: float = 3.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if decimal(self.power, "power") <= 0:
+            raise ValueError(f"power is {self.power}: it must be positive.")
+        object.__setattr__(self, "power", float(decimal(self.power, "power")))
+
+    def fraction(self, progress: float) -> float:
+        return float(self.alpha * (1 - progress) ** self.power)
+
+
+DROP_FRACTIONS: Mapping[str, type] = {cls.kind: cls for cls in (Cosine, Constant, Linear, InversePower)}
+
+
+def drop_counts(schedule: UpdateSchedule, drop_fraction: DropFraction, active: Sequence[int]) -> npt.NDArray[np.int32]:
+    """The table k[update, layer] = floor(f(t) * active), computed once; traced code only indexes it.
+
+    f is rounded to 12 decimals and k is exact from there, so the table is the same on every machine
+    (float32 and float64 disagree about int(0.7 * 90)).
+
+    Args:
+        active: active weights of each layer.
+
+    Returns:
+        int32 array of shape (updates, layers).
+
+    Raises:
+        ValueError: if a fraction is outside [0, 1].
+    """
+    fractions = np.empty(schedule.updates, np.int64)
+    for update in range(schedule.updates):
+        fraction = drop_fraction.fraction(schedule.progress(update))
+        if not 0 <= fraction <= 1:
+            raise ValueError(
+                f"drop_fraction gives {fraction} at step {schedule.step_of(update)}: it must stay in [0, 1]."
+            )
+        fractions[update] = int(f"{fraction:.{_DECIMALS}f}".replace(".", ""))
+    # floor(f * n / 10^12) in two digits of base 10^6, since the product does not fit 64 bits.
+    base = 10 ** (_DECIMALS // 2)
+    counts = np.asarray(active, np.int64)[None, :]
+    high, low = np.divmod(fractions[:, None], base)
+    table: npt.NDArray[np.int64] = (high * counts + low * counts // base) // base
+    return table.astype(np.int32)

@@ -1,0 +1,1 @@
+"""The conformance suite, for adapters of this project and of others (extra: testing)."""
