@@ -1,0 +1,98 @@
+"""The NumPy backend under the conformance suite."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_backends.numpy import SGD, Adam, Optimizer, sparsify
+from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, numpy_namespace, updated_mask
+from rigl_core.random import random_scores
+from rigl_core.testing.harness import Array, Mask, OptimizerSpec
+
+
+class NumPyHarness:
+    name = "numpy"
+    dtypes = ("float16", "float32", "float64")
+    modes = ("eager",)
+    unused_layers = True
+
+    def updated_mask(
+        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
+    ) -> Mask:
+        connections = Connections(weight.astype(dtype), gradient.astype(dtype))
+        drop_scores = MAGNITUDE.score(connections, numpy_namespace)
+        grow_scores = GRADIENT.score(connections, numpy_namespace)
+        return np.asarray(updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=numpy_namespace))
+
+    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
+        return np.asarray(criterion.score(Connections(weight.astype(dtype), gradient.astype(dtype)), numpy_namespace))
+
+    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
+        return np.asarray(random_scores(key, np.arange(size, dtype=np.int32), xp=numpy_namespace))
+
+    def start(
+        self,
+        params: Mapping[str, Array],
+        layers: Sequence[Layer],
+        recipe: Recipe,
+        optimizer: OptimizerSpec,
+        *,
+        dtype: str = "float32",
+        mode: str = "eager",
+    ) -> NumPySession:
+        return NumPySession(params, layers, recipe, optimizer, dtype)
+
+
+class NumPySession:
+    def __init__(
+        self, params: Mapping[str, Array], layers: Sequence[Layer], recipe: Recipe, spec: OptimizerSpec, dtype: str
+    ) -> None:
+        self.params = {name: np.array(param, dtype) for name, param in params.items()}
+        self.clip_norm = spec.clip_norm
+        self.optimizer = _make(spec, self.params)
+        self.sparse = sparsify(self.params, self.optimizer, recipe, layers=layers)
+
+    def step(self, gradients: Mapping[str, Array | None]) -> None:
+        grads = {name: g if g is None else g.astype(self.params[name].dtype) for name, g in gradients.items()}
+        if self.clip_norm is not None:
+            grads = self.sparse.mask_gradients(grads)
+            norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in grads.values() if g is not None))
+            scale = min(1.0, self.clip_norm / norm) if norm else 1.0
+            grads = {name: g if g is None else (g * scale).astype(g.dtype) for name, g in grads.items()}
+        self.optimizer.step(grads)
+
+    def weights(self) -> dict[str, Array]:
+        return {name: param.copy() for name, param in self.params.items()}
+
+    def masks(self) -> dict[str, Mask]:
+        return self.sparse.masks
+
+    def optimizer_state(self) -> dict[str, list[Array]]:
+        return {
+            name: [value.copy() for value in state.values() if isinstance(value, np.ndarray)]
+            for name, state in self.optimizer.state.items()
+        }
+
+    def steps(self) -> int:
+        return self.sparse.step
+
+    def save(self) -> Any:
+        return copy.deepcopy(self.params), copy.deepcopy(self.optimizer.state), self.sparse.state_dict()
+
+    def load(self, saved: Any) -> None:
+        params, state, sparse = saved
+        for name, param in params.items():
+            self.params[name][...] = param
+        self.optimizer.state = copy.deepcopy(state)
+        self.sparse.load_state_dict(sparse)
+
+
+def _make(spec: OptimizerSpec, params: dict[str, Array]) -> Optimizer:
+    if spec.kind == "sgd":
+        return SGD(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
+    return Adam(params, spec.lr, weight_decay=spec.weight_decay, decoupled=True)

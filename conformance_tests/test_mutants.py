@@ -1,0 +1,56 @@
+"""Tests of the tests: every mutant is caught by the property named for it, and only because of its bug."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import Phase, settings
+
+from conformance_tests.harnesses.numpy import NumPyHarness
+from conformance_tests.mutants import MUTANTS
+
+
+def run(property_: Callable[..., Any]) -> None:
+    parameters = inspect.signature(property_).parameters
+    if "harness" in parameters:
+        property_(NumPyHarness(), "eager")
+    elif marks := [mark for mark in getattr(property_, "pytestmark", []) if mark.name == "parametrize"]:
+        names, cases = marks[0].args
+        for case in cases:
+            property_(**dict(zip(names, case, strict=True)))
+    else:
+        property_()
+
+
+@pytest.fixture
+def _without_shrinking() -> Iterator[None]:
+    """A failure is what is wanted here; its smallest example would only take time."""
+    profile = settings.get_current_profile_name()
+    settings.register_profile("without shrinking", settings.get_profile(profile), phases=(Phase.generate,))
+    settings.load_profile("without shrinking")
+    yield
+    settings.load_profile(profile)
+
+
+@pytest.mark.usefixtures("_without_shrinking")
+@pytest.mark.parametrize("name", MUTANTS)
+def test_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    patch, property_ = MUTANTS[name]
+    patch(monkeypatch)
+    with pytest.raises(BaseException) as caught:  # noqa: PT011
+        run(property_)
+    assert _failed_an_assertion(caught.value), f"{name}: {property_.__name__} crashed with {caught.value!r}"
+
+
+def _failed_an_assertion(error: BaseException) -> bool:
+    if isinstance(error, BaseExceptionGroup):
+        return any(map(_failed_an_assertion, error.exceptions))
+    return isinstance(error, AssertionError)
+
+
+@pytest.mark.parametrize("property_", {p for _, p in MUTANTS.values()}, ids=lambda p: p.__name__)
+def test_properties_hold_without_the_bugs(property_: Callable[..., Any]) -> None:
+    run(property_)

@@ -1,0 +1,7 @@
+"""Every property on every backend; the properties themselves ship with rigl_core.testing."""
+
+from rigl_core.testing.properties.test_errors import *
+from rigl_core.testing.properties.test_gradients import *
+from rigl_core.testing.properties.test_resume import *
+from rigl_core.testing.properties.test_topology import *
+from rigl_core.testing.properties.test_training import *

@@ -1,0 +1,54 @@
+"""How properties are written: which rules they check, and over which cases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
+
+from rigl_core.testing.harness import Harness
+
+Case = TypeVar("Case")
+Property = Callable[[Harness, str], None]
+
+
+def checks(*rules: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Mark a property with the rules of docs/contract.md that it checks."""
+    return pytest.mark.rule(*rules)
+
+
+def for_all(
+    cases: SearchStrategy[Case], *, eager: int = 60, compiled: int = 8
+) -> Callable[[Callable[[Harness, str, Case], None]], Property]:
+    """Turn a check of one case into a property of a harness in a mode.
+
+    Args:
+        cases: draws the cases.
+        eager: how many, in eager mode.
+        compiled: how many, in any other mode, where every case may cost a compilation.
+    """
+
+    def decorate(check: Callable[[Harness, str, Case], None]) -> Property:
+        def property_(harness: Harness, mode: str) -> None:
+            @settings(
+                max_examples=eager if mode == "eager" else compiled,
+                deadline=None,
+                database=None,
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(cases)
+            def holds(case: Case) -> None:
+                check(harness, mode, case)
+
+            holds()
+
+        property_.__name__ = check.__name__
+        property_.__qualname__ = check.__qualname__
+        property_.__doc__ = check.__doc__
+        property_.__module__ = check.__module__
+        return property_
+
+    return decorate

@@ -1,0 +1,87 @@
+"""A pytest plugin that runs the properties on harnesses and prints properties x backends.
+
+pytest -p rigl_core.testing.plugin --pyargs rigl_core.testing.properties --harness my_package.my_module:MyHarness
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections import defaultdict
+from typing import Any
+
+import pytest
+
+from rigl_core.testing.harness import Harness
+
+pytest.register_assert_rewrite("rigl_core.testing.properties", "rigl_core.testing.recording")
+
+_OUTCOMES = pytest.StashKey[dict[str, dict[str, str]]]()
+_HARNESSES = pytest.StashKey[list[Harness]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--harness``."""
+    parser.addoption(
+        "--harness", action="append", default=[], metavar="MODULE:CLASS", help="a backend's harness; may be repeated"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the harnesses: one that cannot be imported is an error, never a skip."""
+    config.addinivalue_line("markers", "rule(*ids): the rules of docs/contract.md that a property checks")
+    outcomes: dict[str, dict[str, str]] = defaultdict(dict)
+    config.stash[_OUTCOMES] = outcomes
+    config.stash[_HARNESSES] = [load_harness(spec) for spec in config.getoption("--harness")]
+
+
+def load_harness(spec: str) -> Harness:
+    """The harness that ``module:class`` names.
+
+    Raises:
+        pytest.UsageError: if it cannot be loaded.
+    """
+    module, _, name = spec.partition(":")
+    try:
+        harness: Harness = getattr(importlib.import_module(module), name)()
+    except (ImportError, AttributeError) as error:
+        raise pytest.UsageError(f"--harness {spec}: cannot be loaded ({error}). Install the backend.") from error
+    return harness
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run a property on every harness in each of its modes."""
+    if {"harness", "mode"} <= set(metafunc.fixturenames):
+        harnesses = metafunc.config.stash[_HARNESSES]
+        cases = [
+            pytest.param(harness, mode, id=f"{harness.name}-{mode}") for harness in harnesses for mode in harness.modes
+        ]
+        metafunc.parametrize(("harness", "mode"), cases)
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """Note the outcome for the table."""
+    outcome = yield
+    report = outcome.get_result()
+    callspec = getattr(item, "callspec", None)
+    if callspec is None or "harness" not in callspec.params:
+        return
+    if report.when == "call" or report.outcome != "passed":
+        column = f"{callspec.params['harness'].name} {callspec.params['mode']}"
+        word = "xfailed" if hasattr(report, "wasxfail") else report.outcome
+        reason = f" ({report.wasxfail})" if hasattr(report, "wasxfail") else ""
+        item.config.stash[_OUTCOMES][getattr(item, "originalname", item.name)][column] = word + reason
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """Print the table: a property a row, a backend's mode a column."""
+    outcomes = config.stash[_OUTCOMES]
+    if not outcomes:
+        return
+    columns = sorted({column for row in outcomes.values() for column in row})
+    width = max(map(len, outcomes))
+    terminalreporter.section("conformance")
+    terminalreporter.line(" ".join([" " * width, *(column for column in columns)]))
+    for name, row in outcomes.items():
+        cells = [row.get(column, "-").ljust(len(column)) for column in columns]
+        terminalreporter.line(" ".join([name.ljust(width), *cells]))

@@ -1,0 +1,37 @@
+"""Properties of errors: the same sentences from every backend, in the user's own words (rule P3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rigl_core.distributions import Uniform
+from rigl_core.layers import Layer
+from rigl_core.methods import RigL
+from rigl_core.schedules import UpdateSchedule
+from rigl_core.testing.checks import checks
+from rigl_core.testing.harness import Harness, Session
+from rigl_core.testing.strategies import SGD
+
+_LAYER = Layer("fc0.weight", (4, 3), in_axes=(1,), out_axes=(0,))
+_PARAMS = {"fc0.weight": np.ones((4, 3), np.float32), "fc0.bias": np.zeros(4, np.float32)}
+
+
+def _start(harness: Harness, mode: str, sparsity: float | None, **options: Any) -> Session:
+    recipe = RigL(sparsity, schedule=UpdateSchedule(end=10, every=2), **options)
+    return harness.start(_PARAMS, [_LAYER], recipe, SGD, mode=mode)
+
+
+@checks("P3")
+def test_a_recipe_that_does_not_fit_the_model(harness: Harness, mode: str) -> None:
+    """Unknown patterns, nothing to sparsify, no sparsity."""
+    with pytest.raises(ValueError, match=r"dense holds the pattern 'fc9\.\*', which matches no layer.*'fc0\.weight'"):
+        _start(harness, mode, 0.5, dense=["fc9.*"])
+    with pytest.raises(ValueError, match=r"layer_sparsity holds the pattern 'nope', which matches no layer"):
+        _start(harness, mode, 0.5, layer_sparsity={"nope": 0.5})
+    with pytest.raises(ValueError, match=r"sparsity=0\.5 has nothing to sparsify: every layer is pinned"):
+        _start(harness, mode, 0.5, distribution=Uniform())
+    with pytest.raises(ValueError, match=r"sparsity is missing, and layer 'fc0\.weight' has none of its own"):
+        _start(harness, mode, None)

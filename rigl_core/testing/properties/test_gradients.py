@@ -1,0 +1,117 @@
+"""Properties of the gradient: what ordinary steps see, and what an update waits for (rules G1, T5, T6)."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from rigl_core.testing import oracle
+from rigl_core.testing.checks import checks, for_all
+from rigl_core.testing.harness import Array, Harness, OptimizerSpec
+from rigl_core.testing.recording import assert_same_bits, drop_count, start, steps
+from rigl_core.testing.reference import ReferenceOptimizer
+from rigl_core.testing.strategies import ADAM, SGD, Training, trainings
+
+CLIPPED = OptimizerSpec("sgd", lr=0.0625, momentum=0.9, clip_norm=0.5)
+
+
+@checks("G1")
+@for_all(trainings(optimizers=(CLIPPED, SGD, ADAM)), eager=30, compiled=5)
+def test_ordinary_steps_are_those_of_a_sparse_network(harness: Harness, mode: str, training: Training) -> None:
+    """Clipping, momentum and Adam work as if the inactive connections did not exist."""
+    session = start(harness, mode, training)
+    reference = ReferenceOptimizer(training.optimizer, session.weights())
+    for step in steps(session, training):
+        masks = step.before.masks
+        if step.updates:
+            reference.keep({name: masks[name] & step.after.masks[name] for name in masks})
+            continue
+        reference.step({name: np.where(masks.get(name, True), g, 0) for name, g in step.gradients.items()})
+        for name, expected in reference.weights.items():
+            np.testing.assert_allclose(
+                step.after.weights[name], expected, rtol=2e-4, atol=2e-5, err_msg=f"{name} at step {step.number}"
+            )
+
+
+@checks("G1", "Z1")
+@for_all(trainings(), eager=25, compiled=4)
+def test_nothing_outside_the_mask_reaches_the_optimizer(harness: Harness, mode: str, training: Training) -> None:
+    """On ordinary steps NaN and infinities in the inactive gradient change not a bit."""
+    clean, poisoned = start(harness, mode, training), start(harness, mode, training)
+    for step in steps(clean, training):
+        gradients = dict(step.gradients)
+        if not step.updates:
+            for number, layer in enumerate(training.layers):
+                poison = np.float32("nan") if number else np.float32("-inf")
+                gradients[layer.name] = np.where(step.before.masks[layer.name], gradients[layer.name], poison)
+        poisoned.step(gradients)
+        for name, weight in step.after.weights.items():
+            assert_same_bits(poisoned.weights()[name], weight, f"{name} at step {step.number}")
+
+
+@checks("T5", "S1")
+@for_all(trainings(optimizers=(SGD,)), eager=40, compiled=6)
+def test_non_finite_gradients_defer_the_update(harness: Harness, mode: str, training: Training) -> None:
+    """The topology waits for finite gradients, then moves by the count of the update that was due."""
+    session, schedule = start(harness, mode, training), training.schedule
+    due: int | None = None
+    for number in range(training.steps):
+        gradients, before, weights = training.gradients(number), session.masks(), session.weights()
+        if oracle.fires(number, schedule.begin, schedule.end, schedule.every):
+            due = number
+        elif number >= schedule.end:
+            due = None
+        is_sparse = {layer.name: not before[layer.name].all() for layer in training.layers}
+        bad = (training.seed >> number) % 2 == 1
+        if bad:
+            _make_non_finite(gradients, before, number)
+        session.step(gradients)
+        waits = bad and any(is_sparse.values())
+        for layer in training.layers:
+            expected = before[layer.name].reshape(-1).tolist()
+            if due is not None and not waits:
+                k = drop_count(training, due, layer.name)
+                flat_weight = weights[layer.name].reshape(-1).tolist()
+                expected = oracle.rigl_mask(
+                    flat_weight, gradients[layer.name].reshape(-1).tolist(), expected, k, "float32"
+                )
+            assert session.masks()[layer.name].reshape(-1).tolist() == expected, f"{layer.name} at step {number}"
+        if not waits:
+            due = None
+
+
+def _make_non_finite(gradients: dict[str, Array], masks: dict[str, Array], number: int) -> None:
+    """Spoil an inactive gradient of each sparse layer, so that the weights stay finite."""
+    for name, mask in masks.items():
+        inactive = np.flatnonzero(~mask.reshape(-1))
+        if len(inactive):
+            flat = gradients[name].reshape(-1).copy()
+            flat[inactive[number % len(inactive)]] = (np.nan, np.inf, -np.inf)[number % 3]
+            gradients[name] = flat.reshape(mask.shape)
+
+
+@checks("T6")
+@for_all(trainings(), eager=25, compiled=4)
+def test_unused_layers_keep_their_topology(harness: Harness, mode: str, training: Training) -> None:
+    """A layer without a gradient stays as it is at an update; the others move."""
+    if not harness.unused_layers:
+        return
+    session = start(harness, mode, training)
+    unused, used = (layer.name for layer in training.layers)
+    for number in range(training.steps):
+        masks, weights = session.masks(), session.weights()
+        gradients: dict[str, Array | None] = {**training.gradients(number), unused: None}
+        session.step(gradients)
+        np.testing.assert_array_equal(session.masks()[unused], masks[unused])
+        assert_same_bits(session.weights()[unused], weights[unused], unused)
+        schedule = training.schedule
+        if oracle.fires(number, schedule.begin, schedule.end, schedule.every):
+            gradient = gradients[used]
+            assert gradient is not None
+            expected = oracle.rigl_mask(
+                weights[used].reshape(-1).tolist(),
+                gradient.reshape(-1).tolist(),
+                masks[used].reshape(-1).tolist(),
+                drop_count(training, number, used),
+                "float32",
+            )
+            assert session.masks()[used].reshape(-1).tolist() == expected

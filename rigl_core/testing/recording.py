@@ -1,0 +1,87 @@
+"""Trainings run to the end and recorded step by step, for properties to look at."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from rigl_core.plan import make_plan
+from rigl_core.testing import oracle
+from rigl_core.testing.harness import Array, Harness, Mask, Session
+from rigl_core.testing.strategies import Training
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """Copies of everything a rule speaks of."""
+
+    weights: Mapping[str, Array]
+    masks: Mapping[str, Mask]
+    state: Mapping[str, list[Array]]
+
+    @classmethod
+    def of(cls, session: Session) -> Snapshot:
+        """The session as it is now."""
+        return cls(session.weights(), session.masks(), session.optimizer_state())
+
+
+@dataclass(frozen=True)
+class Step:
+    """One optimizer step: what it was given, and everything before and after."""
+
+    number: int
+    gradients: Mapping[str, Array]
+    before: Snapshot
+    after: Snapshot
+    updates: bool
+    """Whether an update fires, by rule S1."""
+
+
+def start(harness: Harness, mode: str, training: Training, dtype: str = "float32") -> Session:
+    """The training's session, before its first step."""
+    return harness.start(training.params, training.layers, training.recipe, training.optimizer, dtype=dtype, mode=mode)
+
+
+def steps(session: Session, training: Training) -> Iterator[Step]:
+    """Run the training, step by step."""
+    schedule = training.schedule
+    before = Snapshot.of(session)
+    for number in range(training.steps):
+        gradients = training.gradients(number)
+        session.step(gradients)
+        after = Snapshot.of(session)
+        updates = oracle.fires(number, schedule.begin, schedule.end, schedule.every)
+        yield Step(number, gradients, before, after, updates)
+        before = after
+
+
+def drop_count(training: Training, step: int, layer: str) -> int:
+    """k of one layer at a step whose update fires, by the oracle (cosine trainings)."""
+    schedule, plan = training.schedule, make_plan(training.recipe, training.layers)
+    active = plan.active[[one.name for one in plan.layers].index(layer)]
+    alpha: float = training.recipe.drop_fraction.alpha  # type: ignore[attr-defined]
+    return oracle.drop_count(oracle.cosine(alpha, step, schedule.begin, schedule.end), active)
+
+
+def assert_same_bits(actual: Array, expected: Array, what: str) -> None:
+    """Equal to the last bit: -0 differs from 0, and NaN equals itself."""
+    __tracebackhide__ = True
+    assert actual.dtype == expected.dtype, f"{what}: dtype {actual.dtype}, expected {expected.dtype}"
+    assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
+    unsigned = np.dtype(f"u{actual.dtype.itemsize}")
+    differ = np.ascontiguousarray(actual).view(unsigned) != np.ascontiguousarray(expected).view(unsigned)
+    assert not differ.any(), f"{what}: {actual[differ]} should be {expected[differ]}"
+
+
+def assert_same(actual: Snapshot, expected: Snapshot) -> None:
+    """Two snapshots, equal to the last bit."""
+    for name, weight in expected.weights.items():
+        assert_same_bits(actual.weights[name], weight, f"weight {name}")
+        assert len(actual.state[name]) == len(expected.state[name])
+        for mine, other in zip(actual.state[name], expected.state[name], strict=True):
+            assert_same_bits(mine, other, f"optimizer state of {name}")
+    assert actual.masks.keys() == expected.masks.keys()
+    for name, mask in expected.masks.items():
+        assert_same_bits(actual.masks[name], mask, f"mask {name}")

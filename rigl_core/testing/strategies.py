@@ -1,0 +1,122 @@
+"""Hypothesis strategies: the arrays and trainings that bring bugs to light."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from hypothesis import strategies as st
+
+from rigl_core.drop_fractions import Cosine
+from rigl_core.layers import Layer
+from rigl_core.methods import SET, RigL
+from rigl_core.recipe import Recipe
+from rigl_core.schedules import UpdateSchedule
+from rigl_core.testing.harness import Array, Mask, OptimizerSpec
+from rigl_core.testing.oracle import SMALLEST_NORMAL
+
+_NUMPY_DTYPE = {"float16": np.float16, "bfloat16": np.float32, "float32": np.float32, "float64": np.float64}
+_ORDINARY = (0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 2.0**-13, -(2.0**13))
+
+
+@dataclass(frozen=True)
+class Update:
+    """One update of one flat layer: arrays, the mask, and how many connections move."""
+
+    weight: Array
+    gradient: Array
+    mask: Mask
+    k: int
+    dtype: str
+
+    @property
+    def keep(self) -> int:
+        """How many are kept."""
+        return int(self.mask.sum()) - self.k
+
+
+def values(dtype: str, size: int, *, special: bool) -> st.SearchStrategy[Array]:
+    """Tie-heavy arrays; ``special`` adds NaN, infinities, -0 and subnormal numbers."""
+    tiny = SMALLEST_NORMAL[dtype]
+    pool = list(_ORDINARY)
+    if special:
+        pool += [float("nan"), float("inf"), float("-inf"), -0.0, tiny, -tiny, tiny / 2, -tiny / 4]
+    return st.lists(st.sampled_from(pool), min_size=size, max_size=size).map(
+        lambda numbers: np.array(numbers, _NUMPY_DTYPE[dtype])
+    )
+
+
+@st.composite
+def updates(draw: st.DrawFn, dtypes: Sequence[str], *, special: bool = False, max_size: int = 24) -> Update:
+    """Any update: sizes from 0, every density and every drop count."""
+    dtype = draw(st.sampled_from(list(dtypes)))
+    size = draw(st.integers(0, max_size))
+    mask = np.array(draw(st.lists(st.booleans(), min_size=size, max_size=size)), np.bool_)
+    weight = draw(values(dtype, size, special=special))
+    gradient = draw(values(dtype, size, special=special))
+    return Update(weight, gradient, mask, draw(st.integers(0, int(mask.sum()))), dtype)
+
+
+@dataclass(frozen=True)
+class Training:
+    """A short training with given gradients."""
+
+    params: dict[str, Array]
+    layers: tuple[Layer, ...]
+    recipe: Recipe
+    optimizer: OptimizerSpec
+    steps: int
+    seed: int
+
+    @property
+    def schedule(self) -> UpdateSchedule:
+        """The recipe's schedule, which it has."""
+        assert self.recipe.schedule is not None
+        return self.recipe.schedule
+
+    def gradients(self, step: int) -> dict[str, Array]:
+        """The dense gradients of one step; half of the steps are full of ties."""
+        rng = np.random.default_rng((self.seed, step))
+        tied = rng.random() < 0.5
+        gradients: dict[str, Array] = {}
+        for name, param in self.params.items():
+            numbers = rng.choice(_ORDINARY[:7], param.shape) if tied else rng.normal(size=param.shape)
+            gradients[name] = numbers.astype(param.dtype)
+        return gradients
+
+
+SGD = OptimizerSpec("sgd", lr=0.0625, momentum=0.9, weight_decay=0.01)
+STILL = OptimizerSpec("sgd", lr=0.0, momentum=0.9)
+ADAM = OptimizerSpec("adam", lr=0.01, weight_decay=0.1)
+
+
+@st.composite
+def trainings(
+    draw: st.DrawFn,
+    *,
+    method: str = "RigL",
+    optimizers: Sequence[OptimizerSpec] = (SGD, ADAM),
+    dtype: str = "float32",
+) -> Training:
+    """Two sparse layers and a dense vector, under any schedule, sparsity and optimizer."""
+    shapes = [(draw(st.integers(1, 7)), draw(st.integers(2, 7))) for _ in range(2)]
+    layers = tuple(Layer(f"fc{i}.weight", shape, in_axes=(1,), out_axes=(0,)) for i, shape in enumerate(shapes))
+    begin = draw(st.integers(0, 2))
+    schedule = UpdateSchedule(begin=begin, end=begin + draw(st.integers(1, 7)), every=draw(st.integers(1, 3)))
+    make = {"RigL": RigL, "SET": SET}[method]
+    recipe = make(
+        draw(st.sampled_from([0.0, 0.3, 0.5, 0.7, 0.9])),
+        schedule=schedule,
+        drop_fraction=Cosine(draw(st.sampled_from([0.3, 0.5, 1.0]))),
+        seed=draw(st.integers(0, 2**32)),
+    )
+    seed = draw(st.integers(0, 2**32))
+    rng = np.random.default_rng(seed)
+    params = {layer.name: rng.normal(size=layer.shape) for layer in layers}
+    if draw(st.booleans()):  # ties, and weights that are exactly zero
+        params = {name: np.round(param) for name, param in params.items()}
+    params["fc0.bias"] = rng.normal(size=(5,))
+    typed = {name: param.astype(_NUMPY_DTYPE[dtype]) for name, param in params.items()}
+    optimizer = draw(st.sampled_from(list(optimizers)))
+    return Training(typed, layers, recipe, optimizer, schedule.end + 2, seed)
