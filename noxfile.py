@@ -1,0 +1,88 @@
+"""Every check of the project, one session each: ``nox -s tests`` runs them all."""
+
+from __future__ import annotations
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2024.10.9"
+nox.options.default_venv_backend = "venv"
+nox.options.sessions = ["tests"]
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+TESTED = ["tests", "conformance_tests", "docs", "examples", "pyproject.toml"]
+
+
+def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = ()) -> None:
+    """Install requirements and dependency groups, all at the versions of constraints.txt."""
+    grouped = nox.project.dependency_groups(PYPROJECT, *groups)
+    session.install("-q", "-c", "constraints.txt", *requirements, *grouped)
+
+
+@nox.session
+def quickstart(session: nox.Session) -> None:
+    """Train dense, Static, SET and RigL on real data; print the table and write quickstart.png."""
+    install(session, "-e", ".[examples,torch]")
+    session.run("python", "examples/quickstart", *session.posargs)
+
+
+@nox.session
+def tests(session: nox.Session) -> None:
+    """Everything: the tests on all backends, then lint, types and package."""
+    install(session, "-e", ".[testing,torch]", groups=("test",))
+    session.run("pytest", *session.posargs)
+    if not session.posargs:
+        for name in ("lint", "types", "package"):
+            session.notify(name)
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, by ruff."""
+    install(session, groups=("lint",))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Types, by mypy, strict."""
+    install(session, "-e", ".[testing,torch]", groups=("types",))
+    session.run("mypy")
+
+
+@nox.session
+def package(session: nox.Session) -> None:
+    """Build sdist and wheel, and test the wheel, installed in a clean environment, away from the sources."""
+    install(session, groups=("package",))
+    built = Path(session.create_tmp()).resolve() / "built"
+    shutil.rmtree(built, ignore_errors=True)
+    session.run("python", "-m", "build", "-q", "--outdir", str(built))
+    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
+    check_contents(session, wheel)
+    session.log(f"built {wheel.name} and {sdist.name}")
+    install(session, f"{wheel}[testing,torch]", groups=("test",))
+    away = built / "away"
+    for name in TESTED:
+        source, target = Path(name), away / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
+    with session.chdir(away):
+        session.run("pytest", "-q")
+
+
+def check_contents(session: nox.Session, wheel: Path) -> None:
+    """The wheel holds exactly rigl_core and rigl_backends: every source file of theirs and nothing else."""
+    with zipfile.ZipFile(wheel) as archive:
+        files = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
+    expected = {
+        str(path.relative_to(root))
+        for root, package in ((Path(), "rigl_core"), (Path("backends"), "rigl_backends"))
+        for path in (root / package).rglob("*")
+        if path.is_file() and path.suffix != ".pyc"
+    }
+    if files != expected:
+        session.error(f"the wheel's files differ from the sources: {sorted(files ^ expected)}")

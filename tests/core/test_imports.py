@@ -1,0 +1,55 @@
+"""What importing loads, what it needs, and what is public."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import rigl_core
+
+FRAMEWORKS = ("torch", "jax", "tensorflow", "keras", "optax", "hypothesis", "pytest", "rigl_backends")
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+
+
+def test_the_core_loads_no_framework() -> None:
+    code = f"import sys, rigl_core; print(sorted({{m.split('.')[0] for m in sys.modules}} & set({FRAMEWORKS})))"
+    assert run(code).stdout.strip() == "[]"
+
+
+def test_the_core_needs_numpy_alone() -> None:
+    code = """
+import sys
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name.split('.')[0] not in sys.stdlib_module_names | {'numpy', 'rigl_core', 'rigl_backends'}:
+            raise ImportError(name)
+sys.meta_path.insert(0, Refuse())
+import rigl_core, rigl_backends.numpy
+print(rigl_core.make_plan(rigl_core.Static(0.9), rigl_core.specs.mlp(64, 300, 10)).active)
+"""
+    result = run(code)
+    assert result.stdout.startswith("("), result.stderr
+
+
+@pytest.mark.parametrize(("backend", "framework"), [("torch", "torch")])
+def test_a_missing_framework_is_named_with_its_extra(backend: str, framework: str) -> None:
+    code = f"import sys; sys.modules['{framework}'] = None; import rigl_backends.{backend}"
+    error = run(code).stderr
+    assert f"pip install 'rigl-core[{backend}]'" in error
+
+
+def test_the_public_names_exist_and_are_sorted() -> None:
+    assert all(hasattr(rigl_core, name) for name in rigl_core.__all__)
+    assert len(set(rigl_core.__all__)) == len(rigl_core.__all__)
+
+
+@pytest.mark.parametrize("package", ["rigl_core", "rigl_backends"])
+def test_the_packages_are_typed(package: str) -> None:
+    module = __import__(package)
+    assert module.__file__ is not None
+    assert (__import__("pathlib").Path(module.__file__).parent / "py.typed").exists()
