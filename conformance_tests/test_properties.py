@@ -5,3 +5,4 @@ from rigl_core.testing.properties.test_gradients import *
 from rigl_core.testing.properties.test_resume import *
 from rigl_core.testing.properties.test_topology import *
 from rigl_core.testing.properties.test_training import *
+from rigl_core.testing.properties.test_trajectory import *

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rigl_backends.numpy import SGD, Adam, Optimizer, sparsify
 from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, numpy_namespace, updated_mask
 from rigl_core.random import random_scores
+from rigl_core.testing import models
 from rigl_core.testing.harness import Array, Mask, OptimizerSpec
 
 
@@ -65,6 +66,9 @@ class NumPySession:
             scale = min(1.0, self.clip_norm / norm) if norm else 1.0
             grads = {name: g if g is None else (g * scale).astype(g.dtype) for name, g in grads.items()}
         self.optimizer.step(grads)
+
+    def learn(self, model: str, inputs: Array, labels: Array) -> None:
+        self.step(models.gradients(model, self.params, inputs, labels))
 
     def weights(self) -> dict[str, Array]:
         return {name: param.copy() for name, param in self.params.items()}

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from rigl_backends.torch import sparsify, torch_namespace
 from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, updated_mask
@@ -71,6 +72,15 @@ class TorchSession:
             if g is not None
         )
         assert isinstance(loss, Tensor)
+        self._descend(loss)
+
+    def learn(self, model: str, inputs: Array, labels: Array) -> None:
+        self.optimizer.zero_grad()
+        x = torch.tensor(inputs)
+        logits = _mlp(self.params, x) if model == "mlp" else _convnet(self.params, x)
+        self._descend(functional.cross_entropy(logits, torch.tensor(labels)))
+
+    def _descend(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
@@ -107,20 +117,27 @@ class TorchSession:
         self.sparse.load_state_dict(sparse)
 
 
+def _mlp(params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    hidden = functional.linear(x, params["fc1.weight"], params["fc1.bias"]).relu()
+    return functional.linear(hidden, params["fc2.weight"], params["fc2.bias"])
+
+
+def _convnet(params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    hidden = functional.conv2d(x.reshape(-1, 1, 8, 8), params["conv1.weight"], params["conv1.bias"]).relu()
+    hidden = functional.conv2d(hidden, params["conv2.weight"], stride=2).relu()
+    return functional.linear(hidden.flatten(1), params["fc.weight"], params["fc.bias"])
+
+
 def _model(params: Mapping[str, Array], layers: Sequence[Layer], dtype: str) -> nn.Module:
-    """A module with these parameters: layers become the weights of Linear modules."""
+    """A module with these parameters: layers become the weights of Linear and Conv2d modules."""
     model = nn.Module()
     names = {layer.name for layer in layers}
     for name, value in params.items():
         parent, _, own_name = name.rpartition(".")
         if name in names:
-            module: nn.Module = nn.Linear(value.shape[1], value.shape[0], bias=False)
-            module.weight = nn.Parameter(_tensor(value, dtype))
-        else:
-            module = model.get_submodule(parent)
-            module.register_parameter(own_name, nn.Parameter(_tensor(value, dtype)))
-            continue
-        model.add_module(parent, module)
+            module: nn.Module = nn.Linear(1, 1, bias=False) if value.ndim == 2 else nn.Conv2d(1, 1, 1, bias=False)
+            model.add_module(parent, module)
+        model.get_submodule(parent).register_parameter(own_name, nn.Parameter(_tensor(value, dtype)))
     return model
 
 

@@ -51,6 +51,15 @@ class Session(Protocol):
         say so with ``Harness.unused_layers = False``).
         """
 
+    def learn(self, model: str, inputs: Array, labels: Array) -> None:
+        """One step of the user's loop on a model of `rigl_core.testing.models`, differentiated by the framework.
+
+        Args:
+            model: ``"mlp"`` or ``"convnet"``; the session was started with its parameters and layers.
+            inputs: float64 of shape (batch, 64).
+            labels: int64 of shape (batch,).
+        """
+
     def weights(self) -> dict[str, Array]:
         """Copies of all parameters."""
 
