@@ -1,0 +1,105 @@
+"""Bugs of counts and schedules."""
+
+from __future__ import annotations
+
+import importlib
+import math
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests import test_budget, test_schedule
+from conformance_tests.mutants.registry import caught_by
+from rigl_core import distributions, drop_fractions, plan, schedules
+from rigl_core.testing.properties import test_training
+
+
+@caught_by(test_training.test_masks_follow_the_oracle_step_by_step)
+def window_opens_one_step_late(patch: pytest.MonkeyPatch) -> None:
+    _patch_fires(patch, lambda s, t: s.begin < t < s.end and (t - s.begin) % s.every == 0)
+
+
+@caught_by(test_training.test_masks_follow_the_oracle_step_by_step)
+def window_closes_one_step_late(patch: pytest.MonkeyPatch) -> None:
+    _patch_fires(patch, lambda s, t: s.begin <= t <= s.end and (t - s.begin) % s.every == 0)
+
+
+@caught_by(test_training.test_masks_follow_the_oracle_step_by_step)
+def end_ignored(patch: pytest.MonkeyPatch) -> None:
+    _patch_fires(patch, lambda s, t: s.begin <= t and (t - s.begin) % s.every == 0)
+
+
+@caught_by(test_schedule.test_updates_fire_in_the_window)
+def window_not_counted_from_begin(patch: pytest.MonkeyPatch) -> None:
+    _patch_fires(patch, lambda s, t: s.begin <= t < s.end and t % s.every == 0)
+
+
+@caught_by(test_schedule.test_drop_counts_where_floats_are_wrong)
+def float_rounded_drop_count(patch: pytest.MonkeyPatch) -> None:
+    def drop_counts(schedule: Any, drop_fraction: Any, active: Any) -> Any:
+        fractions = [drop_fraction.fraction(schedule.progress(u)) for u in range(schedule.updates)]
+        return np.array([[int(f * n) for n in active] for f in fractions], np.int32)
+
+    patch.setattr(drop_fractions, "drop_counts", drop_counts)
+    patch.setattr(test_schedule, "drop_counts", drop_counts)
+
+
+@caught_by(test_training.test_masks_follow_the_oracle_step_by_step)
+def drop_count_from_the_target(patch: pytest.MonkeyPatch) -> None:
+    original = plan.make_plan
+
+    def make_plan(a_recipe: Any, layers: Any) -> Any:
+        made = original(a_recipe, layers)
+        target = [math.ceil((1 - made.recipe.sparsity) * layer.size) for layer in layers]
+        table = drop_fractions.drop_counts(made.recipe.schedule, made.recipe.drop_fraction, target)
+        object.__setattr__(made, "drop_counts", np.minimum(table, made.active))
+        return made
+
+    patch.setattr(importlib.import_module("rigl_backends.numpy.sparsify"), "make_plan", make_plan)
+
+
+@caught_by(test_budget.test_er)
+def er_on_the_last_two_axes(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(
+        distributions.ErdosRenyi,
+        "scale",
+        lambda self, layer: Fraction(sum(layer.shape[-2:]), layer.shape[-2] * layer.shape[-1]),
+    )
+
+
+@caught_by(test_budget.test_pinned_layers_are_outside_the_budget)
+def pinned_layers_counted_in_the_budget(patch: pytest.MonkeyPatch) -> None:
+    original = plan._budget
+
+    def budget(a_recipe: Any, layers: Any, free: Any, pinned: int) -> int:
+        everything = original(a_recipe, layers, layers, 0)
+        return min(everything, sum(layer.size for layer in free))
+
+    patch.setattr(plan, "_budget", budget)
+
+
+@caught_by(test_budget.test_erk)
+def erk_clamped_once_without_redistribution(patch: pytest.MonkeyPatch) -> None:
+    def densities(self: Any, layers: Any, active: int) -> list[Fraction]:
+        epsilon = Fraction(active) / sum((self.scale(layer) * layer.size for layer in layers), Fraction(0))
+        return [min(Fraction(1), epsilon * self.scale(layer)) for layer in layers]
+
+    patch.setattr(distributions.ScaledByShape, "densities", densities)
+    patch.setattr(plan, "largest_remainder", lambda shares, total: [math.floor(share) for share in shares])
+
+
+@caught_by(test_budget.test_active_count_is_exact)
+def counts_rounded_layer_by_layer(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plan, "largest_remainder", lambda shares, total: [round(share) for share in shares])
+
+
+@caught_by(test_budget.test_sparsity_is_the_decimal_its_user_wrote)
+def sparsity_read_as_a_binary_float(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(plan, "active_count", lambda sparsity, size: round((1 - sparsity) * size))
+
+
+def _patch_fires(patch: pytest.MonkeyPatch, fires: Callable[[Any, int], bool]) -> None:
+    patch.setattr(schedules.UpdateSchedule, "fires", fires)

@@ -1,0 +1,95 @@
+"""Bugs of the step: gradients, masks, the replaced step."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.mutants.registry import caught_by
+from rigl_backends.numpy.training import SparseTraining
+from rigl_core import clock
+from rigl_core.testing.properties import test_gradients, test_training
+
+
+@caught_by(test_training.test_update_replaces_the_gradient_step)
+def gradient_step_also_applied(patch: pytest.MonkeyPatch) -> None:
+    original = SparseTraining._step
+
+    def step(self: SparseTraining, grads: Any) -> None:
+        if self._clock.due is not None:
+            type(self._optimizer).step(self._optimizer, self._masked(grads))
+        original(self, grads)
+
+    patch.setattr(SparseTraining, "_step", step)
+
+
+@caught_by(test_training.test_zeros_outside_the_mask_after_every_step)
+def masks_not_reapplied_after_the_step(patch: pytest.MonkeyPatch) -> None:
+    def step(self: SparseTraining, grads: Any) -> None:
+        update = self._clock.due
+        if update is None:
+            type(self._optimizer).step(self._optimizer, grads)
+        else:
+            for position in self.plan.sparse_layers:
+                self._move(position, update, grads[self.plan.layers[position].name])
+        self._clock.advance(updated=update is not None)
+
+    patch.setattr(SparseTraining, "_step", step)
+
+
+@caught_by(test_training.test_zeros_outside_the_mask_after_every_step)
+def momentum_outside_the_mask(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SparseTraining, "_masked", lambda self, grads: dict(grads))
+
+
+@caught_by(test_gradients.test_nothing_outside_the_mask_reaches_the_optimizer)
+def gradients_masked_by_multiplication(patch: pytest.MonkeyPatch) -> None:
+    def masked(self: SparseTraining, grads: Mapping[str, Any]) -> dict[str, Any]:
+        with np.errstate(invalid="ignore"):
+            return {name: g if name not in self._masks else g * self._masks[name] for name, g in grads.items()}
+
+    def step(self: SparseTraining, grads: Any) -> None:
+        for position, layer in enumerate(self.plan.layers):
+            if self._clock.due is not None:
+                self._move(position, self._clock.due, grads[layer.name])
+        if self._clock.due is None:
+            type(self._optimizer).step(self._optimizer, self._masked(grads))
+        self._clock.advance(updated=True)
+
+    patch.setattr(SparseTraining, "_masked", masked)
+    patch.setattr(SparseTraining, "_step", step)
+
+
+@caught_by(test_gradients.test_ordinary_steps_are_those_of_a_sparse_network)
+def clipping_sees_the_dense_gradient(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SparseTraining, "mask_gradients", lambda self, grads: dict(grads))
+
+
+@caught_by(test_training.test_masks_follow_the_oracle_step_by_step)
+def growth_by_masked_gradients(patch: pytest.MonkeyPatch) -> None:
+    original = SparseTraining._step
+    patch.setattr(SparseTraining, "_step", lambda self, grads: original(self, self._masked(grads)))
+
+
+@caught_by(test_gradients.test_non_finite_gradients_defer_the_update)
+def update_on_non_finite_gradients(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(SparseTraining, "_all_finite", lambda self, grads: True)
+
+
+@caught_by(test_gradients.test_non_finite_gradients_defer_the_update)
+def deferred_update_never_made(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(clock.Clock, "defer", lambda self: None)
+
+
+@caught_by(test_gradients.test_unused_layers_keep_their_topology)
+def unused_layer_grows_at_the_lowest_indices(patch: pytest.MonkeyPatch) -> None:
+    original = SparseTraining._move
+
+    def move(self: SparseTraining, position: int, update: int, grad: Any) -> None:
+        shape = self.plan.layers[position].shape
+        original(self, position, update, np.zeros(shape, np.float32) if grad is None else grad)
+
+    patch.setattr(SparseTraining, "_move", move)
