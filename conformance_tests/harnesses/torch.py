@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,25 +20,27 @@ from rigl_core.testing.harness import Array, Mask, OptimizerSpec
 
 
 class TorchHarness:
+    """Eager, and under torch.compile: the core's functions by its default compiler, given gradients by AOT autograd."""
+
     name = "torch"
     dtypes = ("float16", "bfloat16", "float32", "float64")
-    modes = ("eager",)
+    modes = ("eager", "compiled")
     unused_layers = True
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)  # with arrays this small, several threads only wait for each other
 
     def updated_mask(
         self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
     ) -> Mask:
-        connections = Connections(_tensor(weight, dtype), _tensor(gradient, dtype))
-        drop_scores = MAGNITUDE.score(connections, torch_namespace)
-        grow_scores = GRADIENT.score(connections, torch_namespace)
-        new = updated_mask(drop_scores, grow_scores, torch.tensor(mask), keep, grow, xp=torch_namespace)
-        return np.asarray(new.numpy())
+        arrays = _tensor(weight, dtype), _tensor(gradient, dtype), torch.tensor(mask)
+        return np.asarray(_in_mode(_rigl_mask, mode)(*arrays, keep, grow).numpy())
 
     def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
-        return _array(criterion.score(Connections(_tensor(weight, dtype), _tensor(gradient, dtype)), torch_namespace))
+        return _array(_in_mode(_SCORES[criterion.name], mode)(_tensor(weight, dtype), _tensor(gradient, dtype)))
 
     def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
-        scores = random_scores(key, torch.arange(size, dtype=torch.int32), xp=torch_namespace)
+        scores = _in_mode(_random_scores, mode)(*key, torch.arange(size, dtype=torch.int32))
         return np.asarray(scores.numpy())
 
     def start(
@@ -50,13 +53,82 @@ class TorchHarness:
         dtype: str = "float32",
         mode: str = "eager",
     ) -> TorchSession:
-        return TorchSession(params, layers, recipe, optimizer, dtype)
+        return TorchSession(params, layers, recipe, optimizer, dtype, mode)
+
+
+def _rigl_mask(weight: Tensor, gradient: Tensor, mask: Tensor, keep: int, grow: int) -> Tensor:
+    connections = Connections(weight, gradient)
+    drop_scores, grow_scores = (criterion.score(connections, torch_namespace) for criterion in (MAGNITUDE, GRADIENT))
+    new: Tensor = updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=torch_namespace)
+    return new
+
+
+def _magnitude_scores(weight: Tensor, gradient: Tensor) -> Tensor:
+    scores: Tensor = MAGNITUDE.score(Connections(weight, gradient), torch_namespace)
+    return scores
+
+
+def _gradient_scores(weight: Tensor, gradient: Tensor) -> Tensor:
+    scores: Tensor = GRADIENT.score(Connections(weight, gradient), torch_namespace)
+    return scores
+
+
+_SCORES = {"magnitude": _magnitude_scores, "gradient": _gradient_scores}
+
+
+def _random_scores(first: int, second: int, indices: Tensor) -> Tensor:
+    scores: Tensor = random_scores((first, second), indices, xp=torch_namespace)
+    return scores
+
+
+def _weighted_sum(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
+    """Its gradient with respect to each parameter is the one given, bit for bit."""
+    total = torch.zeros((), dtype=params[0].dtype)
+    for param, gradient in zip(params, gradients, strict=True):
+        total = total + (param * gradient).sum()
+    return total
+
+
+def _mlp(params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    hidden = functional.linear(x, params["fc1.weight"], params["fc1.bias"]).relu()
+    return functional.linear(hidden, params["fc2.weight"], params["fc2.bias"])
+
+
+def _convnet(params: Mapping[str, Tensor], x: Tensor) -> Tensor:
+    hidden = functional.conv2d(x.reshape(-1, 1, 8, 8), params["conv1.weight"], params["conv1.bias"]).relu()
+    hidden = functional.conv2d(hidden, params["conv2.weight"], stride=2).relu()
+    return functional.linear(hidden.flatten(1), params["fc.weight"], params["fc.bias"])
+
+
+def _in_mode(function: Callable[..., Tensor], mode: str, backend: str = "inductor") -> Callable[..., Tensor]:
+    if mode == "eager":
+        return function
+    compiled = _compiled(function, backend)
+
+    def call(*args: Any) -> Tensor:
+        # Sizes 0 and 1 and every dtype are compiled for themselves: more often than the default limit foresees.
+        with torch._dynamo.config.patch(recompile_limit=256):
+            return compiled(*args)
+
+    return call
+
+
+@functools.cache
+def _compiled(function: Callable[..., Tensor], backend: str) -> Callable[..., Tensor]:
+    return torch.compile(function, dynamic=True, backend=backend)
 
 
 class TorchSession:
     def __init__(
-        self, params: Mapping[str, Array], layers: Sequence[Layer], recipe: Recipe, spec: OptimizerSpec, dtype: str
+        self,
+        params: Mapping[str, Array],
+        layers: Sequence[Layer],
+        recipe: Recipe,
+        spec: OptimizerSpec,
+        dtype: str,
+        mode: str,
     ) -> None:
+        self.mode = mode
         self.model = _model(params, layers, dtype)
         self.params = dict(self.model.named_parameters())
         self.clip_norm = spec.clip_norm
@@ -65,19 +137,16 @@ class TorchSession:
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         self.optimizer.zero_grad()
-        # The gradient of sum(w * g) with respect to w is g, bit for bit.
-        loss = sum(
-            (self.params[name] * torch.tensor(g, dtype=self.params[name].dtype)).sum()
-            for name, g in gradients.items()
-            if g is not None
-        )
-        assert isinstance(loss, Tensor)
+        used = {name: g for name, g in gradients.items() if g is not None}
+        params = [self.params[name] for name in used]
+        tensors = [torch.tensor(g, dtype=param.dtype) for g, param in zip(used.values(), params, strict=True)]
+        loss = _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
         self._descend(loss)
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         self.optimizer.zero_grad()
         x = torch.tensor(inputs)
-        logits = _mlp(self.params, x) if model == "mlp" else _convnet(self.params, x)
+        logits = _in_mode({"mlp": _mlp, "convnet": _convnet}[model], self.mode)(self.params, x)
         self._descend(functional.cross_entropy(logits, torch.tensor(labels)))
 
     def _descend(self, loss: Tensor) -> None:
@@ -115,17 +184,6 @@ class TorchSession:
         self.model.load_state_dict(copy.deepcopy(model))
         self.optimizer.load_state_dict(copy.deepcopy(optimizer))
         self.sparse.load_state_dict(sparse)
-
-
-def _mlp(params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    hidden = functional.linear(x, params["fc1.weight"], params["fc1.bias"]).relu()
-    return functional.linear(hidden, params["fc2.weight"], params["fc2.bias"])
-
-
-def _convnet(params: Mapping[str, Tensor], x: Tensor) -> Tensor:
-    hidden = functional.conv2d(x.reshape(-1, 1, 8, 8), params["conv1.weight"], params["conv1.bias"]).relu()
-    hidden = functional.conv2d(hidden, params["conv2.weight"], stride=2).relu()
-    return functional.linear(hidden.flatten(1), params["fc.weight"], params["fc.bias"])
 
 
 def _model(params: Mapping[str, Array], layers: Sequence[Layer], dtype: str) -> nn.Module:
