@@ -25,6 +25,8 @@ class _Use(NamedTuple):
     """Whether this use asks for a sparse parameter."""
     keeps_dense: bool = False
     """Whether this use keeps the parameter dense, whatever the others ask for."""
+    sparse_gradient: bool = False
+    """Whether this use gives it gradients as sparse tensors, which say nothing of most connections."""
 
 
 def choose_layers(
@@ -33,8 +35,8 @@ def choose_layers(
     """The layers of a model, in its own order, each parameter once.
 
     By default the weights of Linear, Conv1d to Conv3d, their transposed versions, recurrent layers and
-    cells, and attention projections. Biases, norms, embeddings (and what is tied to them) and depthwise
-    kernels stay dense.
+    cells, and attention projections. Biases, norms, embeddings (and what is tied to them), depthwise
+    kernels and parametrized weights (`torch.nn.utils.parametrize`) stay dense.
 
     Args:
         model: the model.
@@ -43,7 +45,8 @@ def choose_layers(
             several names, and any of them counts.
 
     Raises:
-        TypeError, ValueError: for a pattern that matches no parameter, or a lazy parameter without a shape.
+        TypeError, ValueError: for a pattern that matches no parameter, a lazy parameter without a shape,
+            or an embedding with sparse gradient tensors.
     """
     include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
     uses = _uses_by_parameter(model)
@@ -56,6 +59,11 @@ def choose_layers(
             name, axes = parameter_uses[0].name, next((use.axes for use in parameter_uses if use.axes), {})
             if isinstance(parameter, UninitializedParameter):
                 raise ValueError(f"model has the lazy parameter {name!r}: run one forward pass before sparsify.")
+            if any(use.sparse_gradient for use in parameter_uses):
+                raise ValueError(
+                    f"layer {name!r} is an embedding with sparse gradient tensors: make it with sparse=False, or "
+                    "exclude it."
+                )
             chosen.append((Layer(name, tuple(parameter.shape), **axes), parameter))
     return chosen
 
@@ -85,7 +93,7 @@ def _use(module: nn.Module, name: str, own_name: str) -> _Use:
         if isinstance(module, _ConvNd):
             return _convolution(module, name)
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
-            return _Use(name, _IN_OUT, sparse=False, keeps_dense=True)
+            return _Use(name, _IN_OUT, sparse=False, keeps_dense=True, sparse_gradient=module.sparse)
     recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase) and own_name.startswith("weight_")
     attention = isinstance(module, nn.MultiheadAttention) and own_name.endswith("proj_weight")
     if recurrent or attention:

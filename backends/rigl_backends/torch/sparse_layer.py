@@ -46,15 +46,21 @@ class SparseLayer:
         grad = self.param.grad
         return grad if grad is None or scale is None else grad / scale.to(grad.device)
 
-    def start(self, recipe: Recipe) -> None:
-        """Draw the initial topology."""
+    def initial_mask(self, recipe: Recipe) -> Tensor:
+        """The topology to start with, in the layer's shape."""
         connections = self._connections(recipe, INITIAL, None, indices=recipe.initial.reads_random)
-        self.set_mask(recipe.initial_mask(connections, self.active, xp=xp).reshape(self.layer.shape))
+        mask: Tensor = recipe.initial_mask(connections, self.active, xp=xp)
+        return mask.reshape(self.layer.shape)
+
+    def start(self, mask: Tensor) -> None:
+        """Begin with a topology: zeros outside it, also in what the optimizer holds already."""
+        self.set_mask(mask)
+        self._keep(self.mask, self.mask)
 
     def set_mask(self, mask: Tensor) -> None:
-        """Take a topology over, with zeros outside it."""
+        """Take a topology over. The optimizer's state stays as it is: its own checkpoint restores that."""
         self._bits = bits_of(mask.to(self.param.device), self.param)
-        self._keep(self.mask, self.mask)
+        self.mask_weights()
 
     def mask_gradient(self) -> None:
         """Keep the gradient of the active weights."""

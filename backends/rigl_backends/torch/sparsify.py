@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch.layers import choose_layers
 from rigl_backends.torch.training import SparseTraining, is_sparsified
 from rigl_core.plan import Plan, make_plan
 from rigl_core.recipe import Recipe
+
+_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def sparsify(
@@ -28,8 +30,14 @@ def sparsify(
     active weights only; the dense gradient is visible at update steps, whose gradient step the update
     replaces.
 
+    Gradient accumulation, closures, loss scaling, torch.compile and DistributedDataParallel work as they
+    are. Two things to know: compression between replicas that mixes weights (PowerSGD) hands clipping the
+    whole gradient, and only the optimizer sees the sparse one; and where a loss scaler skips an overflowing
+    step, optimizers that it does not call (all but the fused ones) have made no step, so the schedule waits.
+
     Args:
-        model: any module; weights outside the initial topology become zero.
+        model: any module; weights outside the initial topology become zero. Give the bare model, before
+            or after wrapping it: the wrappers of replicas and compilers change the names of its layers.
         optimizer: any `torch.optim` optimizer that holds the model's layers, except L-BFGS.
         recipe: how to train sparsely, such as ``rigl_core.RigL(0.9, schedule=...)``.
         include: name patterns of parameters to sparsify besides the default ones (see
@@ -64,8 +72,18 @@ def sparsify(
 def _check_params(plan: Plan, params: Sequence[nn.Parameter], optimizer: Optimizer) -> None:
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for layer, param in zip(plan.layers, params, strict=True):
-        if not param.is_floating_point():
-            raise ValueError(f"layer {layer.name!r} has the dtype {param.dtype}: only real floating dtypes have masks.")
+        if param.dtype not in _DTYPES:
+            raise ValueError(
+                f"layer {layer.name!r} has the dtype {param.dtype}: convert it to a real floating dtype of at least "
+                "16 bits, or exclude it."
+            )
+        if param.is_meta:
+            raise ValueError(f"layer {layer.name!r} is on the meta device, without values: materialize it first.")
+        if type(param.detach()) is not Tensor:
+            raise ValueError(
+                f"layer {layer.name!r} is a {type(param.detach()).__name__}: sharded and other wrapped tensors cannot "
+                "be sparsified; exclude the layer, or replicate it."
+            )
         if not param.requires_grad:
             raise ValueError(f"layer {layer.name!r} is frozen (requires_grad=False): exclude it, or train it.")
         if id(param) not in held:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -36,11 +37,13 @@ class SparseTraining:
         self._dense_gradients: dict[int, Tensor] = {}
         self._hidden: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
-            for layer in self._layers.values():
-                layer.start(plan.recipe)
+            masks = {i: layer.initial_mask(plan.recipe) for i, layer in self._layers.items()}
+            for i, layer in self._layers.items():
+                layer.start(masks[i])
+        # A compiled optimizer.step() runs the hooks as they are: they read the clock, which moves at every step.
         self._hooks = [
-            optimizer.register_step_pre_hook(self._before_step),
-            optimizer.register_step_post_hook(self._after_step),
+            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),  # type: ignore[no-untyped-call]
+            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),  # type: ignore[no-untyped-call]
         ]
         for param in self._of_param:
             self._hooks.append(param.register_post_accumulate_grad_hook(self._on_gradient))  # type: ignore[no-untyped-call]
@@ -76,21 +79,27 @@ class SparseTraining:
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from what `state_dict` gave, in any order with the model's and the optimizer's.
+        """Continue from what `state_dict` gave.
+
+        Load the model's, the optimizer's and this state in any order, but all of them after `sparsify`,
+        which zeroes weights outside the initial topology.
 
         Raises:
             ValueError: if the state is of another recipe or other layers; nothing has been changed then.
         """
+        state = _on_host(state)
         check_state(self.plan, state)
         self._clock.step, self._clock.deferred = state["step"], state["deferred"]
         for layer in self._layers.values():
-            layer.set_mask(state["masks"][layer.layer.name])
+            layer.set_mask(torch.as_tensor(state["masks"][layer.layer.name]))
 
     @torch.no_grad()
     def _on_gradient(self, param: nn.Parameter) -> None:
         """After backward() has accumulated a gradient: keep the sparse one, unless the update needs it all."""
+        layer = self._of_param[param]
+        layer.check_shape()
         if self._clock.due is None or not self.plan.recipe.reads_gradient:
-            self._of_param[param].mask_gradient()
+            layer.mask_gradient()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
@@ -167,4 +176,13 @@ def is_sparsified(owner: Optimizer | Tensor) -> bool:
     """Whether a `SparseTraining` has its hooks on this optimizer or parameter."""
     kind = "_optimizer_step_pre_hooks" if isinstance(owner, Optimizer) else "_post_accumulate_grad_hooks"
     hooks = getattr(owner, kind, None) or {}
-    return any(isinstance(getattr(hook, "__self__", None), SparseTraining) for hook in hooks.values())
+    methods = [inspect.unwrap(hook, stop=inspect.ismethod) for hook in hooks.values()]
+    return any(isinstance(getattr(method, "__self__", None), SparseTraining) for method in methods)
+
+
+def _on_host(state: Any) -> Any:
+    """A saved state with its masks in the host's memory, wherever they were loaded to."""
+    masks = state.get("masks") if isinstance(state, Mapping) else None
+    if not isinstance(masks, Mapping):
+        return state
+    return {**state, "masks": {name: mask.cpu() if isinstance(mask, Tensor) else mask for name, mask in masks.items()}}

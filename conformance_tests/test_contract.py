@@ -1,0 +1,44 @@
+"""The contract and its properties: no rule without a property, no property without a rule."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+TITLES = re.findall(r"^### ([A-Z]\d+)\. \S", (ROOT / "docs" / "contract.md").read_text(), re.MULTILINE)
+KIT = ROOT / "rigl_core" / "testing" / "properties"
+SOURCES = [*KIT.glob("test_*.py"), *ROOT.glob("conformance_tests/test_*.py"), *ROOT.glob("tests/**/test_*.py")]
+
+
+def cited(source: Path) -> set[str]:
+    return {
+        rule for call in re.findall(r"@checks\(([^)]*)\)", source.read_text()) for rule in re.findall(r'"(\w+)"', call)
+    }
+
+
+def test_rules_are_numbered_once() -> None:
+    assert len(TITLES) == len(set(TITLES)) > 20
+
+
+def test_every_rule_has_a_property() -> None:
+    everything = set().union(*map(cited, SOURCES))
+    assert sorted(set(TITLES) - everything) == []
+
+
+def test_every_citation_is_a_rule() -> None:
+    for source in SOURCES:
+        assert sorted(cited(source) - set(TITLES)) == [], source.name
+
+
+def test_every_property_cites_a_rule() -> None:
+    files = [
+        *KIT.glob("test_*.py"),
+        *(ROOT / "conformance_tests" / name for name in ("test_budget.py", "test_schedule.py")),
+    ]
+    for source in files:
+        functions = re.split(r"^def (?=test_)", source.read_text(), flags=re.MULTILINE)
+        for before, after in itertools.pairwise(functions):
+            decorators = before.rsplit("\n\n\n", 1)[-1]
+            assert "@checks(" in decorators, f"{source.name}: {after.split('(')[0]}"

@@ -1,0 +1,102 @@
+"""What the tests of the PyTorch adapter share: a small training, snapshots of its bits, and what an update must do."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+
+from rigl_core import Recipe, RigL, UpdateSchedule
+
+SCHEDULE = UpdateSchedule(end=25, every=5, begin=2)
+"""Updates fire at steps 2, 7, 12, 17 and 22."""
+
+Batch = tuple[Tensor, Tensor]
+
+
+def rigl(sparsity: float = 0.7, **options: Any) -> Recipe:
+    return RigL(sparsity, schedule=SCHEDULE, **options)
+
+
+def mlp(*, bias: bool = True, seed: int = 0) -> nn.Sequential:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Linear(12, 16, bias=bias), nn.ReLU(), nn.Linear(16, 6, bias=bias))
+
+
+def batch(step: int, part: int = 0) -> Batch:
+    """A batch that the step and the part of it alone decide, so that a resumed training sees it again."""
+    generator = torch.Generator().manual_seed(1000 * step + part)
+    x = torch.randn(32, 12, generator=generator)
+    return x, x[:, :6].argmax(1)
+
+
+def loss_of(model: nn.Module, data: Batch) -> Tensor:
+    x, labels = data
+    return functional.cross_entropy(model(x), labels)
+
+
+def train_step(model: nn.Module, optimizer: Optimizer, data: Batch) -> None:
+    optimizer.zero_grad()
+    loss_of(model, data).backward()
+    optimizer.step()
+
+
+def bits(value: Tensor) -> Tensor:
+    """The bytes of a tensor: NaN equals itself, and -0 differs from 0."""
+    return value.detach().clone().reshape(-1).view(torch.uint8)
+
+
+def same_bits(a: Any, b: Any) -> bool:
+    if isinstance(a, Tensor) and isinstance(b, Tensor):
+        return a.dtype == b.dtype and a.shape == b.shape and torch.equal(bits(a), bits(b))
+    if isinstance(a, Mapping) and isinstance(b, Mapping):
+        return a.keys() == b.keys() and all(same_bits(a[key], b[key]) for key in a)
+    if isinstance(a, list | tuple) and isinstance(b, list | tuple):
+        return len(a) == len(b) and all(map(same_bits, a, b))
+    return type(a) is type(b) and bool(a == b)
+
+
+def snapshot(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """Copies of all parameters, and of the optimizer's state of each, by the parameter's name."""
+    params = dict(model.named_parameters())
+    weights = {name: param.detach().clone() for name, param in params.items()}
+    return weights, {name: copy.deepcopy(optimizer.state.get(param, {})) for name, param in params.items()}
+
+
+def per_weight(state: Mapping[str, Any], weight: Tensor) -> dict[str, Tensor]:
+    return {key: value for key, value in state.items() if isinstance(value, Tensor) and value.shape == weight.shape}
+
+
+def dense_gradients(model: nn.Module, backward: Callable[[nn.Module], None]) -> dict[str, Tensor | None]:
+    """The gradients that a copy of the model, which has no hooks, gets from a clean start."""
+    twin = copy.deepcopy(model)
+    twin.zero_grad()
+    backward(twin)
+    return {name: param.grad for name, param in twin.named_parameters()}
+
+
+def expected_mask(weight: Tensor, gradient: Tensor, mask: Tensor, drop_count: int) -> Tensor:
+    """RigL's update by two stable sorts, over values without NaN."""
+    score = torch.where(mask, weight.detach().abs(), -1).reshape(-1)
+    kept = score.argsort(descending=True, stable=True)[: int(mask.sum()) - drop_count]
+    growth = gradient.abs().reshape(-1).clone()
+    growth[kept] = -1
+    grown = growth.argsort(descending=True, stable=True)[:drop_count]
+    new = torch.zeros(mask.numel(), dtype=torch.bool)
+    new[torch.cat([kept, grown])] = True
+    return new.reshape(mask.shape)
+
+
+def hooks_of(model: nn.Module, optimizer: Optimizer) -> int:
+    """How many hooks of any kind hang on the optimizer's step and on the parameters."""
+    on_params = sum(
+        len(hooks or {})
+        for param in model.parameters()
+        for hooks in (param._post_accumulate_grad_hooks, param._backward_hooks)
+    )
+    return on_params + len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks)
