@@ -1,0 +1,56 @@
+"""The quickstart in PyTorch: an ordinary model and an ordinary training loop, plus one line."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from data import Batch, Images, Labels
+from history import History, Mask, Watch
+from runs import Run
+from torch import Tensor, nn
+from torch.nn import functional
+
+from rigl_backends.torch import sparsify
+
+
+class MLP(nn.Module):
+    """Three linear layers with ReLU between them."""
+
+    def __init__(self, run: Run) -> None:
+        super().__init__()
+        self.fc1, self.fc2, self.fc3 = (nn.Linear(layer.n_in, layer.n_out) for layer in run.layers)
+        self.load_state_dict({name: torch.tensor(array) for name, array in run.weights.items()})
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits, (batch, classes), of images, (batch, pixels)."""
+        hidden1 = functional.relu(self.fc1(images))
+        hidden2 = functional.relu(self.fc2(hidden1))
+        logits: Tensor = self.fc3(hidden2)
+        return logits
+
+
+def train(run: Run, batches: Iterable[Batch]) -> History:
+    """Train the network of ``run``."""
+    model = MLP(run)
+    optimizer = torch.optim.SGD(model.parameters(), lr=run.learning_rate, momentum=run.momentum)
+    # The one line that makes it sparse; dense training has no recipe.
+    sparse = sparsify(model, optimizer, run.recipe) if run.recipe else None
+
+    @torch.no_grad()
+    def predict(images: Images) -> Labels:
+        labels: Labels = model(torch.from_numpy(images)).argmax(dim=1).numpy()
+        return labels
+
+    def masks() -> dict[str, Mask]:
+        return {name: mask.numpy() for name, mask in sparse.masks.items()} if sparse else {}
+
+    watch = Watch(run, predict, masks)
+    for images, labels in batches:
+        logits = model(torch.from_numpy(images))
+        loss = functional.cross_entropy(logits, torch.from_numpy(labels))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        watch.step_done()
+    return watch.history

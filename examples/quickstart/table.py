@@ -1,0 +1,62 @@
+"""The table: what each method reaches, and what it costs."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+from history import History, by_method
+from rich.table import Table
+from runs import Run
+
+from rigl_core import relative_inference_cost, relative_training_cost
+
+
+def title_of(runs: Sequence[Run], backend: str) -> str:
+    """What was trained, in one line."""
+    run = runs[0]
+    widths = [run.layers[0].n_in, *(layer.n_out for layer in run.layers)]
+    seeds = len({run.seed for run in runs})
+    return (
+        f"{run.dataset.name}: MLP {'-'.join(map(str, widths))}, {run.steps:,} steps, "
+        f"{seeds} seed{'s' if seeds > 1 else ''}, {backend}"
+    )
+
+
+def to_table(histories: Sequence[History], title: str) -> Table:
+    """One row for each method and sparsity."""
+    table = Table(title=title, caption="Test accuracy: mean ± standard deviation. Costs: operations, dense = 1.")
+    table.add_column("Method")
+    for heading in ("Sparsity", "Accuracy", "Active weights", "Training\ncost", "Inference\ncost"):
+        table.add_column(heading, justify="right")
+    last_sparsity = 0.0
+    for (method, sparsity), group in by_method(histories).items():
+        if sparsity != last_sparsity:
+            table.add_section()
+        last_sparsity = sparsity
+        training, inference = costs(group[0].run)
+        table.add_row(
+            method,
+            f"{100 * sparsity:g} %",
+            accuracy_text(group),
+            f"{group[0].active:,}",
+            f"{training:.3f}",
+            f"{inference:.3f}",
+            style="bold" if method == "RigL" else None,
+        )
+    return table
+
+
+def accuracy_text(group: Sequence[History]) -> str:
+    """Final accuracies in percent: their mean and, of several, their sample standard deviation."""
+    percents = [100 * history.accuracies[-1] for history in group]
+    spread = f" ± {statistics.stdev(percents):.1f}" if len(percents) > 1 else ""
+    return f"{statistics.mean(percents):.1f}{spread} %"
+
+
+def costs(run: Run) -> tuple[float, float]:
+    """Operations of training and of inference, relative to dense."""
+    plan = run.plan
+    if plan is None:
+        return 1.0, 1.0
+    return relative_training_cost(plan, run.steps), relative_inference_cost(plan)
