@@ -1,1 +1,52 @@
-"""The conformance suite, for adapters of this project and of others (extra: testing)."""
+"""The conformance suite, for adapters of this project and of others (extra: testing).
+
+The author of an adapter writes one `Harness` and runs the properties on it, from an installed rigl-core:
+
+    python -m rigl_core.testing --harness my_module:MyHarness
+
+The rest is for properties of one's own: strategies (`trainings`, `updates`, `values`), recorded trainings
+(`start`, `steps`), assertions to the last bit, and the `oracle`, a slow and plain reading of the contract.
+"""
+
+try:
+    import hypothesis as _hypothesis  # noqa: F401
+    import pytest as _pytest  # noqa: F401, PT013
+except ModuleNotFoundError as error:
+    if error.name not in ("hypothesis", "pytest"):
+        raise
+    raise ImportError("rigl_core.testing needs Hypothesis and pytest: pip install 'rigl-core[testing]'") from error
+
+from rigl_core.testing import models, oracle
+from rigl_core.testing.checks import checks, for_all
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Session
+from rigl_core.testing.recording import Snapshot, Step, assert_same, assert_same_bits, drop_count, start, steps
+from rigl_core.testing.reference import ReferenceOptimizer
+from rigl_core.testing.strategies import ADAM, SGD, STILL, Training, Update, trainings, updates, values
+
+__all__ = [
+    "ADAM",
+    "SGD",
+    "STILL",
+    "Array",
+    "Harness",
+    "Mask",
+    "OptimizerSpec",
+    "ReferenceOptimizer",
+    "Session",
+    "Snapshot",
+    "Step",
+    "Training",
+    "Update",
+    "assert_same",
+    "assert_same_bits",
+    "checks",
+    "drop_count",
+    "for_all",
+    "models",
+    "oracle",
+    "start",
+    "steps",
+    "trainings",
+    "updates",
+    "values",
+]

@@ -1,6 +1,8 @@
 """A pytest plugin that runs the properties on harnesses and prints properties x backends.
 
-pytest -p rigl_core.testing.plugin --pyargs rigl_core.testing.properties --harness my_package.my_module:MyHarness
+    python -m pytest -p rigl_core.testing.plugin --pyargs rigl_core.testing.properties --harness my_module:MyHarness
+
+``python -m rigl_core.testing`` is short for it, and keeps away from the settings of any project around.
 """
 
 from __future__ import annotations
@@ -12,8 +14,9 @@ from typing import Any
 import pytest
 
 from rigl_core.testing.harness import Harness
+from rigl_core.testing.oracle import SMALLEST_NORMAL
 
-pytest.register_assert_rewrite("rigl_core.testing.properties", "rigl_core.testing.recording")
+pytest.register_assert_rewrite("rigl_core.testing.properties")
 
 _OUTCOMES = pytest.StashKey[dict[str, dict[str, str]]]()
 _HARNESSES = pytest.StashKey[list[Harness]]()
@@ -44,7 +47,9 @@ def load_harness(spec: str) -> Harness:
     try:
         harness: Harness = getattr(importlib.import_module(module), name)()
     except (ImportError, AttributeError) as error:
-        raise pytest.UsageError(f"--harness {spec}: cannot be loaded ({error}). Install the backend.") from error
+        raise pytest.UsageError(
+            f"--harness {spec}: cannot be loaded ({error}). Install it, or run where it is."
+        ) from error
     return harness
 
 
@@ -56,6 +61,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             pytest.param(harness, mode, id=f"{harness.name}-{mode}") for harness in harnesses for mode in harness.modes
         ]
         metafunc.parametrize(("harness", "mode"), cases)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Refuse to run properties on nothing: pytest would skip them and call it a success."""
+    wanting = any("harness" in getattr(item, "fixturenames", ()) for item in items)
+    if wanting and not any(harness.modes for harness in config.stash[_HARNESSES]):
+        raise pytest.UsageError("--harness is missing: say which backend to test, as --harness MODULE:CLASS.")
 
 
 @pytest.hookimpl(hookwrapper=True)
@@ -70,7 +82,9 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         column = f"{callspec.params['harness'].name} {callspec.params['mode']}"
         word = "xfailed" if hasattr(report, "wasxfail") else report.outcome
         reason = f" ({report.wasxfail})" if hasattr(report, "wasxfail") else ""
-        item.config.stash[_OUTCOMES][getattr(item, "originalname", item.name)][column] = word + reason
+        row = item.config.stash[_OUTCOMES][getattr(item, "originalname", item.name)]
+        if row.get(column, "passed") == "passed":  # of a property's several cases, the first that did not pass
+            row[column] = word + reason
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
@@ -85,3 +99,8 @@ def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> Non
     for name, row in outcomes.items():
         cells = [row.get(column, "-").ljust(len(column)) for column in columns]
         terminalreporter.line(" ".join([name.ljust(width), *cells]))
+    for harness in config.stash[_HARNESSES]:
+        lacking = [dtype for dtype in SMALLEST_NORMAL if dtype not in harness.dtypes]
+        lacking += [] if harness.unused_layers else ["layers without a gradient"]
+        if lacking:
+            terminalreporter.line(f"{harness.name} does not have {', '.join(lacking)}: those cases were left out.")

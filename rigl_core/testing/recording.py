@@ -79,9 +79,10 @@ def assert_same(actual: Snapshot, expected: Snapshot) -> None:
     """Two snapshots, equal to the last bit."""
     for name, weight in expected.weights.items():
         assert_same_bits(actual.weights[name], weight, f"weight {name}")
-        assert len(actual.state[name]) == len(expected.state[name])
+        counts = len(actual.state[name]), len(expected.state[name])
+        assert counts[0] == counts[1], f"optimizer state of {name}: {counts[0]} arrays, expected {counts[1]}"
         for mine, other in zip(actual.state[name], expected.state[name], strict=True):
             assert_same_bits(mine, other, f"optimizer state of {name}")
-    assert actual.masks.keys() == expected.masks.keys()
+    assert actual.masks.keys() == expected.masks.keys(), f"masks of {[*actual.masks]}, expected {[*expected.masks]}"
     for name, mask in expected.masks.items():
         assert_same_bits(actual.masks[name], mask, f"mask {name}")

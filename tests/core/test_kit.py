@@ -1,0 +1,65 @@
+"""The kit for authors of other adapters: what it exports, and how it runs from the command line."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import rigl_core.testing
+
+ROOT = Path(__file__).parents[2]
+NUMPY = "conformance_tests.harnesses.numpy:NumPyHarness"
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+def test_the_public_names_exist() -> None:
+    assert all(hasattr(rigl_core.testing, name) for name in rigl_core.testing.__all__)
+    assert len(set(rigl_core.testing.__all__)) == len(rigl_core.testing.__all__)
+
+
+@pytest.mark.parametrize("missing", ["hypothesis", "pytest"])
+def test_a_missing_requirement_is_named_with_its_extra(missing: str) -> None:
+    code = f"import sys; sys.modules['{missing}'] = None; import rigl_core.testing"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'rigl-core[testing]'" in result.stderr
+
+
+def test_one_command_runs_the_properties_and_prints_the_table() -> None:
+    result = run("rigl_core.testing", "-W", "error", "--harness", NUMPY, "-k", "test_initial_topology or does_not_fit")
+    assert result.returncode == 0, result.stdout + result.stderr
+    table = [line.split() for line in result.stdout.split(" conformance ")[1].splitlines()]
+    assert ["numpy", "eager"] in table
+    assert ["test_initial_topology", "passed"] in table
+    assert ["test_a_recipe_that_does_not_fit_the_model", "passed"] in table
+    assert "numpy does not have bfloat16: those cases were left out." in result.stdout
+
+
+def test_the_table_shows_a_failure_among_passing_cases(tmp_path: Path) -> None:
+    properties = """
+import pytest
+
+@pytest.mark.parametrize("good", [True, False, True])
+def test_sometimes(harness, mode, good):
+    assert good
+"""
+    (tmp_path / "test_own.py").write_text(properties)
+    own = str(tmp_path / "test_own.py")
+    result = run("pytest", "-p", "rigl_core.testing.plugin", "--rootdir", str(tmp_path), own, "--harness", NUMPY)
+    assert "test_sometimes failed" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [((), "--harness is missing"), (("--harness", "nowhere:Harness"), "--harness nowhere:Harness: cannot be loaded")],
+)
+def test_properties_never_run_on_nothing(arguments: tuple[str, ...], message: str) -> None:
+    result = run("rigl_core.testing", *arguments)
+    assert result.returncode == 4, result.stdout
+    assert message in result.stderr
