@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TypedDict, Unpack
 
-from rigl_core.criteria import GRADIENT, MAGNITUDE, RANDOM
+from rigl_core.criteria import GRADIENT, MAGNITUDE, RANDOM, Criterion
 from rigl_core.distributions import Distribution
 from rigl_core.drop_fractions import Cosine, DropFraction
 from rigl_core.recipe import Recipe
@@ -16,6 +16,7 @@ class Options(TypedDict, total=False):
     """What every method accepts; see `Recipe` for the meanings and defaults."""
 
     distribution: Distribution
+    initial: Criterion
     seed: int
     dense: Sequence[str]
     layer_sparsity: Mapping[str, float]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -76,7 +77,14 @@ def growth_by_masked_gradients(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_gradients.test_non_finite_gradients_defer_the_update)
 def update_on_non_finite_gradients(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SparseTraining, "_all_finite", lambda self, grads: True)
+    patch.setattr("rigl_backends.numpy.training._all_finite", lambda grads: True)
+
+
+@caught_by(test_gradients.test_non_finite_gradients_defer_the_update)
+def only_the_layers_gradients_checked(patch: pytest.MonkeyPatch) -> None:
+    original = importlib.import_module("rigl_backends.numpy.training")._all_finite
+    layers = lambda grads: {name: g for name, g in grads.items() if name.endswith("weight")}  # noqa: E731
+    patch.setattr("rigl_backends.numpy.training._all_finite", lambda grads: original(layers(grads)))
 
 
 @caught_by(test_gradients.test_non_finite_gradients_defer_the_update)

@@ -84,7 +84,7 @@ class SparseTraining:
     def _step(self, grads: Gradients) -> None:
         self._check_shapes(grads)
         recipe, update = self.plan.recipe, self._clock.due
-        if update is not None and recipe.reads_gradient and not self._all_finite(grads):
+        if update is not None and recipe.reads_gradient and not _all_finite(grads):
             self._clock.defer()
             update = None
         if update is None or recipe.on_update == "after":
@@ -144,10 +144,6 @@ class SparseTraining:
                 masked[name] = np.where(mask, grad, np.zeros_like(grad))
         return masked
 
-    def _all_finite(self, grads: Gradients) -> bool:
-        read = [grads.get(self.plan.layers[position].name) for position in self.plan.sparse_layers]
-        return all(np.isfinite(grad).all() for grad in read if grad is not None)
-
     def _check_shapes(self, grads: Gradients) -> None:
         for layer in self.plan.layers:
             for kind, array in (("array", self._optimizer.params[layer.name]), ("gradient", grads.get(layer.name))):
@@ -156,3 +152,7 @@ class SparseTraining:
                         f"layer {layer.name!r} had the shape {layer.shape} and now has the {kind} shape "
                         f"{array.shape}: sparsify again after changing a model."
                     )
+
+
+def _all_finite(grads: Gradients) -> bool:
+    return all(np.isfinite(grad).all() for grad in grads.values() if grad is not None)

@@ -154,17 +154,20 @@ class SparseTraining:
             layer.move(self.plan.recipe, self._update, drop_count, self._dense_gradients.get(i))
 
     def _gradients_are_finite(self) -> bool:
+        """Of all parameters the optimizer holds: clipping spreads what is wrong with one over the others."""
         overflow = getattr(self._optimizer, "found_inf", None)  # a gradient scaler's finding, for fused optimizers
-        flags = [torch.isfinite(gradient).all() for gradient in self._dense_gradients.values()]
+        flags = [torch.isfinite(_values(gradient)).all() for _, gradient in self._gradients()]
         return all(bool(flag) for flag in flags) and not (overflow is not None and overflow.item())
 
     def _hide_gradients(self) -> None:
         """Without gradients the optimizer's step is empty: no parameter moves, no state advances."""
-        for group in self._optimizer.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    self._hidden.append((param, param.grad))
-                    param.grad = None
+        self._hidden = self._gradients()
+        for param, _ in self._hidden:
+            param.grad = None
+
+    def _gradients(self) -> list[tuple[Tensor, Tensor]]:
+        held = (param for group in self._optimizer.param_groups for param in group["params"])
+        return [(param, param.grad) for param in held if param.grad is not None]
 
     def _show_gradients(self) -> None:
         for param, gradient in self._hidden:
@@ -178,6 +181,11 @@ def is_sparsified(owner: Optimizer | Tensor) -> bool:
     hooks = getattr(owner, kind, None) or {}
     methods = [inspect.unwrap(hook, stop=inspect.ismethod) for hook in hooks.values()]
     return any(isinstance(getattr(method, "__self__", None), SparseTraining) for method in methods)
+
+
+def _values(gradient: Tensor) -> Tensor:
+    """The numbers of a gradient, which a dense embedding may hold as a sparse tensor."""
+    return gradient.coalesce().values() if gradient.layout == torch.sparse_coo else gradient
 
 
 def _on_host(state: Any) -> Any:
