@@ -35,7 +35,7 @@ def tests(session: nox.Session) -> None:
     install(session, "-e", ".[testing,torch]", groups=("test",))
     session.run("pytest", *session.posargs)
     if not session.posargs:
-        for name in ("lint", "types", "package"):
+        for name in ("lint", "types", "package", "fifth_library"):
             session.notify(name)
 
 
@@ -72,6 +72,17 @@ def package(session: nox.Session) -> None:
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     with session.chdir(away):
         session.run("pytest", "-q")
+
+
+@nox.session
+def fifth_library(session: nox.Session) -> None:
+    """An adapter for MLX, written outside of the package, under the conformance suite of the installed wheel."""
+    away = Path(session.create_tmp()).resolve() / "away"
+    shutil.rmtree(away, ignore_errors=True)
+    shutil.copytree("examples/fifth_library", away)
+    install(session, ".[testing]", "mlx[cpu]")
+    with session.chdir(away):
+        session.run("python", "-W", "error", "-m", "rigl_core.testing", "--harness", "rigl_mlx_harness:MLXHarness")
 
 
 def check_contents(session: nox.Session, wheel: Path) -> None:

@@ -6,9 +6,11 @@ import itertools
 import re
 from pathlib import Path
 
+from rigl_core.testing import properties
+
 ROOT = Path(__file__).parent.parent
 TITLES = re.findall(r"^### ([A-Z]\d+)\. \S", (ROOT / "docs" / "contract.md").read_text(), re.MULTILINE)
-KIT = ROOT / "rigl_core" / "testing" / "properties"
+KIT = Path(properties.__file__).parent
 SOURCES = [*KIT.glob("test_*.py"), *ROOT.glob("conformance_tests/test_*.py"), *ROOT.glob("tests/**/test_*.py")]
 
 

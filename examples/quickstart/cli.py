@@ -8,15 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from threadpoolctl import threadpool_limits
+
 from data import Batch, load
 from history import Backend, History
 from idx import DataError
 from picture import SUFFIXES, draw
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from runs import Run, make_runs
 from table import title_of, to_table
-from threadpoolctl import threadpool_limits
 
 BACKENDS = sorted(path.stem.removeprefix("mlp_") for path in Path(__file__).parent.glob("mlp_*.py"))
 STEPS_BETWEEN_SHOWN = 20

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from idx import DataError, read_idx
 
 Images = npt.NDArray[np.float32]

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import numpy as np
 import numpy.typing as npt
+
 from data import Batch, Images, Labels
 from runs import Run
 

@@ -6,11 +6,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import numpy.typing as npt
+
 from data import Batch, Images, Labels
 from history import History, Mask, Watch
-from runs import Run
-
 from rigl_backends.numpy import SGD, sparsify
+from runs import Run
 
 Array = npt.NDArray[np.float32]
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import torch
-from data import Batch, Images, Labels
-from history import History, Mask, Watch
-from runs import Run
 from torch import Tensor, nn
 from torch.nn import functional
 
+from data import Batch, Images, Labels
+from history import History, Mask, Watch
 from rigl_backends.torch import sparsify
+from runs import Run
 
 
 class MLP(nn.Module):

@@ -9,12 +9,13 @@ from typing import Any
 import matplotlib
 import numpy as np
 import numpy.typing as npt
-from history import History, by_method
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
+
+from history import History, by_method
 from runs import DENSE, Run
 
 SUFFIXES = (".png", ".svg", ".pdf")

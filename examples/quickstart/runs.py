@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from data import Batch, Dataset
 
+from data import Batch, Dataset
 from rigl_core import SET, Layer, Plan, Recipe, RigL, Static, UpdateSchedule, make_plan, specs
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]

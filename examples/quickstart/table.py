@@ -5,11 +5,11 @@ from __future__ import annotations
 import statistics
 from collections.abc import Sequence
 
-from history import History, by_method
 from rich.table import Table
-from runs import Run
 
+from history import History, by_method
 from rigl_core import relative_inference_cost, relative_training_cost
+from runs import Run
 
 
 def title_of(runs: Sequence[Run], backend: str) -> str:

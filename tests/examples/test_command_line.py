@@ -6,9 +6,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import cli
 import pytest
 
+import cli
 from tests.examples.conftest import QUICKSTART
 from tests.examples.idx_files import write_dataset
 

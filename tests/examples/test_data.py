@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from data import load
 from idx import DataError, read_idx
-
 from tests.examples.idx_files import idx_bytes, write_dataset
 
 COUNTING = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)

@@ -5,18 +5,19 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator
 
-import mlp_numpy
-import mlp_torch
 import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_limits
+from torch.nn.functional import cross_entropy
+
+import mlp_numpy
+import mlp_torch
 from data import Dataset, load
 from history import History
 from picture import agreement, spread
 from runs import make_runs
 from table import accuracy_text, costs
-from threadpoolctl import threadpool_limits
-from torch.nn.functional import cross_entropy
 
 METHODS = ["dense", "Static", "SET", "RigL"]
 
