@@ -35,8 +35,15 @@ def tests(session: nox.Session) -> None:
     install(session, "-e", ".[testing,torch]", groups=("test",))
     session.run("pytest", *session.posargs)
     if not session.posargs:
-        for name in ("lint", "types", "package", "fifth_library"):
+        for name in ("lint", "types", "minimums", "package", "fifth_library"):
             session.notify(name)
+
+
+@nox.session
+def minimums(session: nox.Session) -> None:
+    """The core and its NumPy adapter with the oldest versions that pyproject.toml declares, and nothing else."""
+    session.install("-q", "numpy==1.26.*", "hypothesis==6.100.0", "pytest==8.0.*", "scikit-learn==1.5.*", "-e", ".")
+    session.run("pytest", "-q", "tests/core", "tests/numpy", "conformance_tests", "--backend", "numpy")
 
 
 @nox.session

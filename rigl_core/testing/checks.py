@@ -6,12 +6,13 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
 from rigl_core.testing.harness import Harness
 
 Case = TypeVar("Case")
+PHASES = tuple(Phase)
 Property = Callable[[Harness, str], None]
 
 
@@ -37,6 +38,7 @@ def for_all(
                 max_examples=eager if mode == "eager" else compiled,
                 deadline=None,
                 database=None,
+                phases=PHASES,
                 suppress_health_check=list(HealthCheck),
             )
             @given(cases)
