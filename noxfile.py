@@ -32,11 +32,20 @@ def quickstart(session: nox.Session) -> None:
 @nox.session
 def tests(session: nox.Session) -> None:
     """Everything: the tests on all backends, then lint, types and package."""
-    install(session, "-e", ".[testing,torch]", groups=("test",))
+    install(session, "-e", ".[testing,torch,jax]", groups=("test", "jax", "tf"))
     session.run("pytest", *session.posargs)
     if not session.posargs:
         for name in ("lint", "types", "minimums", "package", "fifth_library"):
             session.notify(name)
+
+
+@nox.session
+@nox.parametrize("backend", ["numpy", "torch", "jax", "tf"], ids=str)
+def conformance(session: nox.Session, backend: str) -> None:
+    """The suite on one backend, in an environment that has no other framework."""
+    extras = {"numpy": "testing", "torch": "testing,torch", "jax": "testing,jax", "tf": "testing"}[backend]
+    install(session, "-e", f".[{extras}]", groups=(backend,) if backend in ("jax", "tf") else ())
+    session.run("pytest", "conformance_tests/test_properties.py", "--backend", backend, *session.posargs)
 
 
 @nox.session
@@ -57,7 +66,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types, by mypy, strict."""
-    install(session, "-e", ".[testing,torch]", groups=("types",))
+    install(session, "-e", ".[testing,torch,jax]", groups=("types", "jax", "tf"))
     session.run("mypy")
 
 
@@ -78,7 +87,8 @@ def package(session: nox.Session) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
     with session.chdir(away):
-        session.run("pytest", "-q")
+        tests = ["tests/core", "tests/numpy", "tests/torch", "tests/examples", "conformance_tests"]
+        session.run("pytest", "-q", *tests, "--backend", "numpy", "--backend", "torch")
 
 
 @nox.session

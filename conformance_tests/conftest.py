@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-HARNESSES = {
+HARNESSES = {  # in the order of import: PyTorch goes before TensorFlow
     "numpy": "conformance_tests.harnesses.numpy:NumPyHarness",
     "torch": "conformance_tests.harnesses.torch:TorchHarness",
+    "jax": "conformance_tests.harnesses.jax:JaxHarness",
+    "tf": "conformance_tests.harnesses.tf:TensorFlowHarness",
 }
 
 

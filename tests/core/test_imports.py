@@ -36,11 +36,14 @@ print(rigl_core.make_plan(rigl_core.Static(0.9), rigl_core.specs.mlp(64, 300, 10
     assert result.stdout.startswith("("), result.stderr
 
 
-@pytest.mark.parametrize(("backend", "framework"), [("torch", "torch")])
-def test_a_missing_framework_is_named_with_its_extra(backend: str, framework: str) -> None:
+@pytest.mark.parametrize(
+    ("backend", "framework", "extra"),
+    [("torch", "torch", "torch"), ("jax", "jax", "jax"), ("tf", "tensorflow", "tensorflow")],
+)
+def test_a_missing_framework_is_named_with_its_extra(backend: str, framework: str, extra: str) -> None:
     code = f"import sys; sys.modules['{framework}'] = None; import rigl_backends.{backend}"
     error = run(code).stderr
-    assert f"pip install 'rigl-core[{backend}]'" in error
+    assert f"pip install 'rigl-core[{extra}]'" in error
 
 
 def test_the_public_names_exist_and_are_sorted() -> None:

@@ -1,0 +1,26 @@
+"""RigL for JAX: ``sparsify(inner, recipe)`` is an optax transformation, and the training loop stays as it was."""
+
+try:
+    import jax as _jax  # noqa: F401
+    import optax as _optax  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name not in ("jax", "jaxlib", "optax"):
+        raise
+    raise ImportError("rigl_backends.jax needs JAX and optax: pip install 'rigl-core[jax]'") from error
+
+from rigl_backends.jax.layers import choose_layers
+from rigl_backends.jax.namespace import JaxNamespace, jax_namespace
+from rigl_backends.jax.sparsify import sparsify
+from rigl_backends.jax.state import SparseState, apply_masks, masks, step, table
+
+__all__ = [
+    "JaxNamespace",
+    "SparseState",
+    "apply_masks",
+    "choose_layers",
+    "jax_namespace",
+    "masks",
+    "sparsify",
+    "step",
+    "table",
+]

@@ -1,0 +1,109 @@
+"""What a sparse training in JAX refuses, and the check that nobody forgot the masks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax import Array, lax
+from jax.tree_util import tree_flatten_with_path
+
+from rigl_backends.jax.state import NOT_MASKED, SparseState, holds
+from rigl_backends.jax.trees import Tree, is_traced, mirrored_names, named_leaves, shape_of
+from rigl_core.layers import Layer
+from rigl_core.plan import Plan
+
+
+def check_inner(inner_state: Any, params: Tree) -> None:
+    """Refuse an inner transformation whose state cannot follow a topology that moves.
+
+    Raises:
+        ValueError: saying what to do instead.
+    """
+    if holds(inner_state, SparseState):
+        raise ValueError("inner is already sparsified: give the transformation without sparsify.")
+    if holds(inner_state, optax.MultiStepsState):
+        raise ValueError(
+            "inner hides optax.MultiSteps inside another transformation, where the accumulated gradient cannot be "
+            "seen: put it outside, MultiSteps(sparsify(...), k)."
+        )
+    arrays = named_leaves(params)
+    total = sum(getattr(array, "size", 0) for array in arrays.values())
+    leaves = [leaf for _, leaf in tree_flatten_with_path(inner_state)[0]]
+    for name, leaf in zip(mirrored_names(inner_state, params), leaves, strict=True):
+        history = name is not None and len(shape_of(leaf)) > len(shape_of(arrays[name])) > 0
+        if history or (name is None and shape_of(leaf) == (total,)):
+            raise ValueError(
+                f"inner holds an array of shape {shape_of(leaf)} that mixes weights (L-BFGS, optax.flatten), so it "
+                "cannot follow a topology that moves: use a first-order optimizer on the parameters' own tree."
+            )
+
+
+def check_arrays(plan: Plan, gradients: Tree, masks: Mapping[str, Array]) -> None:
+    """Refuse a state of other layers, and gradients that do not fit.
+
+    Raises:
+        ValueError: naming the layers.
+    """
+    names = {layer.name for layer in plan.layers}
+    if set(masks) != names:
+        raise ValueError(
+            f"opt_state has masks for other layers than params; they differ in {sorted(set(masks) ^ names)}."
+        )
+    arrays = named_leaves(gradients)
+    for i in plan.sparse_layers:
+        layer = plan.layers[i]
+        if layer.name not in arrays:
+            raise ValueError(f"gradients has none for layer {layer.name!r}: give zeros if it was not used.")
+        for kind, array in (("mask", masks[layer.name]), ("gradient", arrays[layer.name])):
+            _check_shape(layer, kind, array)
+
+
+def look(state: SparseState, due: Array, weights: Mapping[str, Array], gradients: Tree) -> tuple[Array, Array]:
+    """What only the first step and updates need to know.
+
+    Args:
+        state: before the step.
+        due: whether an update is due.
+        weights: of the sparse layers.
+        gradients: of all parameters, if an update reads gradients.
+
+    Returns:
+        Whether these gradients are finite, and whether there ever were weights outside the masks.
+
+    Raises:
+        ValueError: if there were, and the values are known (outside ``jit``).
+    """
+
+    def closely() -> tuple[Array, Array]:
+        floating = (g for g in jax.tree.leaves(gradients) if jnp.issubdtype(g.dtype, jnp.inexact))
+        finite = (jnp.all(jnp.isfinite(gradient)) for gradient in floating)
+        outside = (jnp.any(~state.masks[name] & (weight != 0)) for name, weight in weights.items())
+        return (
+            functools.reduce(jnp.logical_and, finite, jnp.ones((), bool)),
+            functools.reduce(jnp.logical_or, outside, jnp.asarray(state.unmasked)),
+        )
+
+    finite, unmasked = when(due | (state.step == 0), closely, lambda: (jnp.ones((), bool), jnp.asarray(state.unmasked)))
+    if not is_traced(unmasked) and unmasked:
+        raise ValueError(NOT_MASKED)
+    return finite, unmasked
+
+
+def when(condition: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    """A branch; where the condition is known a plain one, since an eager cond compiles anew at every call."""
+    if is_traced(condition):
+        return lax.cond(condition, then, otherwise)
+    return then() if condition else otherwise()
+
+
+def _check_shape(layer: Layer, kind: str, array: Any) -> None:
+    if shape_of(array) != layer.shape:
+        raise ValueError(
+            f"layer {layer.name!r} has the shape {layer.shape} and the {kind} shape {shape_of(array)}: "
+            "init again after changing a model."
+        )

@@ -1,0 +1,144 @@
+"""Which arrays of a parameter tree are layers, and what their axes mean."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
+
+from rigl_backends.jax.trees import Path, Tree, name_of, named_leaves, shape_of
+from rigl_core.layers import Layer
+from rigl_core.patterns import check_pattern_list, check_patterns, first_match, matches
+
+Axes = Mapping[str, tuple[Sequence[int], Sequence[int]]]
+"""In and out axes by name pattern: ``{"*/query/kernel": ((0,), (1, 2))}``."""
+
+_ATTENTION = ("query", "key", "value", "out")
+_NEVER_BY_RANK = ("bias", "scale", "embedding", "embeddings")
+
+
+class _Use(NamedTuple):
+    """What a library's naming convention says of an array."""
+
+    sparse: bool
+    axes: dict[str, Any]
+
+
+def choose_layers(
+    params: Tree, include: Sequence[str] = (), exclude: Sequence[str] = (), axes: Axes | None = None
+) -> list[Layer]:
+    """The layers of a parameter tree, in the order of its leaves (JAX sorts the keys of dicts).
+
+    By default the arrays of two and more axes called ``kernel`` (flax) or ``weight`` (equinox, whose
+    modules tell what they are); in a tree that has none of these (a plain dict, Haiku), all arrays of two
+    and more axes except ``bias``, ``scale`` and ``embedding``. Biases, norms, embeddings and depthwise
+    kernels stay dense. A flax kernel with a single input channel does too: the arrays do not tell a
+    depthwise convolution from the first one of a grey image; ``include`` sparsifies it.
+
+    In and out axes come from the same conventions and are unknown otherwise, as for plain dicts; only ER
+    asks for them. flax: (in, out), for names with "conv" (..., in, out), for attention (in, heads, depth)
+    and (heads, depth, out). equinox: (out, in, ...).
+
+    Args:
+        params: any pytree of arrays (or of their shapes and dtypes).
+        include: name patterns of arrays to choose besides.
+        exclude: name patterns of arrays not to choose; goes before ``include``.
+        axes: in and out axes by name pattern (first match wins), before any convention.
+
+    Raises:
+        TypeError, ValueError: for a pattern that matches no array, or an array that cannot be a layer.
+    """
+    include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
+    arrays = named_leaves(params)
+    for parameter, patterns in (("include", include), ("exclude", exclude), ("axes", axes or ())):
+        check_patterns(parameter, patterns, list(arrays))
+    uses = {name_of(path): _use(params, path, leaf, arrays) for path, leaf in tree_flatten_with_path(params)[0]}
+    named = any(use is not None and use.sparse for use in uses.values())
+    chosen = []
+    for name, array in arrays.items():
+        use = uses[name] or _Use(not named and _may_be_plain_layer(name, array), {})
+        if (use.sparse or matches(name, include)) and not matches(name, exclude):
+            given = first_match(name, axes or {})
+            own = use.axes if given is None else {"in_axes": tuple(given[0]), "out_axes": tuple(given[1])}
+            chosen.append(Layer(name, shape_of(array), **own))
+    check_dtypes(chosen, arrays)
+    return chosen
+
+
+def check_given_layers(layers: Sequence[Layer], params: Tree) -> None:
+    """Refuse layers that ``params`` does not hold."""
+    arrays = named_leaves(params)
+    for layer in layers:
+        if layer.name not in arrays or shape_of(arrays[layer.name]) != layer.shape:
+            raise ValueError(f"layers names {layer.name!r} of shape {layer.shape}: params has no such array.")
+    check_dtypes(layers, arrays)
+
+
+def check_dtypes(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> None:
+    """Refuse layers of integers, booleans or complex numbers."""
+    for layer in layers:
+        array = arrays[layer.name]
+        if not _is_floating(array):
+            raise ValueError(f"layer {layer.name!r} has the dtype {array.dtype}: only real floating dtypes have masks.")
+
+
+def _use(params: Tree, path: Path, leaf: Any, names: Collection[str]) -> _Use | None:
+    """What the library that owns a leaf says of it; None if no convention is known."""
+    name, shape = name_of(path), shape_of(leaf)
+    own_name = name.rpartition("/")[2]
+    owner = _owner(params, path)
+    if type(owner).__module__.startswith("equinox.nn"):
+        return _equinox_use(owner, own_name)
+    if len(shape) < 2 or not _is_floating(leaf):
+        return None
+    if own_name == "kernel":
+        return _flax_use(name, shape, names)
+    return _Use(sparse=True, axes={}) if own_name == "weight" else None
+
+
+def _flax_use(name: str, shape: tuple[int, ...], names: Collection[str]) -> _Use:
+    module, _, role = name.removesuffix("/kernel").rpartition("/")
+    prefix = f"{module}/" if module else ""
+    attention = role in _ATTENTION and all(f"{prefix}{other}/kernel" in names for other in _ATTENTION)
+    if attention and len(shape) == 3:
+        heads = {"in_axes": (0, 1), "out_axes": (2,)} if role == "out" else {"in_axes": (0,), "out_axes": (1, 2)}
+        return _Use(sparse=True, axes=heads)
+    last = {"in_axes": (len(shape) - 2,), "out_axes": (len(shape) - 1,)}
+    if len(shape) == 2:
+        return _Use(sparse=True, axes=last)
+    # A kernel of three axes can be a convolution's or a DenseGeneral's: only a name tells.
+    return _Use(sparse=shape[-2] != 1, axes=last if "conv" in name.lower() else {})
+
+
+def _equinox_use(owner: Any, own_name: str) -> _Use:
+    """Asked by class name, so that nobody needs equinox; subclasses count as their equinox class."""
+    classes = {cls.__name__ for cls in type(owner).__mro__ if cls.__module__.startswith("equinox.nn")}
+    axes: dict[str, Any] = {"in_axes": (1,), "out_axes": (0,)}
+    if classes & {"Conv", "ConvTranspose"} and own_name == "weight":
+        depthwise = owner.groups > 1 and owner.groups == owner.in_channels
+        return _Use(not depthwise, {**axes, "groups": owner.groups, "depthwise": depthwise})
+    linear = "Linear" in classes and own_name == "weight"
+    recurrent = bool(classes & {"GRUCell", "LSTMCell"}) and own_name in ("weight_ih", "weight_hh")
+    return _Use(linear or recurrent, axes if linear or recurrent else {})
+
+
+def _owner(node: Any, path: Path) -> Any:
+    """The object that holds the leaf, as far as its path can be walked."""
+    for key in path[:-1]:
+        if isinstance(key, GetAttrKey):
+            node = getattr(node, key.name)
+        elif isinstance(key, DictKey | SequenceKey):
+            node = node[key.key if isinstance(key, DictKey) else key.idx]
+        else:
+            return None
+    return node
+
+
+def _may_be_plain_layer(name: str, array: Any) -> bool:
+    return len(shape_of(array)) >= 2 and name.rpartition("/")[2] not in _NEVER_BY_RANK and _is_floating(array)
+
+
+def _is_floating(array: Any) -> bool:
+    return hasattr(array, "dtype") and bool(jnp.issubdtype(array.dtype, jnp.floating))

@@ -1,0 +1,89 @@
+"""`sparsify` for JAX: an optax transformation around another one."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Any
+
+import optax
+
+from rigl_backends.jax.layers import Axes, check_given_layers, choose_layers
+from rigl_backends.jax.training import SparseTraining
+from rigl_backends.jax.trees import Tree
+from rigl_core.layers import Layer
+from rigl_core.recipe import Recipe
+
+
+def sparsify(
+    inner: optax.GradientTransformation | optax.MultiSteps,
+    recipe: Recipe,
+    *,
+    layers: Sequence[Layer] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    axes: Axes | None = None,
+) -> optax.GradientTransformationExtraArgs:
+    """An optax transformation that trains sparsely, whatever ``inner`` does with the gradients.
+
+    ``update`` takes the dense gradients and the parameters; ``optax.apply_updates`` then keeps every
+    weight outside the topology at zero. After ``init`` the parameters need their initial masks, once::
+
+        tx = rigl_backends.jax.sparsify(optax.adamw(1e-3), recipe)
+        opt_state = tx.init(params)
+        params = rigl_backends.jax.apply_masks(params, opt_state)
+
+    If that was forgotten, the first ``update`` raises when it runs outside ``jit``; inside, it zeroes
+    these weights, and `masks`, `step` and `table` raise afterwards. Where a weight itself has become NaN or
+    infinite, no update can make it zero; `apply_masks` does.
+
+    Clipping belongs inside (``sparsify(optax.chain(clip, adam), recipe)``), where it sees the gradient of
+    the active weights only, and so does all else that makes updates: nothing may change them afterwards.
+    With ``optax.MultiSteps``, inside or outside, a step is one of the accumulated gradient:
+    ``sparsify(MultiSteps(adam, 4), recipe)`` is read as ``MultiSteps(sparsify(adam, recipe), 4)``.
+
+    Args:
+        inner: any optax transformation whose per-weight state has the parameters' tree structure and
+            shapes, also inside chain, masked, inject_hyperparams and the like.
+        recipe: how to train sparsely, such as ``rigl_core.RigL(0.9, schedule=...)``.
+        layers: which arrays to sparsify, in the order in which the plan shares the budget; by default
+            those of `rigl_backends.jax.layers.choose_layers`.
+        include: name patterns of arrays to sparsify besides the default ones; only without ``layers``.
+        exclude: name patterns of arrays to leave alone, outside every count; only without ``layers``.
+        axes: in and out axes by name pattern, where conventions do not tell; only without ``layers``.
+
+    Returns:
+        A transformation whose state is a `rigl_backends.jax.SparseState`.
+
+    Raises:
+        TypeError, ValueError: naming the parameter; for what depends on the parameters, at ``init``.
+    """
+    if not (callable(getattr(inner, "init", None)) and callable(getattr(inner, "update", None))):
+        raise TypeError(f"inner is a {type(inner).__name__}: it must be an optax.GradientTransformation.")
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe is {recipe!r}: it must be a Recipe, such as rigl_core.RigL(0.9, schedule=...).")
+    if layers is not None and (include or exclude or axes):
+        raise ValueError("layers says which arrays to sparsify: leave out include, exclude and axes.")
+
+    def choose(params: Tree) -> tuple[Layer, ...]:
+        if layers is None:
+            return tuple(choose_layers(params, include, exclude, axes))
+        check_given_layers(layers, params)
+        return tuple(layers)
+
+    multi_steps = getattr(inner.update, "__self__", None)  # also behind MultiSteps.gradient_transformation()
+    if isinstance(multi_steps, optax.MultiSteps):
+        return _with_inner(multi_steps, _transformation(SparseTraining(multi_steps.inner_opt, recipe, choose)))
+    return _transformation(SparseTraining(inner, recipe, choose))
+
+
+def _transformation(owner: SparseTraining | optax.MultiSteps) -> optax.GradientTransformationExtraArgs:
+    return optax.GradientTransformationExtraArgs(owner.init, owner.update)
+
+
+def _with_inner(multi_steps: optax.MultiSteps, inner: Any) -> optax.GradientTransformationExtraArgs:
+    """The same accumulation in front of another optimizer."""
+    accumulating = copy.copy(multi_steps)
+    accumulating._opt = inner  # optax offers no public way
+    assert accumulating.inner_opt is inner
+    return _transformation(accumulating)

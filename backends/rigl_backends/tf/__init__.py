@@ -1,0 +1,22 @@
+"""RigL for TensorFlow and Keras: ``sparsify(keras.optimizers.Adam(), recipe)``, and the training stays as it was."""
+
+try:
+    import tensorflow as _tensorflow  # noqa: F401
+except ModuleNotFoundError as error:
+    if error.name != "tensorflow":
+        raise
+    raise ImportError("rigl_backends.tf needs TensorFlow: pip install 'rigl-core[tensorflow]'") from error
+
+import keras as _keras
+
+if _keras.backend.backend() != "tensorflow":
+    raise ImportError(
+        f"rigl_backends.tf needs Keras on TensorFlow, and Keras runs on {_keras.backend.backend()!r}: "
+        "set KERAS_BACKEND=tensorflow before Keras is imported."
+    )
+
+from rigl_backends.tf.namespace import TensorFlowNamespace, tensorflow_namespace
+from rigl_backends.tf.optimizer import SparseOptimizer
+from rigl_backends.tf.sparsify import sparsify
+
+__all__ = ["SparseOptimizer", "TensorFlowNamespace", "sparsify", "tensorflow_namespace"]

@@ -1,0 +1,183 @@
+"""Which variables of a Keras model are layers, and what their axes mean.
+
+A model tells exactly. Variables alone tell what Keras wrote into their paths: the variable's own name and
+the name of the Keras layer that owns it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import tensorflow as tf
+from keras import layers as kl
+
+from rigl_core.layers import Layer
+from rigl_core.patterns import check_pattern_list, check_patterns, matches
+
+
+class _Kind(NamedTuple):
+    """What is known about a variable."""
+
+    sparse: bool | None
+    """Whether it is a layer by default; None if its path does not tell."""
+    axes: Mapping[str, Any] = {}
+
+
+_UNKNOWN = _Kind(sparse=False)
+_IN_OUT = _Kind(True, {"in_axes": (-2,), "out_axes": (-1,)})
+_OUT_IN = _Kind(True, {"in_axes": (-1,), "out_axes": (-2,)})
+_EMBEDDING = _IN_OUT._replace(sparse=False)
+
+_KINDS_BY_OWNER = {
+    r"dense|conv[123]d|(lstm|gru|simple_rnn)_cell": _IN_OUT,
+    r"conv[123]d_transpose": _OUT_IN,
+    r"einsum_dense|query|key|value|attention_output": _Kind(sparse=True),
+    r"depthwise_conv[12]d": _UNKNOWN,
+}
+"""Kernels by the name that Keras gives a layer by default, without its number."""
+
+
+def variable_name(variable: Any) -> str:
+    """A variable's name in patterns and plans: its Keras path, or a plain `tf.Variable`'s name."""
+    return str(getattr(variable, "path", None) or variable.name.partition(":")[0])
+
+
+def choose_layers(
+    variables: Sequence[Any],
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    *,
+    model: kl.Layer | None = None,
+) -> list[Layer]:
+    """The layers among the variables, in their order.
+
+    By default the kernels of Dense, EinsumDense, Conv1D to Conv3D and their transposed versions, the
+    pointwise kernels of separable convolutions, and the kernels and recurrent kernels of LSTM, GRU and
+    SimpleRNN. Biases, norms, embeddings and depthwise kernels stay dense.
+
+    Args:
+        variables: what the optimizer trains.
+        include: name patterns of variables to choose besides.
+        exclude: name patterns of variables not to choose; goes before ``include``.
+        model: the model that owns the variables. Without it, their paths decide: a variable named
+            ``kernel`` with two axes is chosen, one with more axes if its layer has a default name of Keras.
+
+    Raises:
+        TypeError, ValueError: for a pattern that matches no variable, or a path that does not tell a
+            depthwise kernel from others.
+    """
+    include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
+    names = [variable_name(variable) for variable in variables]
+    check_patterns("include", include, names)
+    check_patterns("exclude", exclude, names)
+    known = {} if model is None else _kinds_in(model)
+    chosen = []
+    for name, variable in zip(names, variables, strict=True):
+        shape = tuple(variable.shape)
+        kind = _kind_by_path(name, len(shape)) if model is None else known.get(id(variable), _UNKNOWN)
+        if matches(name, exclude):
+            continue
+        if kind.sparse is None and not matches(name, include):
+            raise ValueError(
+                f"layer {name!r} has the shape {shape}, and its path does not tell whether its kernel is depthwise: "
+                "give sparsify the model (model=model), or name the layer in include or exclude."
+            )
+        if kind.sparse or matches(name, include):
+            chosen.append(Layer(name, shape, **_counted_from_front(kind.axes, len(shape))))
+    return chosen
+
+
+def find_layers(layers: Sequence[Layer], variables: Sequence[Any], positions: Sequence[int] | None) -> list[Any]:
+    """The layers' variables, by their positions if they are known, else by name.
+
+    Raises:
+        ValueError: if there is no such variable, or it cannot have a mask.
+    """
+    by_name = {variable_name(variable): variable for variable in variables}
+    by_position = dict(enumerate(variables))
+    found = []
+    for i, layer in enumerate(layers):
+        variable = by_name.get(layer.name) if positions is None else by_position.get(positions[i])
+        if variable is None or tuple(variable.shape) != layer.shape:
+            raise ValueError(
+                f"optimizer does not hold layer {layer.name!r} of shape {layer.shape}: "
+                "build it with this variable, or exclude the layer."
+            )
+        dtype = tf.as_dtype(variable.dtype)
+        if not dtype.is_floating:
+            raise ValueError(f"layer {layer.name!r} has the dtype {dtype.name}: only real floating dtypes have masks.")
+        found.append(variable)
+    return found
+
+
+def _kind_by_path(path: str, rank: int) -> _Kind:
+    *_, owner, own_name = "", *path.split("/")
+    if own_name == "pointwise_kernel" or (own_name == "recurrent_kernel" and rank == 2):
+        return _IN_OUT
+    if own_name not in ("kernel", "recurrent_kernel") or rank < 2:
+        return _UNKNOWN
+    default_name = re.sub(r"_\d+$", "", owner)
+    for pattern, kind in _KINDS_BY_OWNER.items():
+        if re.fullmatch(pattern, default_name):
+            return kind
+    return _Kind(sparse=True if rank == 2 else None)
+
+
+def _kinds_in(model: kl.Layer) -> dict[int, _Kind]:
+    """What each variable of a model is, by its id; a use that keeps it dense goes before others."""
+    kinds: dict[int, _Kind] = {}
+    for layer in model._flatten_layers():
+        for variable, kind in _kinds_of(layer):
+            if id(variable) not in kinds or not kind.sparse:
+                kinds[id(variable)] = kind
+    return kinds
+
+
+def _kinds_of(layer: kl.Layer) -> Iterator[tuple[Any, _Kind]]:
+    own = {variable.name: variable for variable in layer.weights}
+    match layer:
+        case kl.Dense() | kl.LSTMCell() | kl.GRUCell() | kl.SimpleRNNCell():
+            kinds = {"kernel": _IN_OUT, "recurrent_kernel": _IN_OUT}
+        case kl.EinsumDense():
+            kinds = {"kernel": _einsum_kind(layer.equation)}
+        case kl.Conv1D() | kl.Conv2D() | kl.Conv3D():
+            kinds = {"kernel": _convolution_kind(layer)}
+        case kl.Conv1DTranspose() | kl.Conv2DTranspose() | kl.Conv3DTranspose():
+            kinds = {"kernel": _OUT_IN}
+        case kl.DepthwiseConv1D() | kl.DepthwiseConv2D():
+            kinds = {"kernel": _depthwise_kind(own["kernel"])}
+        case kl.SeparableConv1D() | kl.SeparableConv2D():
+            kinds = {"depthwise_kernel": _depthwise_kind(own["depthwise_kernel"]), "pointwise_kernel": _IN_OUT}
+        case kl.Embedding():
+            kinds = {"embeddings": _EMBEDDING}
+        case _:
+            kinds = {}
+    return ((own[name], kind) for name, kind in kinds.items() if name in own)
+
+
+def _convolution_kind(layer: kl.Layer) -> _Kind:
+    # Stored (..., inputs of one group, outputs).
+    depthwise = layer.groups > 1 and layer.kernel.shape[-2] == 1
+    return _Kind(not depthwise, {**_IN_OUT.axes, "groups": layer.groups, "depthwise": depthwise})
+
+
+def _depthwise_kind(kernel: Any) -> _Kind:
+    # Stored (..., inputs, outputs of one input): the out axis is the one divided by the groups.
+    return _Kind(False, {**_IN_OUT.axes, "groups": kernel.shape[-2], "grouped_axes": "out", "depthwise": True})
+
+
+def _einsum_kind(equation: str) -> _Kind:
+    """Letters summed over are in axes; letters that only the kernel brings into the output are out axes."""
+    inputs, kernel, outputs = re.split(",|->", equation.replace(" ", ""))
+    in_axes = tuple(i for i, letter in enumerate(kernel) if letter in inputs and letter not in outputs)
+    out_axes = tuple(i for i, letter in enumerate(kernel) if letter in outputs and letter not in inputs)
+    return _Kind(bool(in_axes and out_axes), {"in_axes": in_axes, "out_axes": out_axes})
+
+
+def _counted_from_front(axes: Mapping[str, Any], rank: int) -> dict[str, Any]:
+    return {
+        key: tuple(axis % rank for axis in value) if key in ("in_axes", "out_axes") else value
+        for key, value in axes.items()
+    }

@@ -1,0 +1,84 @@
+"""`sparsify` for TensorFlow: an optimizer for ``fit()`` and for loops of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import keras
+
+from rigl_backends.tf.layers import choose_layers
+from rigl_backends.tf.optimizer import SparseOptimizer
+from rigl_core.layers import Layer
+from rigl_core.patterns import check_pattern_list
+from rigl_core.plan import make_plan
+from rigl_core.recipe import Recipe
+
+
+def sparsify(
+    optimizer: keras.optimizers.Optimizer,
+    recipe: Recipe,
+    *,
+    model: keras.layers.Layer | None = None,
+    layers: Sequence[Layer] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> SparseOptimizer:
+    """An optimizer that trains sparsely, with ``optimizer`` for its gradient steps.
+
+    It takes dense gradients. On ordinary steps the inner optimizer's clipping sees the gradient of the
+    active weights only; an update takes the place of a gradient step, in which the inner optimizer stands
+    still. Put a `keras.optimizers.LossScaleOptimizer` outside.
+
+    Layers are called by the paths of their variables, such as ``sequential/dense/kernel``. Random choices
+    depend on these names: give the layers names of your own for topologies that can be drawn again.
+
+    Args:
+        optimizer: any Keras optimizer, not yet wrapped.
+        recipe: how to train sparsely, such as ``rigl_core.RigL(0.9, schedule=...)``.
+        model: a built model. It tells exactly what each variable is, and becomes sparse at once. Without it,
+            the paths of the variables decide when the optimizer is built, and then the model becomes sparse.
+        layers: exactly the layers to sparsify, instead, named as the variables are.
+        include: name patterns of variables to sparsify besides the default ones (see
+            `rigl_backends.tf.layers.choose_layers`), for example embeddings.
+        exclude: name patterns of variables to leave alone, outside every count.
+
+    Returns:
+        A Keras optimizer that is also the handle: masks, step, table and plan.
+
+    Raises:
+        TypeError, ValueError: naming the parameter; nothing has been changed then.
+    """
+    _check_optimizer(optimizer)
+    if not isinstance(recipe, Recipe):
+        raise TypeError(f"recipe is {recipe!r}: it must be a Recipe, such as rigl_core.RigL(0.9, schedule=...).")
+    include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
+    if layers is not None and (model is not None or include or exclude):
+        raise ValueError("layers already says which variables to sparsify: leave out model, include and exclude.")
+    if model is None:
+        return SparseOptimizer(optimizer, recipe, layers=layers, include=include, exclude=exclude)
+    if not isinstance(model, keras.layers.Layer):
+        raise TypeError(f"model is a {type(model).__name__}: it must be a keras.Model.")
+    if not model.built:
+        raise ValueError("model is not built, so it has no weights yet: call it on a batch, or give it an input shape.")
+    chosen = choose_layers(model.trainable_variables, include, exclude, model=model)
+    sparse = SparseOptimizer(optimizer, recipe, layers=make_plan(recipe, chosen).layers)
+    sparse.build(model.trainable_variables)
+    return sparse
+
+
+def _check_optimizer(optimizer: object) -> None:
+    if not isinstance(optimizer, keras.optimizers.Optimizer):
+        raise TypeError(f"optimizer is a {type(optimizer).__name__}: it must be a keras.optimizers.Optimizer.")
+    if isinstance(optimizer, SparseOptimizer):
+        raise ValueError("optimizer is already sparsified: give its inner_optimizer, or make a new one.")
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "optimizer is a LossScaleOptimizer, whose gradients are scaled: put it outside, as "
+            "LossScaleOptimizer(sparsify(optimizer, recipe))."
+        )
+    for inner in getattr(optimizer, "optimizers", ()):
+        if inner.gradient_accumulation_steps:
+            raise ValueError(
+                "optimizer accumulates gradients in one of its optimizers only, which leaves the topology without "
+                "a common step: remove gradient_accumulation_steps."
+            )

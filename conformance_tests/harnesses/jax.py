@@ -1,0 +1,175 @@
+"""The JAX backend under the conformance suite."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+import optax
+from jax import lax
+
+from rigl_backends.jax import apply_masks, jax_namespace, masks, sparsify, step
+from rigl_backends.jax.state import find_state
+from rigl_backends.jax.trees import state_by_weight
+from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, updated_mask
+from rigl_core.random import random_scores
+from rigl_core.testing.harness import Array, Mask, OptimizerSpec
+
+Params = dict[str, jax.Array]
+
+
+class JaxHarness:
+    name = "jax"
+    dtypes = ("float16", "bfloat16", "float32", "float64")
+    modes = ("eager", "compiled")
+    unused_layers = False
+
+    def updated_mask(
+        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
+    ) -> Mask:
+        def update(weight: Any, gradient: Any, mask: Any, keep: Any, grow: Any) -> Any:
+            connections = Connections(weight, gradient)
+            drop_scores, grow_scores = (c.score(connections, jax_namespace) for c in (MAGNITUDE, GRADIENT))
+            return updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=jax_namespace)
+
+        with _precision(dtype):
+            counts = np.int32(keep), np.int32(grow)
+            return np.array(_in(mode, update)(_to(weight, dtype), _to(gradient, dtype), jnp.asarray(mask), *counts))
+
+    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
+        def score(weight: Any, gradient: Any) -> Any:
+            return criterion.score(Connections(weight, gradient), jax_namespace)
+
+        with _precision(dtype):
+            return _array(_in(mode, score)(_to(weight, dtype), _to(gradient, dtype)))
+
+    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
+        def score(first: Any, second: Any) -> Any:
+            return random_scores((first, second), jnp.arange(size, dtype=jnp.int32), xp=jax_namespace)
+
+        return np.array(_in(mode, score)(*map(np.int32, key)))
+
+    def start(
+        self,
+        params: Mapping[str, Array],
+        layers: Sequence[Layer],
+        recipe: Recipe,
+        optimizer: OptimizerSpec,
+        *,
+        dtype: str = "float32",
+        mode: str = "eager",
+    ) -> JaxSession:
+        return JaxSession(params, layers, recipe, optimizer, dtype, mode)
+
+
+class JaxSession:
+    def __init__(
+        self,
+        params: Mapping[str, Array],
+        layers: Sequence[Layer],
+        recipe: Recipe,
+        spec: OptimizerSpec,
+        dtype: str,
+        mode: str,
+    ) -> None:
+        self.dtype, self.mode = dtype, mode
+        self.tx = sparsify(_make(spec), recipe, layers=layers)
+        with _precision(dtype):
+            dense = {name: _to(param, dtype) for name, param in params.items()}
+            self.opt_state = self.tx.init(dense)
+            self.params: Params = apply_masks(dense, self.opt_state)
+        self._descend = _in(mode, self._gradient_step, donate=(0, 1))
+        self._learn = {model: _in(mode, functools.partial(self._model_step, model), donate=(0, 1)) for model in _MODELS}
+
+    def step(self, gradients: Mapping[str, Array | None]) -> None:
+        with _precision(self.dtype):
+            given = {name: _to(g, self.dtype) for name, g in gradients.items() if g is not None}
+            self.params, self.opt_state = self._descend(self.params, self.opt_state, given)
+
+    def learn(self, model: str, inputs: Array, labels: Array) -> None:
+        with _precision(self.dtype):
+            batch = _to(inputs, self.dtype), jnp.asarray(labels)
+            self.params, self.opt_state = self._learn[model](self.params, self.opt_state, *batch)
+
+    def weights(self) -> dict[str, Array]:
+        return {name: _array(param) for name, param in self.params.items()}
+
+    def masks(self) -> dict[str, Mask]:
+        return {name: np.asarray(mask) for name, mask in masks(self.opt_state, self.params).items()}
+
+    def optimizer_state(self) -> dict[str, list[Array]]:
+        state: dict[str, list[Array]] = {name: [] for name in self.params}
+        for name, leaf in state_by_weight(find_state(self.opt_state).inner_state, self.params):
+            state[name].append(_array(leaf))
+        return state
+
+    def steps(self) -> int:
+        return int(step(self.opt_state))
+
+    def save(self) -> Any:
+        return jax.tree.map(np.array, (self.params, self.opt_state))
+
+    def load(self, saved: Any) -> None:
+        with _precision(self.dtype):
+            self.params, self.opt_state = jax.tree.map(jnp.array, saved)
+
+    def _gradient_step(self, params: Params, opt_state: Any, gradients: Params) -> tuple[Params, Any]:
+        updates, opt_state = self.tx.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    def _model_step(
+        self, model: str, params: Params, opt_state: Any, inputs: jax.Array, labels: jax.Array
+    ) -> tuple[Params, Any]:
+        def loss(params: Params) -> jax.Array:
+            logits = _MODELS[model](params, inputs)
+            return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+        return self._gradient_step(params, opt_state, jax.grad(loss)(params))
+
+
+def _mlp(params: Params, x: jax.Array) -> jax.Array:
+    hidden = jax.nn.relu(x @ params["fc1.weight"].T + params["fc1.bias"])
+    return hidden @ params["fc2.weight"].T + params["fc2.bias"]
+
+
+def _convnet(params: Params, x: jax.Array) -> jax.Array:
+    image = x.reshape(-1, 1, 8, 8)
+    hidden = lax.conv(image, params["conv1.weight"], (1, 1), "VALID") + params["conv1.bias"][:, None, None]
+    hidden = lax.conv(jax.nn.relu(hidden), params["conv2.weight"], (2, 2), "VALID")
+    return jax.nn.relu(hidden).reshape(len(x), -1) @ params["fc.weight"].T + params["fc.bias"]
+
+
+_MODELS: dict[str, Callable[[Params, jax.Array], jax.Array]] = {"mlp": _mlp, "convnet": _convnet}
+
+
+def _make(spec: OptimizerSpec) -> optax.GradientTransformation:
+    parts = []
+    if spec.clip_norm is not None:
+        parts.append(optax.clip_by_global_norm(spec.clip_norm))
+    if spec.kind == "adam":
+        parts.append(optax.adamw(spec.lr, weight_decay=spec.weight_decay))
+    else:
+        parts += [optax.add_decayed_weights(spec.weight_decay), optax.sgd(spec.lr, spec.momentum or None)]
+    return optax.chain(*parts)
+
+
+def _in(mode: str, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    return function if mode == "eager" else jax.jit(function, donate_argnums=donate)
+
+
+def _precision(dtype: str) -> Any:
+    """JAX makes float64 arrays only where asked to."""
+    return jax.enable_x64(dtype == "float64")
+
+
+def _to(array: Array, dtype: str) -> jax.Array:
+    return jnp.array(array, jnp.dtype(dtype))
+
+
+def _array(array: jax.Array) -> Array:
+    return np.array(array, np.float32) if array.dtype == jnp.bfloat16 else np.array(array)

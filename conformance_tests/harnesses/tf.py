@@ -1,0 +1,193 @@
+"""The TensorFlow backend under the conformance suite."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from rigl_backends.tf import sparsify, tensorflow_namespace
+from rigl_backends.tf.state import per_weight_state
+from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, updated_mask
+from rigl_core.random import random_scores
+from rigl_core.testing.harness import Array, Mask, OptimizerSpec
+
+
+class TensorFlowHarness:
+    name = "tf"
+    dtypes = ("float16", "bfloat16", "float32", "float64")
+    modes = ("eager", "function", "xla")
+    unused_layers = True
+
+    def updated_mask(
+        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
+    ) -> Mask:
+        new = _UPDATED_MASK[mode](
+            _tensor(weight, dtype), _tensor(gradient, dtype), tf.constant(mask), tf.constant(keep), tf.constant(grow)
+        )
+        return np.asarray(new.numpy())
+
+    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
+        def score(weight: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
+            return criterion.score(Connections(weight, gradient), tensorflow_namespace)
+
+        return _array(_compiled(score, mode)(_tensor(weight, dtype), _tensor(gradient, dtype)))
+
+    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
+        scores = _RANDOM_SCORES[mode](tf.constant(key[0]), tf.constant(key[1]), tf.range(size))
+        return np.asarray(scores.numpy())
+
+    def start(
+        self,
+        params: Mapping[str, Array],
+        layers: Sequence[Layer],
+        recipe: Recipe,
+        optimizer: OptimizerSpec,
+        *,
+        dtype: str = "float32",
+        mode: str = "eager",
+    ) -> TensorFlowSession:
+        return TensorFlowSession(params, layers, recipe, optimizer, dtype, mode)
+
+
+class TensorFlowSession:
+    def __init__(
+        self,
+        params: Mapping[str, Array],
+        layers: Sequence[Layer],
+        recipe: Recipe,
+        spec: OptimizerSpec,
+        dtype: str,
+        mode: str,
+    ) -> None:
+        self.dtype = dtype
+        self.params = {name: keras.Variable(_tensor(p, dtype), name=name, dtype=dtype) for name, p in params.items()}
+        self.optimizer = sparsify(_make(spec), recipe, layers=layers)
+        self.optimizer.build(list(self.params.values()))
+        self._apply = _compiled(lambda grads: self.optimizer.apply(grads, list(self.params.values())), mode)
+        self._learn = {model: _compiled(functools.partial(self._descend, forward), mode) for model, forward in _MODELS}
+
+    def step(self, gradients: Mapping[str, Array | None]) -> None:
+        given = [gradients.get(name) for name in self.params]
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Gradients do not exist for variables")
+            self._apply([None if g is None else _tensor(g, self.dtype) for g in given])
+
+    def learn(self, model: str, inputs: Array, labels: Array) -> None:
+        self._learn[model](tf.constant(inputs), tf.constant(labels))
+
+    def _descend(self, forward: Callable[..., tf.Tensor], inputs: tf.Tensor, labels: tf.Tensor) -> None:
+        params = list(self.params.values())
+        with tf.GradientTape() as tape:
+            logits = forward({name: tf.convert_to_tensor(param) for name, param in self.params.items()}, inputs)
+            loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+        self.optimizer.apply(tape.gradient(loss, params), params)
+
+    def weights(self) -> dict[str, Array]:
+        return {name: _array(param) for name, param in self.params.items()}
+
+    def masks(self) -> dict[str, Mask]:
+        return self.optimizer.masks
+
+    def optimizer_state(self) -> dict[str, list[Array]]:
+        state = per_weight_state(self.optimizer.inner_optimizer, list(self.params.values()))
+        return {name: [_array(x) for x in own] for name, own in zip(self.params, state, strict=True)}
+
+    def steps(self) -> int:
+        return self.optimizer.step
+
+    def save(self) -> Any:
+        store: dict[str, Array] = {}
+        self.optimizer.save_own_variables(store)
+        return {name: param.numpy() for name, param in self.params.items()}, store
+
+    def load(self, saved: Any) -> None:
+        params, store = saved
+        for name, param in params.items():
+            self.params[name].assign(param)
+        self.optimizer.load_own_variables(store)
+
+
+def _mlp(params: Mapping[str, tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    hidden = tf.nn.relu(tf.matmul(x, params["fc1.weight"], transpose_b=True) + params["fc1.bias"])
+    return tf.matmul(hidden, params["fc2.weight"], transpose_b=True) + params["fc2.bias"]
+
+
+def _convnet(params: Mapping[str, tf.Tensor], x: tf.Tensor) -> tf.Tensor:
+    # TensorFlow's layout is (batch, height, width, channel), its kernels' (height, width, in, out).
+    conv1, conv2 = (tf.transpose(params[name], (2, 3, 1, 0)) for name in ("conv1.weight", "conv2.weight"))
+    hidden = tf.nn.relu(tf.nn.conv2d(tf.reshape(x, (-1, 8, 8, 1)), conv1, 1, "VALID") + params["conv1.bias"])
+    hidden = tf.nn.relu(tf.nn.conv2d(hidden, conv2, 2, "VALID"))
+    flat = tf.reshape(tf.transpose(hidden, (0, 3, 1, 2)), (tf.shape(x)[0], -1))
+    return tf.matmul(flat, params["fc.weight"], transpose_b=True) + params["fc.bias"]
+
+
+_MODELS = (("mlp", _mlp), ("convnet", _convnet))
+
+
+class SGD(keras.optimizers.SGD):  # type: ignore[misc]
+    """With PyTorch's weight decay, which Keras leaves to the loss."""
+
+    def __init__(self, l2: float, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.l2 = l2
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        super().update_step(gradient + self.l2 * variable, variable, learning_rate)
+
+
+class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
+    """With PyTorch's epsilon, which Keras adds before it corrects the bias."""
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
+        correction = 1 - self.beta_2 ** tf.cast(self.iterations + 1, variable.dtype)
+        self.epsilon = 1e-8 * tf.sqrt(correction)
+        super().update_step(gradient, variable, learning_rate)
+
+
+def _make(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
+    # Keras takes Python's numbers for float32, and NumPy's for what they are.
+    beta_1, beta_2, momentum = np.float64(0.9), np.float64(0.999), np.float64(spec.momentum)
+    common = {"learning_rate": lambda: tf.constant(spec.lr, tf.float64), "global_clipnorm": spec.clip_norm}
+    if spec.kind == "sgd":
+        return SGD(spec.weight_decay, momentum=momentum, **common)
+    return Adam(weight_decay=np.float64(spec.weight_decay), beta_1=beta_1, beta_2=beta_2, **common)
+
+
+def _compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    if mode == "eager":
+        return function
+    compiled: Callable[..., Any] = tf.function(function, jit_compile=mode == "xla", reduce_retracing=True)
+    return compiled
+
+
+def _updated_mask(
+    weight: tf.Tensor, gradient: tf.Tensor, mask: tf.Tensor, keep: tf.Tensor, grow: tf.Tensor
+) -> tf.Tensor:
+    connections = Connections(weight, gradient)
+    drop_scores = MAGNITUDE.score(connections, tensorflow_namespace)
+    grow_scores = GRADIENT.score(connections, tensorflow_namespace)
+    return updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=tensorflow_namespace)
+
+
+def _random_scores(first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+    return random_scores((first, second), indices, xp=tensorflow_namespace)
+
+
+_UPDATED_MASK = {mode: _compiled(_updated_mask, mode) for mode in TensorFlowHarness.modes}
+_RANDOM_SCORES = {mode: _compiled(_random_scores, mode) for mode in TensorFlowHarness.modes}
+
+
+def _tensor(array: Array, dtype: str) -> tf.Tensor:
+    return tf.cast(tf.constant(array), dtype)
+
+
+def _array(values: Any) -> Array:
+    values = tf.convert_to_tensor(values)
+    return np.array(tf.cast(values, tf.float32) if values.dtype == tf.bfloat16 else values)

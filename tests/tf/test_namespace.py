@@ -1,0 +1,99 @@
+"""The core's operations in TensorFlow, against NumPy's."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from rigl_backends.tf import tensorflow_namespace
+from rigl_core import numpy_namespace, random_key, random_scores, updated_mask
+from rigl_core.topology import magnitude
+from tests.tf.helpers import MODES, compiled
+
+DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
+
+
+def draw(rng: np.random.Generator, dtype: Any, size: int, *, special: bool) -> npt.NDArray[Any]:
+    """Few distinct values: ties, and NaN, infinities, -0 and subnormal numbers if asked for."""
+    finfo = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    tiny = float(finfo.smallest_normal)
+    odd = [np.nan, np.inf, -np.inf, -0.0, tiny, tiny / 2, float(finfo.smallest_subnormal), float(finfo.max)]
+    numbers = [0.0, 1.0, -1.0, 2.0, 0.5, 1 + float(finfo.eps), *(odd if special else [])]
+    return rng.choice(np.array(numbers, dtype), size)
+
+
+def update(xp: Any) -> Any:
+    def new_mask(weight: Any, gradient: Any, mask: Any, keep: Any, grow: Any) -> Any:
+        return updated_mask(magnitude(weight, xp=xp), magnitude(gradient, xp=xp), mask, keep, grow, xp=xp)
+
+    return new_mask
+
+
+def for_numpy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """NumPy's own functions do not know bfloat16, whose numbers are float32 numbers."""
+    return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_updated_masks_are_numpys(dtype: Any, mode: str) -> None:
+    rng = np.random.default_rng(0)
+    new_mask = compiled(update(tensorflow_namespace), mode)
+    for size in (0, 1, 2, 100):
+        for case in range(8):
+            weight, gradient = (draw(rng, dtype, size, special=case % 2 == 0) for _ in range(2))
+            mask = rng.random(size) < rng.choice([0.0, 0.2, 0.7, 1.0])
+            active = int(mask.sum())
+            grow = (0, active, int(rng.integers(0, active + 1)))[case % 3]
+            expected = update(numpy_namespace)(for_numpy(weight), for_numpy(gradient), mask, active - grow, grow)
+            arguments = (weight, gradient, mask, active - grow, grow)
+            np.testing.assert_array_equal(new_mask(*map(tf.constant, arguments)).numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.int32])
+def test_the_kth_largest_of_any_numbers(dtype: Any, mode: str) -> None:
+    rng = np.random.default_rng(1)
+    scores = (rng.normal(size=60) * 50).astype(dtype)
+    scores[:10] = scores[10]
+    if dtype is not np.int32:
+        scores[20:24] = [np.inf, -np.inf, 0.0, -0.0]
+    select = compiled(tensorflow_namespace.kth_largest, mode)
+    for k in (0, 1, 2, 11, 30, 60):
+        found = select(tf.constant(scores), tf.constant(k)).numpy()
+        assert found.dtype == scores.dtype
+        assert found == np.sort(scores)[-max(k, 1)]
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_random_scores_wrap_around_as_numpys(mode: str) -> None:
+    def scores(first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
+        return random_scores((first, second), indices, xp=tensorflow_namespace)
+
+    make = compiled(scores, mode)
+    indices = np.arange(5000, dtype=np.int32)
+    for seed in range(5):
+        key = random_key(seed, "fc.weight", 7)
+        expected = random_scores(key, indices, xp=numpy_namespace)
+        np.testing.assert_array_equal(make(*map(tf.constant, (*key, indices))).numpy(), expected)
+
+
+def test_sizes_and_counts_may_be_unknown_when_traced() -> None:
+    spec = tf.TensorSpec([None], tf.float32)
+    count = tf.TensorSpec([], tf.int32)
+    new_mask = tf.function(
+        update(tensorflow_namespace), input_signature=[spec, spec, tf.TensorSpec([None], tf.bool), count, count]
+    )
+    rng = np.random.default_rng(2)
+    for size in (0, 3, 40):
+        weight, gradient = (rng.normal(size=size).astype(np.float32) for _ in range(2))
+        mask = np.arange(size) % 2 == 0
+        arguments = (weight, gradient, mask, int(mask.sum()) - size // 4, size // 4)
+        expected = update(numpy_namespace)(*arguments)
+        np.testing.assert_array_equal(new_mask(*map(tf.constant, arguments)).numpy(), expected)
+    assert new_mask.experimental_get_tracing_count() == 1
