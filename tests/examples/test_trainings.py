@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -11,7 +12,9 @@ import torch
 from threadpoolctl import threadpool_limits
 from torch.nn.functional import cross_entropy
 
+import mlp_jax
 import mlp_numpy
+import mlp_tf
 import mlp_torch
 from data import Dataset, load
 from history import History
@@ -71,14 +74,18 @@ def test_the_gradients_by_hand_are_autograds(digits: Dataset) -> None:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_backends_agree(digits: Dataset, method: str) -> None:
+@pytest.mark.parametrize("backend", [mlp_torch, mlp_jax, mlp_tf], ids=lambda module: module.__name__)
+def test_backends_agree(digits: Dataset, backend: ModuleType, method: str) -> None:
+    """Keras stores kernels the other way round, so its seeded topologies are others; all else is alike."""
     run = next(run for run in make_runs(digits, [0.9], seeds=1, steps=250) if run.method == method)
-    by_numpy, by_torch = (backend.train(run, run.batches()) for backend in (mlp_numpy, mlp_torch))
-    assert by_numpy.active == by_torch.active
-    assert np.array_equal(by_numpy.pixels_at_start, by_torch.pixels_at_start)
-    assert by_numpy.update_steps == by_torch.update_steps
-    assert by_numpy.accuracies[0] == by_torch.accuracies[0]
-    assert by_numpy.accuracies[-1] == pytest.approx(by_torch.accuracies[-1], abs=0.02)
+    by_numpy, by_other = (module.train(run, run.batches()) for module in (mlp_numpy, backend))
+    assert by_numpy.active == by_other.active
+    assert by_numpy.update_steps == by_other.update_steps
+    same_topology = backend is not mlp_tf or method == "dense"
+    if same_topology:
+        assert np.array_equal(by_numpy.pixels_at_start, by_other.pixels_at_start)
+        assert by_numpy.accuracies[0] == by_other.accuracies[0]
+    assert by_numpy.accuracies[-1] == pytest.approx(by_other.accuracies[-1], abs=0.02 if same_topology else 0.05)
     assert by_numpy.accuracies[-1] > 0.85
 
 
