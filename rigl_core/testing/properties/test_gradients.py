@@ -60,9 +60,10 @@ def test_non_finite_gradients_defer_the_update(harness: Harness, mode: str, trai
             due = number
         elif number >= schedule.end:
             due = None
-        waits = (training.seed >> number) % 2 == 1
+        rng = np.random.default_rng((training.seed, number, 1))
+        waits = bool(rng.random() < 0.5)
         if waits:
-            _make_non_finite(gradients, before, number)
+            _make_non_finite(gradients, before, rng)
         session.step(gradients)
         for layer in training.layers:
             expected = before[layer.name].reshape(-1).tolist()
@@ -77,13 +78,13 @@ def test_non_finite_gradients_defer_the_update(harness: Harness, mode: str, trai
             due = None
 
 
-def _make_non_finite(gradients: dict[str, Array], masks: dict[str, Array], number: int) -> None:
-    """Spoil one gradient: an inactive one, so that the weights stay finite, or a dense parameter's."""
-    places = [(name, int(i)) for name, mask in masks.items() for i in np.flatnonzero(~mask.reshape(-1))[:3]]
-    places.append(("fc0.bias", 0))
-    name, i = places[(7 * number) % len(places)]
+def _make_non_finite(gradients: dict[str, Array], masks: dict[str, Array], rng: np.random.Generator) -> None:
+    """Spoil one gradient: an inactive one, so that the weights stay finite, or, as often, a dense parameter's."""
+    places = [(name, int(i)) for name, mask in masks.items() for i in np.flatnonzero(~mask.reshape(-1))]
+    inactive = bool(places) and rng.random() < 0.5
+    name, i = places[rng.integers(len(places))] if inactive else ("fc0.bias", 0)
     flat = gradients[name].reshape(-1).copy()
-    flat[i] = (np.nan, np.inf, -np.inf)[number % 3] if name in masks else np.nan
+    flat[i] = rng.choice([np.nan, np.inf, -np.inf]) if inactive else np.nan
     gradients[name] = flat.reshape(gradients[name].shape)
 
 
