@@ -40,7 +40,7 @@ def quickstart(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything: the tests on all backends, then lint, types and package."""
+    """Everything: the tests on all backends in one process, then lint, types, minimums, package and fifth_library."""
     install(session, "-e", ".[testing,torch,jax]", groups=("test", "jax", "tf"))
     session.run("pytest", *session.posargs)
     if not session.posargs:
