@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rigl_core.clock import Clock
+from rigl_core.layers import Layer
 from rigl_core.namespace import Array
 from rigl_core.plan import Plan
 
@@ -61,13 +62,22 @@ def _check_masks(plan: Plan, masks: Any) -> None:
         differing = sorted(set(masks) ^ set(names)) if isinstance(masks, Mapping) else names
         raise ValueError(f"state has masks for other layers than this training; they differ in {differing}.")
     for layer, active in zip(plan.layers, plan.active, strict=True):
-        mask = np.asarray(masks[layer.name])
-        if mask.dtype != np.bool_ or mask.shape != layer.shape:
-            raise ValueError(
-                f"state has a {mask.dtype} mask of shape {mask.shape} for layer {layer.name!r}: "
-                f"it must be bool, of shape {layer.shape}."
-            )
-        if np.count_nonzero(mask) != active:
-            raise ValueError(
-                f"state has {np.count_nonzero(mask)} active weights in layer {layer.name!r}; the plan has {active}."
-            )
+        check_mask(layer, active, masks[layer.name])
+
+
+def check_mask(layer: Layer, active: int, saved: Array) -> None:
+    """Refuse a layer's saved mask that is not of this plan.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    mask = np.asarray(saved)
+    if mask.dtype != np.bool_ or mask.shape != layer.shape:
+        raise ValueError(
+            f"state has a {mask.dtype} mask of shape {mask.shape} for layer {layer.name!r}: "
+            f"it must be bool, of shape {layer.shape}."
+        )
+    if np.count_nonzero(mask) != active:
+        raise ValueError(
+            f"state has {np.count_nonzero(mask)} active weights in layer {layer.name!r}; the plan has {active}."
+        )

@@ -64,9 +64,11 @@ def make_plan(recipe: Recipe, layers: Sequence[Layer]) -> Plan:
     """Share the recipe's budget among the layers and tabulate the drop counts.
 
     Raises:
+        TypeError: if ``recipe`` is no recipe.
         ValueError: if there is nothing to sparsify, a pattern matches no layer, or the budget cannot be
             met; the message then says which sparsities can.
     """
+    Recipe.check(recipe)
     layers = check_layers(layers)
     pinned = _pinned_counts(recipe, layers)
     free = [layer for layer in layers if layer.name not in pinned]

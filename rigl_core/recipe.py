@@ -80,6 +80,16 @@ class Recipe:
         if self.initial.reads_gradient:
             raise ValueError(f"initial is {self.initial.name!r}, which reads the gradient: there is none at the start.")
 
+    @staticmethod
+    def check(recipe: object) -> None:
+        """Refuse what is no recipe.
+
+        Raises:
+            TypeError: saying how to make one.
+        """
+        if not isinstance(recipe, Recipe):
+            raise TypeError(f"recipe is {recipe!r}: it must be a Recipe, such as rigl_core.RigL(0.9, schedule=...).")
+
     @property
     def reads_gradient(self) -> bool:
         """Whether an update looks at the dense gradient."""

@@ -12,7 +12,7 @@ import numpy as np
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_map, tree_map_with_path
 
-from rigl_core import Connections, Layer, Namespace, Plan, Recipe, make_plan, random_key, survivors
+from rigl_core import Connections, Layer, Namespace, Plan, Recipe, errors, make_plan, random_key, survivors
 from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
 from rigl_core.random import INITIAL
@@ -49,7 +49,7 @@ def sparsify(
     By default the ``layers`` are the weights of linear and convolutional modules.
     """
     if "apply_gradients" in vars(optimizer):
-        raise ValueError("optimizer is already sparsified: make a new one.")
+        raise errors.already_sparsified("optimizer")
     plan = make_plan(recipe, find_layers(model) if layers is None else layers)
     shapes = {name: param.shape for name, param in tree_flatten(model.trainable_parameters())}
     for layer in plan.layers:

@@ -121,9 +121,9 @@ def no_layers(model: nn.Sequential) -> None:
 
 BAD_MODELS: dict[str, tuple[Callable[[nn.Sequential], None], str]] = {
     "frozen": (frozen, r"layer '2\.weight' is frozen \(requires_grad=False\)"),
-    "complex": (cast(torch.complex64), r"layer '2\.weight' has the dtype torch\.complex64"),
-    "8 bits": (cast(torch.float8_e4m3fn), r"layer '2\.weight' has the dtype torch\.float8_e4m3fn"),
-    "integers": (cast(torch.int8), r"layer '2\.weight' has the dtype torch\.int8"),
+    "complex": (cast(torch.complex64), r"layer '2\.weight' has the dtype complex64"),
+    "8 bits": (cast(torch.float8_e4m3fn), r"layer '2\.weight' has the dtype float8_e4m3fn"),
+    "integers": (cast(torch.int8), r"layer '2\.weight' has the dtype int8"),
     "meta": (on_meta, r"layer '2\.weight' is on the meta device"),
     "lazy": (lazy, r"model has the lazy parameter '2\.weight'"),
     "sparse gradients": (sparse_embedding, r"layer '2\.weight' is an embedding with sparse gradient tensors"),
@@ -193,7 +193,7 @@ def test_a_changed_shape_is_refused_as_soon_as_it_is_seen(step: int, shape: tupl
         train_step(model, optimizer, batch(earlier))
     optimizer.zero_grad()
     model[2].weight.data = torch.ones(shape)
-    message = rf"layer '2\.weight' had the shape \(6, 16\) and now has the array shape \({shape[0]}, {shape[1]}\)"
+    message = rf"layer '2\.weight' had the shape \(6, 16\) and now has the parameter shape \({shape[0]}, {shape[1]}\)"
     with nothing_changes(model, optimizer):
         with pytest.raises(ValueError, match=message):
             nn.functional.linear(torch.ones(3, shape[1]), model[2].weight).sum().backward()

@@ -14,7 +14,7 @@ from jax.tree_util import tree_flatten_with_path
 
 from rigl_backends.jax.state import NOT_MASKED, SparseState, holds
 from rigl_backends.jax.trees import Tree, is_traced, mirrored_names, named_leaves, shape_of
-from rigl_core.layers import Layer
+from rigl_core import errors
 from rigl_core.plan import Plan
 
 
@@ -25,7 +25,7 @@ def check_inner(inner_state: Any, params: Tree) -> None:
         ValueError: saying what to do instead.
     """
     if holds(inner_state, SparseState):
-        raise ValueError("inner is already sparsified: give the transformation without sparsify.")
+        raise errors.already_sparsified("inner")
     if holds(inner_state, optax.MultiStepsState):
         raise ValueError(
             "inner hides optax.MultiSteps inside another transformation, where the accumulated gradient cannot be "
@@ -60,7 +60,8 @@ def check_arrays(plan: Plan, gradients: Tree, masks: Mapping[str, Array]) -> Non
         if layer.name not in arrays:
             raise ValueError(f"gradients has none for layer {layer.name!r}: give zeros if it was not used.")
         for kind, array in (("mask", masks[layer.name]), ("gradient", arrays[layer.name])):
-            _check_shape(layer, kind, array)
+            if shape_of(array) != layer.shape:
+                raise errors.wrong_shape(layer, kind, shape_of(array))
 
 
 def look(state: SparseState, due: Array, weights: Mapping[str, Array], gradients: Tree) -> tuple[Array, Array]:
@@ -99,11 +100,3 @@ def when(condition: Array, then: Callable[[], Any], otherwise: Callable[[], Any]
     if is_traced(condition):
         return lax.cond(condition, then, otherwise)
     return then() if condition else otherwise()
-
-
-def _check_shape(layer: Layer, kind: str, array: Any) -> None:
-    if shape_of(array) != layer.shape:
-        raise ValueError(
-            f"layer {layer.name!r} has the shape {layer.shape} and the {kind} shape {shape_of(array)}: "
-            "init again after changing a model."
-        )

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
 from rigl_backends.jax.trees import Path, Tree, name_of, named_leaves, shape_of
+from rigl_core import errors
 from rigl_core.layers import Layer
 from rigl_core.patterns import check_pattern_list, check_patterns, first_match, matches
 
@@ -72,16 +73,14 @@ def check_given_layers(layers: Sequence[Layer], params: Tree) -> None:
     arrays = named_leaves(params)
     for layer in layers:
         if layer.name not in arrays or shape_of(arrays[layer.name]) != layer.shape:
-            raise ValueError(f"layers names {layer.name!r} of shape {layer.shape}: params has no such array.")
+            raise errors.no_such_array(layer)
     check_dtypes(layers, arrays)
 
 
 def check_dtypes(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> None:
-    """Refuse layers of integers, booleans or complex numbers."""
+    """Refuse layers of integers, booleans, complex or 8-bit numbers."""
     for layer in layers:
-        array = arrays[layer.name]
-        if not _is_floating(array):
-            raise ValueError(f"layer {layer.name!r} has the dtype {array.dtype}: only real floating dtypes have masks.")
+        errors.check_dtype(layer, arrays[layer.name].dtype)
 
 
 def _use(params: Tree, path: Path, leaf: Any, names: Collection[str]) -> _Use | None:

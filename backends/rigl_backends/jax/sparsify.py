@@ -11,6 +11,7 @@ import optax
 from rigl_backends.jax.layers import Axes, check_given_layers, choose_layers
 from rigl_backends.jax.training import SparseTraining
 from rigl_backends.jax.trees import Tree
+from rigl_core import errors
 from rigl_core.layers import Layer
 from rigl_core.recipe import Recipe
 
@@ -59,11 +60,10 @@ def sparsify(
         TypeError, ValueError: naming the parameter; for what depends on the parameters, at ``init``.
     """
     if not (callable(getattr(inner, "init", None)) and callable(getattr(inner, "update", None))):
-        raise TypeError(f"inner is a {type(inner).__name__}: it must be an optax.GradientTransformation.")
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe is {recipe!r}: it must be a Recipe, such as rigl_core.RigL(0.9, schedule=...).")
+        raise errors.wrong_type("inner", inner, "an optax.GradientTransformation")
+    Recipe.check(recipe)
     if layers is not None and (include or exclude or axes):
-        raise ValueError("layers says which arrays to sparsify: leave out include, exclude and axes.")
+        raise errors.too_many_choices("include", "exclude", "axes")
 
     def choose(params: Tree) -> tuple[Layer, ...]:
         if layers is None:

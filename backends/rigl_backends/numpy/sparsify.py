@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from rigl_backends.numpy.optimizers import Optimizer, Params
 from rigl_backends.numpy.training import SparseTraining
+from rigl_core import errors
 from rigl_core.layers import Layer
 from rigl_core.patterns import check_pattern_list, check_patterns, matches
 from rigl_core.plan import make_plan
@@ -40,17 +41,19 @@ def sparsify(
     Raises:
         TypeError, ValueError: naming the parameter; nothing has been changed then.
     """
+    if not isinstance(optimizer, Optimizer):
+        raise errors.wrong_type("optimizer", optimizer, "a rigl_backends.numpy.Optimizer")
     if "step" in vars(optimizer):
-        raise ValueError("optimizer is already sparsified: call remove() on the handle you got, or make a new one.")
-    chosen = _choose(params, include, exclude) if layers is None else list(layers)
-    plan = make_plan(recipe, chosen)
+        raise errors.already_sparsified("optimizer")
+    if layers is not None and (include or exclude):
+        raise errors.too_many_choices("include", "exclude")
+    plan = make_plan(recipe, _choose(params, include, exclude) if layers is None else layers)
     for layer in plan.layers:
         if layer.name not in params or params[layer.name].shape != layer.shape:
-            raise ValueError(f"layers names {layer.name!r} of shape {layer.shape}: params has no such array.")
+            raise errors.no_such_array(layer)
+        errors.check_dtype(layer, params[layer.name].dtype)
         if optimizer.params.get(layer.name) is not params[layer.name]:
-            raise ValueError(
-                f"optimizer does not hold layer {layer.name!r}: make it with this array, or exclude the layer."
-            )
+            raise errors.not_held(layer)
     return SparseTraining(plan, optimizer)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_backends.numpy.optimizers import Gradients, Optimizer
+from rigl_core import errors
 from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
 from rigl_core.criteria import Connections
@@ -146,12 +147,9 @@ class SparseTraining:
 
     def _check_shapes(self, grads: Gradients) -> None:
         for layer in self.plan.layers:
-            for kind, array in (("array", self._optimizer.params[layer.name]), ("gradient", grads.get(layer.name))):
+            for kind, array in (("parameter", self._optimizer.params[layer.name]), ("gradient", grads.get(layer.name))):
                 if array is not None and array.shape != layer.shape:
-                    raise ValueError(
-                        f"layer {layer.name!r} had the shape {layer.shape} and now has the {kind} shape "
-                        f"{array.shape}: sparsify again after changing a model."
-                    )
+                    raise errors.wrong_shape(layer, kind, array.shape)
 
 
 def _all_finite(grads: Gradients) -> bool:

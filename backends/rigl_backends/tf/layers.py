@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from keras import layers as kl
 
+from rigl_core import errors
 from rigl_core.layers import Layer
 from rigl_core.patterns import check_pattern_list, check_patterns, matches
 
@@ -101,13 +102,8 @@ def find_layers(layers: Sequence[Layer], variables: Sequence[Any], positions: Se
     for i, layer in enumerate(layers):
         variable = by_name.get(layer.name) if positions is None else by_position.get(positions[i])
         if variable is None or tuple(variable.shape) != layer.shape:
-            raise ValueError(
-                f"optimizer does not hold layer {layer.name!r} of shape {layer.shape}: "
-                "build it with this variable, or exclude the layer."
-            )
-        dtype = tf.as_dtype(variable.dtype)
-        if not dtype.is_floating:
-            raise ValueError(f"layer {layer.name!r} has the dtype {dtype.name}: only real floating dtypes have masks.")
+            raise errors.no_such_array(layer)
+        errors.check_dtype(layer, tf.as_dtype(variable.dtype).name)
         found.append(variable)
     return found
 

@@ -16,6 +16,7 @@ from rigl_backends.tf.layers import choose_layers, find_layers
 from rigl_backends.tf.sparse_layer import SparseLayer, initial_mask
 from rigl_backends.tf.state import per_weight_state
 from rigl_backends.tf.training import SparseTraining
+from rigl_core.checkpoint import check_mask
 from rigl_core.inspect import SparsityTable
 from rigl_core.layers import Layer
 from rigl_core.plan import Plan, make_plan
@@ -191,7 +192,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             )
         for i, variable in enumerate(self._variables):
             if layer := masks.get(id(variable)):
-                layer.check_mask(store[str(i)][...])
+                check_mask(layer.layer, layer.active, store[str(i)][...])
         super().load_own_variables(store)
 
     def set_weights(self, weights: Sequence[Any]) -> None:

@@ -6,8 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.tf.namespace import tensorflow_namespace as xp
@@ -39,14 +37,6 @@ class SparseLayer:
         self._drop_counts = plan.drop_counts[:, position]
         updates = len(self._drop_counts) if plan.recipe.reads_random else 0
         self._random_keys = random_key_table(plan.recipe.seed, [self.layer.name], updates)[:, 0]
-
-    def check_mask(self, saved: npt.NDArray[np.bool_]) -> None:
-        """Refuse a saved mask that is not of this plan."""
-        if np.shape(saved) != self.layer.shape or np.count_nonzero(saved) != self.active:
-            raise ValueError(
-                f"state has {np.count_nonzero(saved)} active weights in layer {self.layer.name!r}; "
-                f"the plan has {self.active}."
-            )
 
     def masked(self, values: Any) -> tf.Tensor:
         """The values of active weights, exact zeros elsewhere, also in place of NaN and infinities."""

@@ -8,6 +8,7 @@ import keras
 
 from rigl_backends.tf.layers import choose_layers
 from rigl_backends.tf.optimizer import SparseOptimizer
+from rigl_core import errors
 from rigl_core.layers import Layer
 from rigl_core.patterns import check_pattern_list
 from rigl_core.plan import make_plan
@@ -49,15 +50,14 @@ def sparsify(
         TypeError, ValueError: naming the parameter; nothing has been changed then.
     """
     _check_optimizer(optimizer)
-    if not isinstance(recipe, Recipe):
-        raise TypeError(f"recipe is {recipe!r}: it must be a Recipe, such as rigl_core.RigL(0.9, schedule=...).")
+    Recipe.check(recipe)
     include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
     if layers is not None and (model is not None or include or exclude):
-        raise ValueError("layers already says which variables to sparsify: leave out model, include and exclude.")
+        raise errors.too_many_choices("model", "include", "exclude")
     if model is None:
         return SparseOptimizer(optimizer, recipe, layers=layers, include=include, exclude=exclude)
     if not isinstance(model, keras.layers.Layer):
-        raise TypeError(f"model is a {type(model).__name__}: it must be a keras.Model.")
+        raise errors.wrong_type("model", model, "a keras.Model")
     if not model.built:
         raise ValueError("model is not built, so it has no weights yet: call it on a batch, or give it an input shape.")
     chosen = choose_layers(model.trainable_variables, include, exclude, model=model)
@@ -68,9 +68,9 @@ def sparsify(
 
 def _check_optimizer(optimizer: object) -> None:
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise TypeError(f"optimizer is a {type(optimizer).__name__}: it must be a keras.optimizers.Optimizer.")
+        raise errors.wrong_type("optimizer", optimizer, "a keras.optimizers.Optimizer")
     if isinstance(optimizer, SparseOptimizer):
-        raise ValueError("optimizer is already sparsified: give its inner_optimizer, or make a new one.")
+        raise errors.already_sparsified("optimizer")
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
         raise ValueError(
             "optimizer is a LossScaleOptimizer, whose gradients are scaled: put it outside, as "

@@ -11,6 +11,7 @@ from torch.optim import Optimizer
 
 from rigl_backends.torch.bits import bits_of, fits, keep_active_, mask_of
 from rigl_backends.torch.namespace import torch_namespace as xp
+from rigl_core import errors
 from rigl_core.criteria import Connections
 from rigl_core.layers import Layer
 from rigl_core.random import INITIAL, random_key
@@ -86,12 +87,9 @@ class SparseLayer:
     def check_shape(self) -> None:
         """Refuse a parameter or gradient that is not what the plan was made for."""
         grad = self.param.grad
-        for kind, array in (("array", self.param), ("gradient", grad)):
+        for kind, array in (("parameter", self.param), ("gradient", grad)):
             if array is not None and tuple(array.shape) != self.layer.shape:
-                raise ValueError(
-                    f"layer {self.layer.name!r} had the shape {self.layer.shape} and now has the {kind} shape "
-                    f"{tuple(array.shape)}: sparsify again after changing a model."
-                )
+                raise errors.wrong_shape(self.layer, kind, tuple(array.shape))
         if grad is not None and grad.layout != torch.strided:
             raise ValueError(
                 f"layer {self.layer.name!r} has a sparse gradient tensor: use sparse=False, or exclude the layer."

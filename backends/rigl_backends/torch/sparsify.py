@@ -10,10 +10,9 @@ from torch.optim import Optimizer
 
 from rigl_backends.torch.layers import choose_layers
 from rigl_backends.torch.training import SparseTraining, is_sparsified
+from rigl_core import errors
 from rigl_core.plan import Plan, make_plan
 from rigl_core.recipe import Recipe
-
-_DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 def sparsify(
@@ -52,16 +51,16 @@ def sparsify(
         TypeError, ValueError: naming the parameter; nothing has been changed then.
     """
     if not isinstance(model, nn.Module):
-        raise TypeError(f"model is a {type(model).__name__}: it must be a torch.nn.Module.")
+        raise errors.wrong_type("model", model, "a torch.nn.Module")
     if not isinstance(optimizer, Optimizer):
-        raise TypeError(f"optimizer is a {type(optimizer).__name__}: it must be a torch.optim.Optimizer.")
+        raise errors.wrong_type("optimizer", optimizer, "a torch.optim.Optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
             "optimizer is L-BFGS, whose history mixes all weights, so it cannot follow a topology that moves: "
             "use a first-order optimizer."
         )
     if is_sparsified(optimizer):
-        raise ValueError("optimizer is already sparsified: call remove() on the handle you got, or make a new one.")
+        raise errors.already_sparsified("optimizer")
     chosen = choose_layers(model, include, exclude)
     plan = make_plan(recipe, [layer for layer, _ in chosen])
     params = [parameter for _, parameter in chosen]
@@ -72,11 +71,7 @@ def sparsify(
 def _check_params(plan: Plan, params: Sequence[nn.Parameter], optimizer: Optimizer) -> None:
     held = {id(p) for group in optimizer.param_groups for p in group["params"]}
     for layer, param in zip(plan.layers, params, strict=True):
-        if param.dtype not in _DTYPES:
-            raise ValueError(
-                f"layer {layer.name!r} has the dtype {param.dtype}: convert it to a real floating dtype of at least "
-                "16 bits, or exclude it."
-            )
+        errors.check_dtype(layer, param.dtype)
         if param.is_meta:
             raise ValueError(f"layer {layer.name!r} is on the meta device, without values: materialize it first.")
         if type(param.detach()) is not Tensor:
@@ -87,9 +82,7 @@ def _check_params(plan: Plan, params: Sequence[nn.Parameter], optimizer: Optimiz
         if not param.requires_grad:
             raise ValueError(f"layer {layer.name!r} is frozen (requires_grad=False): exclude it, or train it.")
         if id(param) not in held:
-            raise ValueError(
-                f"optimizer does not hold layer {layer.name!r}: make it with this parameter, or exclude the layer."
-            )
+            raise errors.not_held(layer)
         if is_sparsified(param):
             raise ValueError(
                 f"layer {layer.name!r} is already sparsified with another optimizer: call remove() on its handle."

@@ -34,6 +34,9 @@ class SparseTraining:
         }
         self._of_param = {layer.param: layer for layer in self._layers.values()}
         self._update: int | None = None
+        # A subclass's step() that calls its parent's runs the hooks of both: only the outer call is a step.
+        self._running = 0
+        self._in_closure = False
         self._dense_gradients: dict[int, Tensor] = {}
         self._hidden: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
@@ -96,19 +99,28 @@ class SparseTraining:
     @torch.no_grad()
     def _on_gradient(self, param: nn.Parameter) -> None:
         """After backward() has accumulated a gradient: keep the sparse one, unless the update needs it all."""
+        if not self._in_closure:
+            self._running = 0  # a step that failed has not ended
         layer = self._of_param[param]
         layer.check_shape()
         if self._clock.due is None or not self.plan.recipe.reads_gradient:
             layer.mask_gradient()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        self._running += 1
+        if self._running > 1:
+            return None
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
         if closure is None:
             self._on_step()
             return None
 
         def closure_then_step() -> Any:
-            loss = closure()
+            self._in_closure = True
+            try:
+                loss = closure()
+            finally:
+                self._in_closure = False
             self._on_step()
             return loss
 
@@ -139,6 +151,9 @@ class SparseTraining:
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
+        self._running -= 1
+        if self._running > 0:
+            return
         for layer in self._layers.values():
             layer.mask_weights()
         if self._update is not None and self.plan.recipe.on_update == "after":

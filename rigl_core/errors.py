@@ -1,0 +1,63 @@
+"""The sentences of errors that every adapter can meet, so that users read the same in each framework.
+
+Each says what was wrong, where, and what to do. Most functions return the exception for the adapter to raise.
+"""
+
+from __future__ import annotations
+
+from rigl_core.layers import Layer
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+"""What layers are made of."""
+
+
+def wrong_type(parameter: str, value: object, expected: str) -> TypeError:
+    """A model or an optimizer of another kind than the framework's own."""
+    return TypeError(f"{parameter} is a {type(value).__name__}: it must be {expected}.")
+
+
+def already_sparsified(parameter: str) -> ValueError:
+    """An optimizer that went through ``sparsify`` before."""
+    return ValueError(
+        f"{parameter} is already sparsified: give it as it was before (remove() undoes), or make a new one."
+    )
+
+
+def too_many_choices(*others: str) -> ValueError:
+    """``layers`` together with other ways to choose layers."""
+    return ValueError(f"layers already says what to sparsify: leave out {' and '.join(others)}.")
+
+
+def no_such_array(layer: Layer) -> ValueError:
+    """A layer that is not among the parameters."""
+    return ValueError(f"layers names {layer.name!r} of shape {layer.shape}: params has no such array.")
+
+
+def not_held(layer: Layer) -> ValueError:
+    """A layer that the optimizer does not train."""
+    return ValueError(
+        f"optimizer does not hold layer {layer.name!r}: make it with this parameter, or exclude the layer."
+    )
+
+
+def check_dtype(layer: Layer, dtype: object) -> None:
+    """Refuse a layer of integers, booleans, complex or 8-bit numbers.
+
+    Args:
+        layer: the layer.
+        dtype: whose text is the dtype's name, with or without the framework's before it.
+    """
+    name = str(dtype).rpartition(".")[2]
+    if name not in DTYPES:
+        raise ValueError(
+            f"layer {layer.name!r} has the dtype {name}: only {', '.join(DTYPES)} have masks. "
+            "Convert the layer, or exclude it."
+        )
+
+
+def wrong_shape(layer: Layer, kind: str, shape: tuple[int, ...]) -> ValueError:
+    """An array (``kind``: parameter, gradient, mask) that no longer fits its layer."""
+    return ValueError(
+        f"layer {layer.name!r} had the shape {layer.shape} and now has the {kind} shape {shape}: "
+        "sparsify again after changing a model."
+    )
