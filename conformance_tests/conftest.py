@@ -6,6 +6,7 @@ import pytest
 
 HARNESSES = {  # in the order of import: PyTorch goes before TensorFlow
     "numpy": "conformance_tests.harnesses.numpy:NumPyHarness",
+    "array_api": "conformance_tests.harnesses.array_api:ArrayAPIHarness",
     "torch": "conformance_tests.harnesses.torch:TorchHarness",
     "jax": "conformance_tests.harnesses.jax:JaxHarness",
     "tf": "conformance_tests.harnesses.tf:TensorFlowHarness",

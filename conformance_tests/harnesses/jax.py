@@ -9,62 +9,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 import optax
 from jax import lax
 
 from rigl_backends.jax import apply_masks, jax_namespace, masks, sparsify, step
 from rigl_backends.jax.state import find_state
 from rigl_backends.jax.trees import state_by_weight
-from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, updated_mask
-from rigl_core.random import random_scores
-from rigl_core.testing.harness import Array, Mask, OptimizerSpec
+from rigl_core import Layer, Recipe
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
 
 Params = dict[str, jax.Array]
-
-
-class JaxHarness:
-    name = "jax"
-    dtypes = ("float16", "bfloat16", "float32", "float64")
-    modes = ("eager", "compiled")
-    unused_layers = False
-
-    def updated_mask(
-        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
-    ) -> Mask:
-        def update(weight: Any, gradient: Any, mask: Any, keep: Any, grow: Any) -> Any:
-            connections = Connections(weight, gradient)
-            drop_scores, grow_scores = (c.score(connections, jax_namespace) for c in (MAGNITUDE, GRADIENT))
-            return updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=jax_namespace)
-
-        with _precision(dtype):
-            counts = np.int32(keep), np.int32(grow)
-            return np.array(_in(mode, update)(_to(weight, dtype), _to(gradient, dtype), jnp.asarray(mask), *counts))
-
-    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
-        def score(weight: Any, gradient: Any) -> Any:
-            return criterion.score(Connections(weight, gradient), jax_namespace)
-
-        with _precision(dtype):
-            return _array(_in(mode, score)(_to(weight, dtype), _to(gradient, dtype)))
-
-    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
-        def score(first: Any, second: Any) -> Any:
-            return random_scores((first, second), jnp.arange(size, dtype=jnp.int32), xp=jax_namespace)
-
-        return np.array(_in(mode, score)(*map(np.int32, key)))
-
-    def start(
-        self,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        optimizer: OptimizerSpec,
-        *,
-        dtype: str = "float32",
-        mode: str = "eager",
-    ) -> JaxSession:
-        return JaxSession(params, layers, recipe, optimizer, dtype, mode)
 
 
 class JaxSession:
@@ -83,8 +37,10 @@ class JaxSession:
             dense = {name: _to(param, dtype) for name, param in params.items()}
             self.opt_state = self.tx.init(dense)
             self.params: Params = apply_masks(dense, self.opt_state)
-        self._descend = _in(mode, self._gradient_step, donate=(0, 1))
-        self._learn = {model: _in(mode, functools.partial(self._model_step, model), donate=(0, 1)) for model in _MODELS}
+        self._descend = _in_mode(self._gradient_step, mode, donate=(0, 1))
+        self._learn = {
+            model: _in_mode(functools.partial(self._model_step, model), mode, donate=(0, 1)) for model in _MODELS
+        }
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         with _precision(self.dtype):
@@ -158,7 +114,7 @@ def _make(spec: OptimizerSpec) -> optax.GradientTransformation:
     return optax.chain(*parts)
 
 
-def _in(mode: str, function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+def _in_mode(function: Callable[..., Any], mode: str, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
     return function if mode == "eager" else jax.jit(function, donate_argnums=donate)
 
 
@@ -173,3 +129,17 @@ def _to(array: Array, dtype: str) -> jax.Array:
 
 def _array(array: jax.Array) -> Array:
     return np.array(array, np.float32) if array.dtype == jnp.bfloat16 else np.array(array)
+
+
+class JaxHarness(Harness):
+    name = "jax"
+    dtypes = ("float16", "bfloat16", "float32", "float64")
+    modes = ("eager", "compiled")
+    unused_layers = False
+    xp = jax_namespace
+    session = JaxSession
+    to_backend = staticmethod(_to)
+    to_numpy = staticmethod(_array)
+    to_scalar = staticmethod(np.int32)
+    in_mode = staticmethod(_in_mode)
+    settings = staticmethod(_precision)

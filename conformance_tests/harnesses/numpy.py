@@ -7,51 +7,22 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rigl_backends.numpy import SGD, Adam, Optimizer, sparsify
-from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, numpy_namespace, updated_mask
-from rigl_core.random import random_scores
+from rigl_core import Layer, Recipe, numpy_namespace
 from rigl_core.testing import models
-from rigl_core.testing.harness import Array, Mask, OptimizerSpec
-
-
-class NumPyHarness:
-    name = "numpy"
-    dtypes = ("float16", "float32", "float64")
-    modes = ("eager",)
-    unused_layers = True
-
-    def updated_mask(
-        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
-    ) -> Mask:
-        connections = Connections(weight.astype(dtype), gradient.astype(dtype))
-        drop_scores = MAGNITUDE.score(connections, numpy_namespace)
-        grow_scores = GRADIENT.score(connections, numpy_namespace)
-        return np.asarray(updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=numpy_namespace))
-
-    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
-        return np.asarray(criterion.score(Connections(weight.astype(dtype), gradient.astype(dtype)), numpy_namespace))
-
-    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
-        return np.asarray(random_scores(key, np.arange(size, dtype=np.int32), xp=numpy_namespace))
-
-    def start(
-        self,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        optimizer: OptimizerSpec,
-        *,
-        dtype: str = "float32",
-        mode: str = "eager",
-    ) -> NumPySession:
-        return NumPySession(params, layers, recipe, optimizer, dtype)
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
 
 
 class NumPySession:
     def __init__(
-        self, params: Mapping[str, Array], layers: Sequence[Layer], recipe: Recipe, spec: OptimizerSpec, dtype: str
+        self,
+        params: Mapping[str, Array],
+        layers: Sequence[Layer],
+        recipe: Recipe,
+        spec: OptimizerSpec,
+        dtype: str,
+        mode: str,
     ) -> None:
         self.params = {name: np.array(param, dtype) for name, param in params.items()}
         self.clip_norm = spec.clip_norm
@@ -100,3 +71,18 @@ def _make(spec: OptimizerSpec, params: dict[str, Array]) -> Optimizer:
     if spec.kind == "sgd":
         return SGD(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
     return Adam(params, spec.lr, weight_decay=spec.weight_decay, decoupled=True)
+
+
+class NumPyHarness(Harness):
+    name = "numpy"
+    dtypes = ("float16", "float32", "float64")
+    modes = ("eager",)
+    unused_layers = True
+    xp = numpy_namespace
+    session = NumPySession
+
+    def to_backend(self, array: Array, dtype: str) -> Array:
+        return np.array(array, dtype)
+
+    def to_numpy(self, array: Array) -> Array:
+        return np.array(array)

@@ -9,51 +9,12 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.tf import sparsify, tensorflow_namespace
 from rigl_backends.tf.state import per_weight_state
-from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, updated_mask
-from rigl_core.random import random_scores
-from rigl_core.testing.harness import Array, Mask, OptimizerSpec
-
-
-class TensorFlowHarness:
-    name = "tf"
-    dtypes = ("float16", "bfloat16", "float32", "float64")
-    modes = ("eager", "function", "xla")
-    unused_layers = True
-
-    def updated_mask(
-        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
-    ) -> Mask:
-        new = _UPDATED_MASK[mode](
-            _tensor(weight, dtype), _tensor(gradient, dtype), tf.constant(mask), tf.constant(keep), tf.constant(grow)
-        )
-        return np.asarray(new.numpy())
-
-    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
-        def score(weight: tf.Tensor, gradient: tf.Tensor) -> tf.Tensor:
-            return criterion.score(Connections(weight, gradient), tensorflow_namespace)
-
-        return _array(_compiled(score, mode)(_tensor(weight, dtype), _tensor(gradient, dtype)))
-
-    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
-        scores = _RANDOM_SCORES[mode](tf.constant(key[0]), tf.constant(key[1]), tf.range(size))
-        return np.asarray(scores.numpy())
-
-    def start(
-        self,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        optimizer: OptimizerSpec,
-        *,
-        dtype: str = "float32",
-        mode: str = "eager",
-    ) -> TensorFlowSession:
-        return TensorFlowSession(params, layers, recipe, optimizer, dtype, mode)
+from rigl_core import Layer, Recipe
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
 
 
 class TensorFlowSession:
@@ -70,8 +31,8 @@ class TensorFlowSession:
         self.params = {name: keras.Variable(_tensor(p, dtype), name=name, dtype=dtype) for name, p in params.items()}
         self.optimizer = sparsify(_make(spec), recipe, layers=layers)
         self.optimizer.build(list(self.params.values()))
-        self._apply = _compiled(lambda grads: self.optimizer.apply(grads, list(self.params.values())), mode)
-        self._learn = {model: _compiled(functools.partial(self._descend, forward), mode) for model, forward in _MODELS}
+        self._apply = _in_mode(lambda grads: self.optimizer.apply(grads, list(self.params.values())), mode)
+        self._learn = {model: _in_mode(functools.partial(self._descend, forward), mode) for model, forward in _MODELS}
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         given = [gradients.get(name) for name in self.params]
@@ -160,28 +121,11 @@ def _make(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
     return Adam(weight_decay=np.float64(spec.weight_decay), beta_1=beta_1, beta_2=beta_2, **common)
 
 
-def _compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+def _in_mode(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
     if mode == "eager":
         return function
     compiled: Callable[..., Any] = tf.function(function, jit_compile=mode == "xla", reduce_retracing=True)
     return compiled
-
-
-def _updated_mask(
-    weight: tf.Tensor, gradient: tf.Tensor, mask: tf.Tensor, keep: tf.Tensor, grow: tf.Tensor
-) -> tf.Tensor:
-    connections = Connections(weight, gradient)
-    drop_scores = MAGNITUDE.score(connections, tensorflow_namespace)
-    grow_scores = GRADIENT.score(connections, tensorflow_namespace)
-    return updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=tensorflow_namespace)
-
-
-def _random_scores(first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:
-    return random_scores((first, second), indices, xp=tensorflow_namespace)
-
-
-_UPDATED_MASK = {mode: _compiled(_updated_mask, mode) for mode in TensorFlowHarness.modes}
-_RANDOM_SCORES = {mode: _compiled(_random_scores, mode) for mode in TensorFlowHarness.modes}
 
 
 def _tensor(array: Array, dtype: str) -> tf.Tensor:
@@ -191,3 +135,16 @@ def _tensor(array: Array, dtype: str) -> tf.Tensor:
 def _array(values: Any) -> Array:
     values = tf.convert_to_tensor(values)
     return np.array(tf.cast(values, tf.float32) if values.dtype == tf.bfloat16 else values)
+
+
+class TensorFlowHarness(Harness):
+    name = "tf"
+    dtypes = ("float16", "bfloat16", "float32", "float64")
+    modes = ("eager", "function", "xla")
+    unused_layers = True
+    xp = tensorflow_namespace
+    session = TensorFlowSession
+    to_backend = staticmethod(_tensor)
+    to_numpy = staticmethod(_array)
+    to_scalar = staticmethod(tf.constant)
+    in_mode = staticmethod(_in_mode)

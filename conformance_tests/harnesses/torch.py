@@ -8,77 +8,13 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from rigl_backends.torch import sparsify, torch_namespace
-from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, updated_mask
-from rigl_core.random import random_scores
-from rigl_core.testing.harness import Array, Mask, OptimizerSpec
-
-
-class TorchHarness:
-    """Eager, and under torch.compile: the core's functions by its default compiler, given gradients by AOT autograd."""
-
-    name = "torch"
-    dtypes = ("float16", "bfloat16", "float32", "float64")
-    modes = ("eager", "compiled")
-    unused_layers = True
-
-    def __init__(self) -> None:
-        torch.set_num_threads(1)  # with arrays this small, several threads only wait for each other
-
-    def updated_mask(
-        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
-    ) -> Mask:
-        arrays = _tensor(weight, dtype), _tensor(gradient, dtype), torch.tensor(mask)
-        return np.asarray(_in_mode(_rigl_mask, mode)(*arrays, keep, grow).numpy())
-
-    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
-        return _array(_in_mode(_SCORES[criterion.name], mode)(_tensor(weight, dtype), _tensor(gradient, dtype)))
-
-    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
-        scores = _in_mode(_random_scores, mode)(*key, torch.arange(size, dtype=torch.int32))
-        return np.asarray(scores.numpy())
-
-    def start(
-        self,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        optimizer: OptimizerSpec,
-        *,
-        dtype: str = "float32",
-        mode: str = "eager",
-    ) -> TorchSession:
-        return TorchSession(params, layers, recipe, optimizer, dtype, mode)
-
-
-def _rigl_mask(weight: Tensor, gradient: Tensor, mask: Tensor, keep: int, grow: int) -> Tensor:
-    connections = Connections(weight, gradient)
-    drop_scores, grow_scores = (criterion.score(connections, torch_namespace) for criterion in (MAGNITUDE, GRADIENT))
-    new: Tensor = updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=torch_namespace)
-    return new
-
-
-def _magnitude_scores(weight: Tensor, gradient: Tensor) -> Tensor:
-    scores: Tensor = MAGNITUDE.score(Connections(weight, gradient), torch_namespace)
-    return scores
-
-
-def _gradient_scores(weight: Tensor, gradient: Tensor) -> Tensor:
-    scores: Tensor = GRADIENT.score(Connections(weight, gradient), torch_namespace)
-    return scores
-
-
-_SCORES = {"magnitude": _magnitude_scores, "gradient": _gradient_scores}
-
-
-def _random_scores(first: int, second: int, indices: Tensor) -> Tensor:
-    scores: Tensor = random_scores((first, second), indices, xp=torch_namespace)
-    return scores
+from rigl_core import Layer, Recipe
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
 
 
 def _weighted_sum(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
@@ -212,3 +148,20 @@ def _tensor(array: Array, dtype: str) -> Tensor:
 def _array(tensor: Tensor) -> Array:
     tensor = tensor.detach()
     return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
+
+
+class TorchHarness(Harness):
+    """Eager, and under torch.compile: the core's functions by its default compiler, given gradients by AOT autograd."""
+
+    name = "torch"
+    dtypes = ("float16", "bfloat16", "float32", "float64")
+    modes = ("eager", "compiled")
+    unused_layers = True
+    xp = torch_namespace
+    session = TorchSession
+    to_backend = staticmethod(_tensor)
+    to_numpy = staticmethod(_array)
+    in_mode = staticmethod(_in_mode)
+
+    def __init__(self) -> None:
+        torch.set_num_threads(1)  # with arrays this small, several threads only wait for each other

@@ -54,4 +54,3 @@ def just_dropped_not_eligible(patch: pytest.MonkeyPatch) -> None:
 def _patch_update(patch: pytest.MonkeyPatch, updated_mask: Any) -> None:
     patch.setattr(topology, "updated_mask", updated_mask)
     patch.setattr(recipe, "updated_mask", updated_mask)
-    patch.setattr("conformance_tests.harnesses.numpy.updated_mask", updated_mask)

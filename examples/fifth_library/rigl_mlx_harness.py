@@ -12,59 +12,9 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from rigl_core import GRADIENT, MAGNITUDE, Connections, Criterion, Layer, Recipe, random_scores, updated_mask
-from rigl_core.testing import Array, Mask, OptimizerSpec
+from rigl_core import Layer, Recipe
+from rigl_core.testing import Array, Harness, Mask, OptimizerSpec
 from rigl_mlx import Tree, mlx_namespace, sparsify
-
-_COMPILE: dict[str, Callable[..., Any]] = {"eager": lambda function: function, "compiled": mx.compile}
-
-
-class MLXHarness:
-    """MLX on the CPU: only there it has float64."""
-
-    name = "mlx"
-    dtypes = ("float16", "bfloat16", "float32", "float64")
-    modes = ("eager", "compiled")
-    unused_layers = True
-
-    def updated_mask(
-        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
-    ) -> Mask:
-        """The core's update, as MLX runs it."""
-
-        def update(weight: mx.array, gradient: mx.array, mask: mx.array) -> mx.array:
-            connections = Connections(weight, gradient)
-            drop_scores = MAGNITUDE.score(connections, mlx_namespace)
-            grow_scores = GRADIENT.score(connections, mlx_namespace)
-            return updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=mlx_namespace)
-
-        return np.array(_COMPILE[mode](update)(_mlx(weight, dtype), _mlx(gradient, dtype), mx.array(mask)))
-
-    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
-        """A criterion's scores."""
-
-        def score(weight: mx.array, gradient: mx.array) -> mx.array:
-            return criterion.score(Connections(weight, gradient), mlx_namespace)
-
-        return _numpy(_COMPILE[mode](score)(_mlx(weight, dtype), _mlx(gradient, dtype)))
-
-    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> Array:
-        """The core's random scores."""
-        scores = _COMPILE[mode](lambda indices: random_scores(key, indices, xp=mlx_namespace))
-        return np.array(scores(mx.arange(size, dtype=mx.int32)))
-
-    def start(
-        self,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        optimizer: OptimizerSpec,
-        *,
-        dtype: str = "float32",
-        mode: str = "eager",
-    ) -> MLXSession:
-        """A training by MLX's own module, gradients and optimizer."""
-        return MLXSession(params, layers, recipe, optimizer, dtype, mode)
 
 
 class MLXSession:
@@ -82,7 +32,7 @@ class MLXSession:
         self.model, self.spec, self.dtype = _module(params, dtype), spec, dtype
         self.optimizer = _optimizer(spec, dtype)
         self.sparse = sparsify(self.model, self.optimizer, recipe, layers=layers)
-        self.gradient = {name: _COMPILE[mode](mx.grad(loss)) for name, loss in _LOSSES.items()}
+        self.gradient = {name: _in_mode(mx.grad(loss), mode) for name, loss in _LOSSES.items()}
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         """With the gradients given; a parameter without one is missing from MLX's tree of gradients."""
@@ -194,9 +144,28 @@ def _optimizer(spec: OptimizerSpec, dtype: str) -> optim.Optimizer:
     return optimizer
 
 
+def _in_mode(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
+    compiled: Callable[..., Any] = mx.compile(function)
+    return compiled if mode == "compiled" else function
+
+
 def _mlx(array: Array, dtype: str) -> mx.array:
-    return mx.array(array, getattr(mx, dtype))
+    return mx.array(array, mx.bool_ if dtype == "bool" else getattr(mx, dtype))
 
 
 def _numpy(array: mx.array) -> Array:
     return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
+
+
+class MLXHarness(Harness):
+    """MLX on the CPU: only there it has float64."""
+
+    name = "mlx"
+    dtypes = ("float16", "bfloat16", "float32", "float64")
+    modes = ("eager", "compiled")
+    unused_layers = True
+    xp = mlx_namespace
+    session = MLXSession
+    to_backend = staticmethod(_mlx)
+    to_numpy = staticmethod(_numpy)
+    in_mode = staticmethod(_in_mode)

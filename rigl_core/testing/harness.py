@@ -6,15 +6,20 @@ float32 arrays that hold bfloat16 numbers; a harness converts them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import functools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.criteria import Criterion
+from rigl_core.criteria import Connections, Criterion
 from rigl_core.layers import Layer
+from rigl_core.namespace import Namespace
+from rigl_core.random import random_scores
 from rigl_core.recipe import Recipe
 
 Array = npt.NDArray[Any]
@@ -79,31 +84,44 @@ class Session(Protocol):
         """Continue from what `save` gave, in this or in a fresh session."""
 
 
-class Harness(Protocol):
-    """A backend under test.
+class Harness(ABC):
+    """A backend under test: a subclass says what its arrays are and how its user trains.
 
     Attributes:
         name: shown in the table.
         dtypes: floating dtypes it supports, of float16, bfloat16, float32, float64.
         modes: how its code can run: ``"eager"``, ``"compiled"`` or more of its own.
         unused_layers: whether a gradient can be missing.
+        xp: the adapter's namespace.
+        session: starts a training: called as `start`, with all arguments by position.
     """
 
     name: str
     dtypes: Sequence[str]
     modes: Sequence[str]
     unused_layers: bool
+    xp: Namespace
+    session: Callable[[Mapping[str, Array], Sequence[Layer], Recipe, OptimizerSpec, str, str], Session]
 
-    def updated_mask(
-        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
-    ) -> Mask:
-        """`rigl_core.updated_mask` with RigL's criteria on the framework's own flat arrays of this dtype."""
+    @abstractmethod
+    def to_backend(self, array: Array, dtype: str, /) -> Any:
+        """The framework's array of these values; ``dtype`` is one of ``dtypes``, ``"bool"`` or ``"int32"``."""
 
-    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
-        """A criterion's scores of flat arrays."""
+    @abstractmethod
+    def to_numpy(self, array: Any, /) -> Array:
+        """A copy of the framework's array; of bfloat16, as float32."""
 
-    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
-        """`rigl_core.random_scores` of the indices 0 to size - 1, made by the framework."""
+    def to_scalar(self, number: int, /) -> Any:
+        """An int32 number as the adapter gives it to the core: a Python integer, or what its compiler traces."""
+        return number
+
+    def in_mode(self, function: Callable[..., Any], mode: str, /) -> Callable[..., Any]:
+        """The function, of the framework's arrays, as it runs in this mode."""
+        return function
+
+    def settings(self, dtype: str, /) -> AbstractContextManager[Any]:
+        """What the framework must be set to, to work with arrays of this dtype."""
+        return nullcontext()
 
     def start(
         self,
@@ -125,3 +143,48 @@ class Harness(Protocol):
             dtype: of the parameters.
             mode: how the step runs.
         """
+        return self.session(params, layers, recipe, optimizer, dtype, mode)
+
+    def updated_mask(
+        self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
+    ) -> Mask:
+        """RigL's update of flat arrays, of which the floating ones get this dtype."""
+        return self._run(_compiled(self, mode, _updated_mask), dtype, weight, gradient, mask, keep, grow)
+
+    def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
+        """A criterion's scores of flat arrays."""
+        return self._run(_compiled(self, mode, _scores, criterion), dtype, weight, gradient)
+
+    def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
+        """`rigl_core.random_scores` of the indices 0 to size - 1."""
+        return self._run(_compiled(self, mode, _random_scores), "int32", np.arange(size, dtype=np.int32), *key)
+
+    def _run(self, function: Callable[..., Any], dtype: str, *arguments: Array | int) -> Array:
+        with self.settings(dtype):
+            return self.to_numpy(function(*(self._own(argument, dtype) for argument in arguments)))
+
+    def _own(self, argument: Array | int, dtype: str) -> Any:
+        if isinstance(argument, int):
+            return self.to_scalar(argument)
+        return self.to_backend(argument, dtype if argument.dtype.kind == "f" else argument.dtype.name)
+
+
+@functools.cache
+def _compiled(harness: Harness, mode: str, function: Callable[..., Any], *constants: Any) -> Callable[..., Any]:
+    """One of the core's functions in this mode; cached, so that the framework's compiler knows it again."""
+    return harness.in_mode(functools.partial(function, harness.xp, *constants), mode)
+
+
+def _updated_mask(xp: Namespace, weight: Any, gradient: Any, mask: Any, keep: Any, grow: Any) -> Any:
+    return _RIGL.updated_mask(Connections(weight, gradient), mask, keep, grow, xp=xp)
+
+
+def _scores(xp: Namespace, criterion: Criterion, weight: Any, gradient: Any) -> Any:
+    return criterion.score(Connections(weight, gradient), xp)
+
+
+def _random_scores(xp: Namespace, indices: Any, first: Any, second: Any) -> Any:
+    return random_scores((first, second), indices, xp=xp)
+
+
+_RIGL = Recipe()

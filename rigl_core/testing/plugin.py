@@ -46,7 +46,7 @@ def load_harness(spec: str) -> Harness:
     module, _, name = spec.partition(":")
     try:
         harness: Harness = getattr(importlib.import_module(module), name)()
-    except (ImportError, AttributeError) as error:
+    except (ImportError, AttributeError, TypeError) as error:
         raise pytest.UsageError(
             f"--harness {spec}: cannot be loaded ({error}). Install it, or run where it is."
         ) from error

@@ -57,7 +57,11 @@ def test_sometimes(harness, mode, good):
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [((), "--harness is missing"), (("--harness", "nowhere:Harness"), "--harness nowhere:Harness: cannot be loaded")],
+    [
+        ((), "--harness is missing"),
+        (("--harness", "nowhere:Harness"), "--harness nowhere:Harness: cannot be loaded"),
+        (("--harness", "rigl_core.testing:Harness"), "cannot be loaded (Can't instantiate abstract class Harness"),
+    ],
 )
 def test_properties_never_run_on_nothing(arguments: tuple[str, ...], message: str) -> None:
     result = run("rigl_core.testing", *arguments)

@@ -89,6 +89,6 @@ def test_what_cannot_work_is_refused() -> None:
     with pytest.raises(ValueError, match=r"other layers than params; they differ in \['fc1/kernel'\]"):
         tx.update({"fc2": gradients["fc2"]}, opt_state, {"fc2": params["fc2"]})
     wider = {**params, "fc1": {**params["fc1"], "kernel": jnp.ones((12, 11))}}
-    with pytest.raises(ValueError, match=r"layer 'fc1/kernel' had the shape \(12, 11\) and the mask shape"):
+    with pytest.raises(ValueError, match=r"layer 'fc1/kernel' had the shape \(12, 11\) and now has the mask shape"):
         tx.update(make_gradients(wider, 0), opt_state, wider)
     assert isinstance(opt_state, SparseState)
