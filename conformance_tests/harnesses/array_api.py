@@ -15,7 +15,7 @@ from typing import Any, ParamSpec, TypeVar
 import array_api_strict as xp
 import numpy as np
 
-from rigl_core import Connections, Layer, Namespace, Recipe, make_plan, random_key, survivors
+from rigl_core import Connections, Layer, Namespace, Recipe, errors, make_plan, random_key, survivors
 from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
 from rigl_core.random import INITIAL
@@ -91,6 +91,8 @@ class ArrayAPISession:
         mode: str,
     ) -> None:
         self.plan, self.spec, self.dtype = make_plan(recipe, layers), spec, dtype
+        for layer in self.plan.layers:
+            errors.check_dtype(layer, dtype)
         self.clock = Clock(recipe.schedule)
         self.params = {name: _to(param, dtype) for name, param in params.items()}
         self.state = {name: [xp.zeros_like(param)] * _STATES[spec.kind] for name, param in self.params.items()}
@@ -140,6 +142,9 @@ class ArrayAPISession:
         self.clock.step, self.clock.deferred = sparse["step"], sparse["deferred"]
         self.topology = {name: _to(mask, "bool") for name, mask in sparse["masks"].items()}
 
+    def sparsify_again(self) -> None:
+        raise errors.already_sparsified("optimizer")  # here making a session is sparsifying
+
     def _descend(self, dense: Arrays) -> None:
         masked = {name: _survivors(dense[name], mask, mask) for name, mask in self.topology.items() if name in dense}
         for name, gradient in _clipped(dense | masked, self.spec.clip_norm).items():
@@ -147,6 +152,8 @@ class ArrayAPISession:
             self.params[name], *self.state[name] = _OPTIMIZERS[self.spec.kind](
                 self.spec, self.gradient_steps[name], gradient, self.params[name], *self.state[name]
             )
+        for name, mask in self.topology.items():
+            self.params[name] = _survivors(self.params[name], mask, mask)
 
     def _move(self, position: int, update: int, dense: Arrays) -> None:
         """One layer's topology update; a layer that was not used, and so has no gradient, keeps its own."""
@@ -189,6 +196,7 @@ def _clipped(gradients: Arrays, clip_norm: float | None) -> Arrays:
 
 
 def _sgd(spec: OptimizerSpec, step: int, gradient: Any, param: Any, momentum: Any) -> tuple[StandardArray, ...]:
+    gradient = gradient - xp.mean(gradient) if spec.centered else gradient
     momentum = spec.momentum * momentum + gradient + spec.weight_decay * param
     return param - spec.lr * momentum, momentum
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import jax
@@ -24,6 +25,7 @@ Params = dict[str, jax.Array]
 class JaxSession:
     def __init__(
         self,
+        settings: Callable[[str], AbstractContextManager[None]],
         params: Mapping[str, Array],
         layers: Sequence[Layer],
         recipe: Recipe,
@@ -31,9 +33,10 @@ class JaxSession:
         dtype: str,
         mode: str,
     ) -> None:
+        self.settings, self.recipe, self.layers = functools.partial(settings, dtype), recipe, layers
         self.dtype, self.mode = dtype, mode
         self.tx = sparsify(_make(spec), recipe, layers=layers)
-        with _precision(dtype):
+        with self.settings():
             dense = {name: _to(param, dtype) for name, param in params.items()}
             self.opt_state = self.tx.init(dense)
             self.params: Params = apply_masks(dense, self.opt_state)
@@ -43,12 +46,12 @@ class JaxSession:
         }
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
-        with _precision(self.dtype):
+        with self.settings():
             given = {name: _to(g, self.dtype) for name, g in gradients.items() if g is not None}
             self.params, self.opt_state = self._descend(self.params, self.opt_state, given)
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
-        with _precision(self.dtype):
+        with self.settings():
             batch = _to(inputs, self.dtype), jnp.asarray(labels)
             self.params, self.opt_state = self._learn[model](self.params, self.opt_state, *batch)
 
@@ -71,8 +74,11 @@ class JaxSession:
         return jax.tree.map(np.array, (self.params, self.opt_state))
 
     def load(self, saved: Any) -> None:
-        with _precision(self.dtype):
+        with self.settings():
             self.params, self.opt_state = jax.tree.map(jnp.array, saved)
+
+    def sparsify_again(self) -> None:
+        sparsify(self.tx, self.recipe, layers=self.layers).init(self.params)
 
     def _gradient_step(self, params: Params, opt_state: Any, gradients: Params) -> tuple[Params, Any]:
         updates, opt_state = self.tx.update(gradients, opt_state, params)
@@ -110,6 +116,8 @@ def _make(spec: OptimizerSpec) -> optax.GradientTransformation:
     if spec.kind == "adam":
         parts.append(optax.adamw(spec.lr, weight_decay=spec.weight_decay))
     else:
+        if spec.centered:
+            parts.append(optax.stateless(lambda updates, params: jax.tree.map(lambda g: g - g.mean(), updates)))
         parts += [optax.add_decayed_weights(spec.weight_decay), optax.sgd(spec.lr, spec.momentum or None)]
     return optax.chain(*parts)
 
@@ -118,9 +126,11 @@ def _in_mode(function: Callable[..., Any], mode: str, donate: tuple[int, ...] = 
     return function if mode == "eager" else jax.jit(function, donate_argnums=donate)
 
 
-def _precision(dtype: str) -> Any:
+@contextmanager
+def _settings(device: str, dtype: str) -> Iterator[None]:
     """JAX makes float64 arrays only where asked to."""
-    return jax.enable_x64(dtype == "float64")
+    with jax.default_device(jax.devices(device)[0]), jax.enable_x64(dtype == "float64"):
+        yield
 
 
 def _to(array: Array, dtype: str) -> jax.Array:
@@ -137,9 +147,11 @@ class JaxHarness(Harness):
     modes = ("eager", "compiled")
     unused_layers = False
     xp = jax_namespace
-    session = JaxSession
     to_backend = staticmethod(_to)
     to_numpy = staticmethod(_array)
     to_scalar = staticmethod(np.int32)
     in_mode = staticmethod(_in_mode)
-    settings = staticmethod(_precision)
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.settings = functools.partial(_settings, device)
+        self.session = functools.partial(JaxSession, self.settings)

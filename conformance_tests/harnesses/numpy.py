@@ -29,6 +29,9 @@ class NumPySession:
         self.optimizer = _make(spec, self.params)
         self.sparse = sparsify(self.params, self.optimizer, recipe, layers=layers)
 
+    def sparsify_again(self) -> None:
+        sparsify(self.params, self.optimizer, self.sparse.plan.recipe, layers=self.sparse.plan.layers)
+
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         grads = {name: g if g is None else g.astype(self.params[name].dtype) for name, g in gradients.items()}
         if self.clip_norm is not None:
@@ -67,9 +70,15 @@ class NumPySession:
         self.sparse.load_state_dict(sparse)
 
 
+class CenteredSGD(SGD):
+    def _step_one(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+        super()._step_one(param, grad - grad.mean(), state)
+
+
 def _make(spec: OptimizerSpec, params: dict[str, Array]) -> Optimizer:
     if spec.kind == "sgd":
-        return SGD(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
+        make = CenteredSGD if spec.centered else SGD
+        return make(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
     return Adam(params, spec.lr, weight_decay=spec.weight_decay, decoupled=True)
 
 

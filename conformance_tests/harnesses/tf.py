@@ -43,6 +43,9 @@ class TensorFlowSession:
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         self._learn[model](tf.constant(inputs), tf.constant(labels))
 
+    def sparsify_again(self) -> None:
+        sparsify(self.optimizer, self.optimizer.recipe, layers=self.optimizer.plan.layers)
+
     def _descend(self, forward: Callable[..., tf.Tensor], inputs: tf.Tensor, labels: tf.Tensor) -> None:
         params = list(self.params.values())
         with tf.GradientTape() as tape:
@@ -93,14 +96,15 @@ _MODELS = (("mlp", _mlp), ("convnet", _convnet))
 
 
 class SGD(keras.optimizers.SGD):  # type: ignore[misc]
-    """With PyTorch's weight decay, which Keras leaves to the loss."""
+    """With PyTorch's weight decay, which Keras leaves to the loss, and gradient centralization."""
 
-    def __init__(self, l2: float, **kwargs: Any) -> None:
+    def __init__(self, spec: OptimizerSpec, **kwargs: Any) -> None:
         super().__init__(**kwargs)
-        self.l2 = l2
+        self.spec = spec
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        super().update_step(gradient + self.l2 * variable, variable, learning_rate)
+        gradient = gradient - tf.reduce_mean(gradient) if self.spec.centered else gradient
+        super().update_step(gradient + self.spec.weight_decay * variable, variable, learning_rate)
 
 
 class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
@@ -117,7 +121,7 @@ def _make(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
     beta_1, beta_2, momentum = np.float64(0.9), np.float64(0.999), np.float64(spec.momentum)
     common = {"learning_rate": lambda: tf.constant(spec.lr, tf.float64), "global_clipnorm": spec.clip_norm}
     if spec.kind == "sgd":
-        return SGD(spec.weight_decay, momentum=momentum, **common)
+        return SGD(spec, momentum=momentum, **common)
     return Adam(weight_decay=np.float64(spec.weight_decay), beta_1=beta_1, beta_2=beta_2, **common)
 
 

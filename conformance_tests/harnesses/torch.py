@@ -19,7 +19,7 @@ from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
 
 def _weighted_sum(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
     """Its gradient with respect to each parameter is the one given, bit for bit."""
-    total = torch.zeros((), dtype=params[0].dtype)
+    total = torch.zeros((), dtype=params[0].dtype, device=params[0].device)
     for param, gradient in zip(params, gradients, strict=True):
         total = total + (param * gradient).sum()
     return total
@@ -57,6 +57,7 @@ def _compiled(function: Callable[..., Tensor], backend: str) -> Callable[..., Te
 class TorchSession:
     def __init__(
         self,
+        device: str,
         params: Mapping[str, Array],
         layers: Sequence[Layer],
         recipe: Recipe,
@@ -65,7 +66,8 @@ class TorchSession:
         mode: str,
     ) -> None:
         self.mode = mode
-        self.model = _model(params, layers, dtype)
+        self.device = torch.device(device)
+        self.model = _model(params, layers, dtype).to(self.device)
         self.params = dict(self.model.named_parameters())
         self.clip_norm = spec.clip_norm
         self.optimizer = _make(spec, list(self.model.parameters()))
@@ -75,15 +77,18 @@ class TorchSession:
         self.optimizer.zero_grad()
         used = {name: g for name, g in gradients.items() if g is not None}
         params = [self.params[name] for name in used]
-        tensors = [torch.tensor(g, dtype=param.dtype) for g, param in zip(used.values(), params, strict=True)]
+        tensors = [torch.tensor(g, dtype=params[0].dtype, device=self.device) for g in used.values()]
         loss = _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
         self._descend(loss)
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         self.optimizer.zero_grad()
-        x = torch.tensor(inputs)
+        x = torch.tensor(inputs, device=self.device)
         logits = _in_mode({"mlp": _mlp, "convnet": _convnet}[model], self.mode)(self.params, x)
-        self._descend(functional.cross_entropy(logits, torch.tensor(labels)))
+        self._descend(functional.cross_entropy(logits, torch.tensor(labels, device=self.device)))
+
+    def sparsify_again(self) -> None:
+        sparsify(self.model, self.optimizer, self.sparse.plan.recipe)
 
     def _descend(self, loss: Tensor) -> None:
         loss.backward()  # type: ignore[no-untyped-call]
@@ -95,7 +100,7 @@ class TorchSession:
         return {name: _array(param) for name, param in self.params.items()}
 
     def masks(self) -> dict[str, Mask]:
-        return {name: mask.numpy() for name, mask in self.sparse.masks.items()}
+        return {name: mask.cpu().numpy() for name, mask in self.sparse.masks.items()}
 
     def optimizer_state(self) -> dict[str, list[Array]]:
         return {
@@ -135,9 +140,18 @@ def _model(params: Mapping[str, Array], layers: Sequence[Layer], dtype: str) -> 
     return model
 
 
+class CenteredSGD(torch.optim.SGD):
+    def step(self, closure: Any = None) -> Any:
+        for param in self.param_groups[0]["params"]:
+            if param.grad is not None:
+                param.grad.sub_(param.grad.mean())
+        return super().step(closure)
+
+
 def _make(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.optim.Optimizer:
     if spec.kind == "sgd":
-        return torch.optim.SGD(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
+        make = CenteredSGD if spec.centered else torch.optim.SGD
+        return make(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
     return torch.optim.AdamW(params, spec.lr, weight_decay=spec.weight_decay)
 
 
@@ -146,7 +160,7 @@ def _tensor(array: Array, dtype: str) -> Tensor:
 
 
 def _array(tensor: Tensor) -> Array:
-    tensor = tensor.detach()
+    tensor = tensor.detach().cpu()
     return np.array((tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy())
 
 
@@ -158,10 +172,13 @@ class TorchHarness(Harness):
     modes = ("eager", "compiled")
     unused_layers = True
     xp = torch_namespace
-    session = TorchSession
-    to_backend = staticmethod(_tensor)
     to_numpy = staticmethod(_array)
     in_mode = staticmethod(_in_mode)
 
-    def __init__(self) -> None:
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = device
+        self.session = functools.partial(TorchSession, device)
         torch.set_num_threads(1)  # with arrays this small, several threads only wait for each other
+
+    def to_backend(self, array: Array, dtype: str) -> Tensor:
+        return _tensor(array, dtype).to(self.device)

@@ -41,6 +41,20 @@ def masks_not_reapplied_after_the_step(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SparseTraining, "_step", step)
 
 
+@caught_by(test_gradients.test_optimizers_that_are_not_element_wise_are_projected)
+def no_projection_after_the_step(patch: pytest.MonkeyPatch) -> None:
+    def step(self: SparseTraining, grads: Any) -> None:
+        update = self._clock.due
+        if update is None:
+            type(self._optimizer).step(self._optimizer, self._masked(grads))
+        else:
+            for position in self.plan.sparse_layers:
+                self._move(position, update, grads[self.plan.layers[position].name])
+        self._clock.advance(updated=update is not None)
+
+    patch.setattr(SparseTraining, "_step", step)
+
+
 @caught_by(test_training.test_zeros_outside_the_mask_after_every_step)
 def momentum_outside_the_mask(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SparseTraining, "_masked", lambda self, grads: dict(grads))

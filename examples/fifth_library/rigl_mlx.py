@@ -51,10 +51,11 @@ def sparsify(
     if "apply_gradients" in vars(optimizer):
         raise errors.already_sparsified("optimizer")
     plan = make_plan(recipe, find_layers(model) if layers is None else layers)
-    shapes = {name: param.shape for name, param in tree_flatten(model.trainable_parameters())}
+    params = dict(tree_flatten(model.trainable_parameters()))
     for layer in plan.layers:
-        if shapes.get(layer.name) != layer.shape:
-            raise ValueError(f"layers names {layer.name!r} of shape {layer.shape}: model trains no such array.")
+        if layer.name not in params or params[layer.name].shape != layer.shape:
+            raise errors.no_such_array(layer)
+        errors.check_dtype(layer, params[layer.name].dtype)
     return SparseTraining(plan, model, optimizer)
 
 

@@ -90,6 +90,10 @@ class MLXSession:
         self.optimizer.state = tree_unflatten(state)
         self.sparse.load_state_dict(sparse)
 
+    def sparsify_again(self) -> None:
+        """The handle's model and optimizer once more."""
+        sparsify(self.model, self.optimizer, self.sparse.plan.recipe, layers=self.sparse.plan.layers)
+
 
 def _given(params: Tree, gradients: Mapping[str, mx.array]) -> mx.array:
     """Its gradient with respect to each parameter is the one given, bit for bit."""
@@ -133,9 +137,15 @@ def _module(params: Mapping[str, Array], dtype: str) -> nn.Module:
     return model
 
 
+class _CenteredSGD(optim.SGD):
+    def apply_single(self, gradient: mx.array, parameter: mx.array, state: dict[str, Any]) -> mx.array:
+        return super().apply_single(gradient - gradient.mean(), parameter, state)
+
+
 def _optimizer(spec: OptimizerSpec, dtype: str) -> optim.Optimizer:
     if spec.kind == "sgd":
-        optimizer = optim.SGD(spec.lr, spec.momentum, spec.weight_decay)
+        make = _CenteredSGD if spec.centered else optim.SGD
+        optimizer = make(spec.lr, spec.momentum, spec.weight_decay)
     else:
         optimizer = optim.AdamW(spec.lr, weight_decay=spec.weight_decay, bias_correction=True)
     if dtype == "float64":  # MLX computes learning rates and bias corrections in float32 otherwise

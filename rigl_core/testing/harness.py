@@ -37,6 +37,8 @@ class OptimizerSpec:
         weight_decay: decoupled from the gradient, as a factor ``1 - lr * weight_decay`` on the weights
             (AdamW; for SGD without it, the harness adds ``weight_decay * weight`` to the gradient).
         clip_norm: clip the gradient's global norm to this before the step, as a user of the framework would.
+        centered: subtract the mean of each parameter's gradient before anything else the optimizer does (gradient
+            centralization; SGD only): not element-wise, so inactive weights get a gradient.
     """
 
     kind: str = "sgd"
@@ -44,6 +46,7 @@ class OptimizerSpec:
     momentum: float = 0.0
     weight_decay: float = 0.0
     clip_norm: float | None = None
+    centered: bool = False
 
 
 class Session(Protocol):
@@ -82,6 +85,9 @@ class Session(Protocol):
 
     def load(self, saved: Any) -> None:
         """Continue from what `save` gave, in this or in a fresh session."""
+
+    def sparsify_again(self) -> None:
+        """Give what is sparse already to the adapter's ``sparsify`` once more: a mistake."""
 
 
 class Harness(ABC):

@@ -38,14 +38,15 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def load_harness(spec: str) -> Harness:
-    """The harness that ``module:class`` names.
+    """The harness that ``module:class`` names; what follows another colon is given to the class (a device, say).
 
     Raises:
         pytest.UsageError: if it cannot be loaded.
     """
-    module, _, name = spec.partition(":")
+    module, _, rest = spec.partition(":")
+    name, *arguments = rest.split(":")
     try:
-        harness: Harness = getattr(importlib.import_module(module), name)()
+        harness: Harness = getattr(importlib.import_module(module), name)(*arguments)
     except (ImportError, AttributeError, TypeError) as error:
         raise pytest.UsageError(
             f"--harness {spec}: cannot be loaded ({error}). Install it, or run where it is."

@@ -39,6 +39,8 @@ class ReferenceOptimizer:
             norm = float(np.sqrt(sum((g * g).sum() for g in grads.values())))
             scale = min(1.0, self.spec.clip_norm / norm) if norm else 1.0
             grads = {name: g * scale for name, g in grads.items()}
+        if self.spec.centered:
+            grads = {name: g - g.mean() for name, g in grads.items()}
         for name, g in grads.items():
             self.weights[name] = self._stepped(name, self.weights[name], g)
 

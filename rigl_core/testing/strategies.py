@@ -87,6 +87,7 @@ class Training:
 
 
 SGD = OptimizerSpec("sgd", lr=0.0625, momentum=0.9, weight_decay=0.01)
+CENTERED = OptimizerSpec("sgd", lr=0.0625, momentum=0.9, centered=True)
 STILL = OptimizerSpec("sgd", lr=0.0, momentum=0.9)
 ADAM = OptimizerSpec("adam", lr=0.01, weight_decay=0.1)
 

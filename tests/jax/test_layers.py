@@ -90,7 +90,7 @@ def test_flax_nnx() -> None:
         "conv/kernel": ((1,), (2,)),
     }
     state = nnx.state(model, nnx.Param)
-    for params in (state, nnx.as_pure(state), model):
+    for params in (state, nnx.to_pure_dict(state), model):
         assert axes_by_name(params) == expected
 
 

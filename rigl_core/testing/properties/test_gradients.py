@@ -9,7 +9,7 @@ from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Array, Harness, OptimizerSpec
 from rigl_core.testing.recording import assert_same_bits, drop_count, start, steps
 from rigl_core.testing.reference import ReferenceOptimizer
-from rigl_core.testing.strategies import ADAM, SGD, Training, trainings
+from rigl_core.testing.strategies import ADAM, CENTERED, SGD, Training, trainings
 
 CLIPPED = OptimizerSpec("sgd", lr=0.0625, momentum=0.9, clip_norm=0.5)
 
@@ -30,6 +30,23 @@ def test_ordinary_steps_are_those_of_a_sparse_network(harness: Harness, mode: st
             np.testing.assert_allclose(
                 step.after.weights[name], expected, rtol=2e-4, atol=2e-5, err_msg=f"{name} at step {step.number}"
             )
+
+
+@checks("Z1", "G1")
+@for_all(trainings(optimizers=(CENTERED,)), eager=10, compiled=3)
+def test_optimizers_that_are_not_element_wise_are_projected(harness: Harness, mode: str, training: Training) -> None:
+    """One that moves inactive weights too: they are zero again after every step, and the active ones as they should."""
+    session = start(harness, mode, training)
+    reference = ReferenceOptimizer(training.optimizer, session.weights())
+    for step in steps(session, training):
+        before, after = step.before.masks, step.after.masks
+        if not step.updates:
+            reference.step({name: np.where(before.get(name, True), g, 0) for name, g in step.gradients.items()})
+        reference.keep({name: before[name] & after[name] for name in before})
+        for name, expected in reference.weights.items():
+            actual, where = step.after.weights[name], f"{name} at step {step.number}"
+            assert not actual[~after.get(name, np.True_)].any(), where
+            np.testing.assert_allclose(actual, expected, rtol=2e-4, atol=2e-5, err_msg=where)
 
 
 @checks("G1", "Z1")
