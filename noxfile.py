@@ -58,6 +58,13 @@ def conformance(session: nox.Session, backend: str) -> None:
 
 
 @nox.session
+def together(session: nox.Session) -> None:
+    """The suite on all backends in one process, mutants and contract included; part of ``tests``."""
+    install(session, "-e", ".[testing,torch,jax]", groups=("test", "jax", "tf"))
+    session.run("pytest", "conformance_tests", *session.posargs)
+
+
+@nox.session
 def minimums(session: nox.Session) -> None:
     """The core and its NumPy adapter with the oldest versions that pyproject.toml declares, and nothing else."""
     session.install("-q", "numpy==1.26.*", "hypothesis==6.100.0", "pytest==8.0.*", "scikit-learn==1.5.*", "-e", ".")

@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 HARNESSES = {  # in the order of import: PyTorch goes before TensorFlow
@@ -25,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_configure(config: pytest.Config) -> None:
+    config.option.xfails = config.option.xfails or Path(__file__).parent / "xfails.toml"
     device = config.getoption("--device")
     for backend in config.getoption("--backend") or HARNESSES:
         if device and backend not in WITH_DEVICES:

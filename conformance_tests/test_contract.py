@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import tomllib
 from pathlib import Path
 
 from rigl_core.testing import properties
@@ -32,6 +33,13 @@ def test_every_rule_has_a_property() -> None:
 def test_every_citation_is_a_rule() -> None:
     for source in SOURCES:
         assert sorted(cited(source) - set(TITLES)) == [], source.name
+
+
+def test_every_expected_failure_is_of_a_property_and_has_a_reason() -> None:
+    expected = tomllib.loads((ROOT / "conformance_tests" / "xfails.toml").read_text())
+    properties_ = set().union(*(re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE) for file in SOURCES))
+    assert sorted(name for name in expected if name.partition("[")[0] not in properties_) == []
+    assert all(isinstance(reason, str) and len(reason) > 20 for reason in expected.values())
 
 
 def test_every_property_cites_a_rule() -> None:

@@ -55,6 +55,16 @@ def test_sometimes(harness, mode, good):
     assert "test_sometimes failed" in result.stdout
 
 
+@pytest.mark.parametrize(("assertion", "outcome"), [("False", "xfailed (known since today)"), ("True", "failed")])
+def test_expected_failures_have_a_reason_and_must_fail(tmp_path: Path, assertion: str, outcome: str) -> None:
+    (tmp_path / "test_own.py").write_text(f"def test_known(harness, mode):\n    assert {assertion}\n")
+    (tmp_path / "xfails.toml").write_text('"test_known[numpy-eager]" = "known since today"\n')
+    options = ("--harness", NUMPY, "--rootdir", str(tmp_path), "--xfails", str(tmp_path / "xfails.toml"))
+    result = run("pytest", "-p", "rigl_core.testing.plugin", str(tmp_path / "test_own.py"), *options)
+    assert f"test_known {outcome}" in result.stdout
+    assert (result.returncode == 0) == (assertion == "False")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
