@@ -4,16 +4,18 @@ A `Recipe` says how to train sparsely; `make_plan` turns it into exact counts fo
 adapter of `rigl_backends` carries it out. The rules are in docs/contract.md.
 """
 
-from rigl_core import specs
+from rigl_core import flops, inspect, specs
 from rigl_core.counts import active_count, largest_remainder
 from rigl_core.criteria import GRADIENT, MAGNITUDE, RANDOM, Connections, Criterion
 from rigl_core.distributions import Distribution, ErdosRenyi, ErdosRenyiKernel, PerLayer, Uniform
 from rigl_core.drop_fractions import Constant, Cosine, DropFraction, InversePower, Linear, drop_counts
-from rigl_core.flops import forward_flops, relative_inference_cost, relative_training_cost
+from rigl_core.flops import Convention, CostTable, cost_table
 from rigl_core.inspect import SparsityTable
 from rigl_core.layers import Layer
 from rigl_core.methods import SET, RigL, Static
 from rigl_core.namespace import Namespace, numpy_namespace
+from rigl_core.network import Network
+from rigl_core.neurons import EffectiveArchitecture, effective_architecture, shrunken
 from rigl_core.plan import Plan, make_plan
 from rigl_core.random import random_key, random_mask, random_scores
 from rigl_core.recipe import Recipe
@@ -29,16 +31,20 @@ __all__ = [
     "SET",
     "Connections",
     "Constant",
+    "Convention",
     "Cosine",
+    "CostTable",
     "Criterion",
     "Distribution",
     "DropFraction",
+    "EffectiveArchitecture",
     "ErdosRenyi",
     "ErdosRenyiKernel",
     "InversePower",
     "Layer",
     "Linear",
     "Namespace",
+    "Network",
     "PerLayer",
     "Plan",
     "Recipe",
@@ -48,8 +54,11 @@ __all__ = [
     "Uniform",
     "UpdateSchedule",
     "active_count",
+    "cost_table",
     "drop_counts",
-    "forward_flops",
+    "effective_architecture",
+    "flops",
+    "inspect",
     "largest_remainder",
     "magnitude",
     "make_plan",
@@ -57,8 +66,7 @@ __all__ = [
     "random_key",
     "random_mask",
     "random_scores",
-    "relative_inference_cost",
-    "relative_training_cost",
+    "shrunken",
     "specs",
     "survivors",
     "top_k_mask",

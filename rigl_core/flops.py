@@ -1,53 +1,238 @@
-"""What a sparse training costs, relative to dense (RigL paper, section 4 and its appendix on FLOPs).
+"""What a sparse training costs (RigL paper, appendix H).
 
-Two operations for each multiply-add, weights of the plan's layers only. With f_S the operations of one
-sparse forward pass and f_D those of a dense one, an ordinary step costs 3 f_S (forward, gradient of
-the activations, gradient of the weights) and a step that computes the dense gradient 2 f_S + f_D.
+f_S and f_D are the operations of one forward pass for one example, sparse and dense. A backward pass costs
+twice as much, half of it for the gradient of the activations and half for that of the weights, so that an
+ordinary step costs 3 f. Methods differ in how often they need the dense gradient of the weights.
+
+`cost_table` counts f_S and f_D for a plan; `dense_step`, `static_step`, `snfs_step`, `rigl_step` and
+`pruning_step` are the paper's formulas for the mean operations of a step.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Sequence
+from dataclasses import dataclass
 
+from rigl_core.inspect import aligned
+from rigl_core.layers import Layer
+from rigl_core.network import Network
 from rigl_core.plan import Plan
 from rigl_core.schedules import check_integer
 
 
-def forward_flops(plan: Plan, positions: Mapping[str, int] | None = None, *, dense: bool = False) -> int:
-    """Operations of one forward pass for one example.
+def dense_step(f_d: float) -> float:
+    """3 f_D: also gradual pruning before its ramp, and each step of methods with dense weights."""
+    return 3 * f_d
+
+
+def static_step(f_s: float) -> float:
+    """3 f_S: Static, SET, SNIP and whatever else never looks at the dense gradient."""
+    return 3 * f_s
+
+
+def snfs_step(f_s: float, f_d: float) -> float:
+    """2 f_S + f_D: the dense gradient at every step (SNFS, for its momentum)."""
+    return 2 * f_s + f_d
+
+
+def rigl_step(f_s: float, f_d: float, every: int) -> float:
+    """(3 f_S ΔT + 2 f_S + f_D) / (ΔT + 1): the dense gradient once in a while, forever.
+
+    The paper counts ΔT ordinary steps to an update, and updates until the end of the training.
+    `CostTable.training` counts those that fire: one in ΔT steps, until T_end.
+    """
+    every = check_integer("every", every, 1)
+    return (static_step(f_s) * every + snfs_step(f_s, f_d)) / (every + 1)
+
+
+def pruning_step(f_s: Sequence[float]) -> float:
+    """The mean of 3 f_S(t) over a training in which the topology shrinks.
+
+    Args:
+        f_s: operations of a forward pass at each of a number of equally spaced times.
+    """
+    if not f_s:
+        raise ValueError("f_s is empty: give the operations at one time or more.")
+    return sum(map(static_step, f_s)) / len(f_s)
+
+
+@dataclass(frozen=True)
+class Convention:
+    """What counts as an operation.
+
+    Attributes:
+        per_connection: operations for each active weight and position.
+        per_output: operations for each output and position, whatever the density. Counted once for each
+            position and stored output, so it means nothing for transposed convolutions.
+    """
+
+    per_connection: int = 2
+    per_output: int = 0
+
+    def flops(self, layer: Layer, active: float, positions: float) -> float:
+        """Operations of one layer for one example."""
+        flops = self.per_connection * active * positions
+        if self.per_output:
+            flops += self.per_output * outputs(layer) * positions
+        return flops
+
+
+MULTIPLY_ADDS = Convention()
+"""Two operations for each multiply-add."""
+
+PAPER = Convention(per_output=1)
+"""What the paper's table counts: a dot product of n terms has n multiplications and n - 1 additions, and each
+output has one addition more (a bias, present or not) and one operation for its ReLU: 2n + 1 in all."""
+
+
+def outputs(layer: Layer) -> int:
+    """Features that a layer computes at each position."""
+    return layer.n_out * (layer.groups if layer.grouped_axes == "out" else 1)
+
+
+@dataclass(frozen=True)
+class CostTable:
+    """The costs of a plan, layer by layer; ``str()`` gives aligned text. Made by `cost_table`.
+
+    Attributes:
+        plan: the plan.
+        layers: the plan's layers and those that are always dense.
+        active: active weights of each.
+        positions: how often one example uses each weight.
+        convention: what counts as an operation.
+    """
+
+    plan: Plan
+    layers: tuple[Layer, ...]
+    active: tuple[int, ...]
+    positions: tuple[float, ...]
+    convention: Convention = MULTIPLY_ADDS
+
+    @property
+    def flops(self) -> tuple[float, ...]:
+        """Operations of each layer in one forward pass for one example."""
+        return self._flops(self.active)
+
+    @property
+    def dense_flops(self) -> tuple[float, ...]:
+        """The same for the dense network."""
+        return self._flops([layer.size for layer in self.layers])
+
+    @property
+    def f_s(self) -> float:
+        """Operations of one sparse forward pass for one example."""
+        return sum(self.flops)
+
+    @property
+    def f_d(self) -> float:
+        """Operations of one dense forward pass for one example."""
+        return sum(self.dense_flops)
+
+    @property
+    def inference(self) -> float:
+        """The relative cost of inference, f_S / f_D."""
+        return self.f_s / self.f_d
+
+    def training_flops(self, total_steps: int) -> float:
+        """Operations of a whole training, for one example in each step.
+
+        The dense gradient is counted at the updates that fire, and only if the method reads it. Selecting
+        connections and the optimizer's own work are not counted, as in the paper.
+        """
+        total_steps = check_integer("total_steps", total_steps, 1)
+        updates = _dense_gradients(self.plan, total_steps)
+        return static_step(self.f_s) * (total_steps - updates) + snfs_step(self.f_s, self.f_d) * updates
+
+    def training(self, total_steps: int, *, dense_steps: int | None = None) -> float:
+        """The relative cost of training: `training_flops` over those of a dense training.
+
+        Args:
+            total_steps: optimizer steps of the sparse training.
+            dense_steps: of the dense training; by default as many. The paper's RigL 5x has a fifth.
+        """
+        dense_steps = total_steps if dense_steps is None else check_integer("dense_steps", dense_steps, 1)
+        return self.training_flops(total_steps) / (dense_step(self.f_d) * dense_steps)
+
+    def weight_bytes(self, value_bytes: float = 4) -> tuple[float, ...]:
+        """Bytes of each layer's weights: the active values, and one bit of mask for each weight if sparse."""
+        return tuple(
+            active * value_bytes + (layer.size / 8 if active < layer.size else 0)
+            for layer, active in zip(self.layers, self.active, strict=True)
+        )
+
+    def training_bytes(self, state_per_weight: int = 1, value_bytes: float = 4) -> tuple[float, ...]:
+        """Bytes of each layer's weights, gradient and optimizer state, in truly sparse storage, at their peak.
+
+        The gradient is counted for active weights, or for all if the method reads the dense one.
+
+        Args:
+            state_per_weight: values that the optimizer holds for each weight: SGD 0, momentum 1, Adam 2.
+            value_bytes: of each value.
+        """
+        dense = self.plan.recipe.reads_gradient
+        stored = self.weight_bytes(value_bytes)
+        return tuple(
+            own + value_bytes * (active * state_per_weight + (layer.size if dense else active))
+            for layer, active, own in zip(self.layers, self.active, stored, strict=True)
+        )
+
+    def __str__(self) -> str:
+        rows = [("layer", "shape", "positions", "density", "dense FLOPs", "FLOPs", "bytes")]
+        columns = (self.layers, self.positions, self.active, self.dense_flops, self.flops, self.weight_bytes())
+        for layer, positions, active, dense, sparse, stored in zip(*columns, strict=True):
+            shape, density = "x".join(map(str, layer.shape)), active / (layer.size or 1)
+            numbers = (f"{positions:,}", f"{density:.4f}", _whole(dense), _whole(sparse), _whole(stored))
+            rows.append((layer.name, shape, *numbers))
+        density = sum(self.active) / sum(layer.size for layer in self.layers)
+        stored = sum(self.weight_bytes())
+        rows.append(("total", "", "", f"{density:.4f}", _whole(self.f_d), _whole(self.f_s), _whole(stored)))
+        return "\n".join([f"{self.plan.recipe.method}, inference at {self.inference:.4f} of dense", *aligned(rows)])
+
+    def _flops(self, active: Sequence[float]) -> tuple[float, ...]:
+        return tuple(map(self.convention.flops, self.layers, active, self.positions))
+
+
+def cost_table(plan: Plan, network: Network | None = None, *, convention: Convention = MULTIPLY_ADDS) -> CostTable:
+    """Count what a plan costs.
+
+    Weights of layers are counted, not biases and norms, nor products of activations (attention scores).
 
     Args:
         plan: the plan.
-        positions: how often each layer's kernel is applied to one example, by layer name: output height
-            times width for a convolution; 1 for what is not named.
-        dense: count all weights instead of the active ones.
+        network: how often each weight is used, and which others cost besides: from `rigl_core.specs`, an adapter's
+            ``describe``, or your own `Network`. By default a chain of fully connected layers, each used once.
+        convention: what counts as an operation.
+
+    Raises:
+        ValueError: if the network does not have one of the plan's layers, or its positions are unknown.
     """
-    positions = positions or {}
-    counts = [layer.size for layer in plan.layers] if dense else plan.active
-    return sum(2 * n * positions.get(layer.name, 1) for layer, n in zip(plan.layers, counts, strict=True))
+    network = Network(plan.layers) if network is None else network
+    known = {layer.name: layer.shape for layer in network.weights}
+    for layer in plan.layers:
+        if known.get(layer.name) != layer.shape:
+            raise ValueError(
+                f"network has no layer {layer.name!r} of shape {layer.shape}, which the plan has: "
+                "describe the model that the plan is for."
+            )
+    planned = {layer.name for layer in plan.layers}
+    others = tuple(layer for layer in network.weights if layer.name not in planned)
+    layers = plan.layers + others
+    return CostTable(
+        plan,
+        layers,
+        active=plan.active + tuple(layer.size for layer in others),
+        positions=tuple(network.positions[layer.name] for layer in layers),
+        convention=convention,
+    )
 
 
-def relative_inference_cost(plan: Plan, positions: Mapping[str, int] | None = None) -> float:
-    """f_S / f_D."""
-    return forward_flops(plan, positions) / forward_flops(plan, positions, dense=True)
-
-
-def relative_training_cost(plan: Plan, total_steps: int, positions: Mapping[str, int] | None = None) -> float:
-    """Operations of the whole training, relative to the same number of dense steps (3 f_D each).
-
-    Dense gradients are counted at the updates that fire, and only if the method reads them.
-
-    Args:
-        plan: the plan.
-        total_steps: optimizer steps of the training.
-        positions: see `forward_flops`.
-    """
-    total_steps = check_integer("total_steps", total_steps, 1)
+def _dense_gradients(plan: Plan, total_steps: int) -> int:
+    """At how many of a training's steps the dense gradient is needed."""
     schedule = plan.recipe.schedule
-    dense_gradients = 0
-    if schedule is not None and plan.recipe.reads_gradient:
-        dense_gradients = sum(schedule.step_of(update) < total_steps for update in range(schedule.updates))
-    sparse = forward_flops(plan, positions)
-    dense = forward_flops(plan, positions, dense=True)
-    cost = 3 * sparse * (total_steps - dense_gradients) + (2 * sparse + dense) * dense_gradients
-    return cost / (3 * dense * total_steps)
+    if schedule is None or not plan.recipe.reads_gradient:
+        return 0
+    return sum(schedule.step_of(update) < total_steps for update in range(schedule.updates))
+
+
+def _whole(number: float) -> str:
+    return f"{number:,.0f}"

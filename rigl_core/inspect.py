@@ -1,11 +1,18 @@
-"""Sparsity tables for people."""
+"""What a topology looks like and how it moves: a table for people, numbers for a log."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from rigl_core.layers import Layer
+
+Masks = Mapping[str, Any]
+"""Bool arrays by layer name, as the ``masks`` of every adapter: whatever NumPy can read."""
 
 
 @dataclass(frozen=True)
@@ -42,14 +49,73 @@ class SparsityTable:
             rows.append((layer.name, shape, f"{density:.4f}", f"{active:,}", f"{layer.size - active:,}"))
         active, size = self.total_active, self.total_size
         rows.append(("total", "", f"{_share(active, size):.4f}", f"{active:,}", f"{size - active:,}"))
-        return "\n".join(([self.title] if self.title else []) + _aligned(rows))
+        return "\n".join(([self.title] if self.title else []) + aligned(rows))
 
 
 def _share(active: int, size: int) -> float:
     return active / size if size else 0.0
 
 
-def _aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+def moved(before: Masks, after: Masks) -> dict[str, float]:
+    """The share of each layer's active connections that are new: an update's churn.
+
+    Raises:
+        ValueError: if the masks are not of the same layers.
+    """
+    _check_same_layers(before, after)
+    pairs = {name: (np.asarray(before[name]), np.asarray(after[name])) for name in after}
+    return {name: _share(_count(new & ~old), _count(new)) for name, (old, new) in pairs.items()}
+
+
+def ever_active(before: Masks, masks: Masks) -> dict[str, npt.NDArray[np.bool_]]:
+    """Connections that are active now or were before: call it after each update with what it returned.
+
+    Raises:
+        ValueError: if the masks are not of the same layers.
+    """
+    _check_same_layers(before, masks)
+    return {name: np.asarray(before[name]) | np.asarray(mask) for name, mask in masks.items()}
+
+
+def density(masks: Masks) -> float:
+    """The share of connections, over all layers, that are active.
+
+    Of `ever_active`, it is R_s, the in-time over-parameterization rate (Liu et al. 2021, section 3.1).
+    """
+    arrays = [np.asarray(mask) for mask in masks.values()]
+    return _share(sum(map(_count, arrays)), sum(mask.size for mask in arrays))
+
+
+def scalars(masks: Masks, before: Masks | None = None, ever: Masks | None = None) -> dict[str, float]:
+    """What to log about a topology, by name: for TensorBoard, write each as a scalar.
+
+    Args:
+        masks: as they are now.
+        before: as they were before the last update; adds what it moved.
+        ever: what `ever_active` returned; adds R_s.
+    """
+    values = {"density": density(masks)}
+    values |= {f"density/{name}": density({name: mask}) for name, mask in masks.items()}
+    if before is not None:
+        values |= {f"moved/{name}": share for name, share in moved(before, masks).items()}
+    if ever is not None:
+        values["R_s"] = density(ever)
+    return values
+
+
+def _count(mask: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask))
+
+
+def _check_same_layers(before: Masks, after: Masks) -> None:
+    shapes = [{name: np.shape(mask) for name, mask in masks.items()} for masks in (before, after)]
+    if shapes[0] != shapes[1]:
+        differing = sorted(name for name in {**before, **after} if shapes[0].get(name) != shapes[1].get(name))
+        raise ValueError(f"before has masks for other layers or shapes than after; they differ in {differing}.")
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a table: its first two columns to the left, the others, numbers, to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from rich.table import Table
 
 from history import History, by_method
-from rigl_core import relative_inference_cost, relative_training_cost
+from rigl_core import cost_table
 from runs import Run
 
 
@@ -59,4 +59,5 @@ def costs(run: Run) -> tuple[float, float]:
     plan = run.plan
     if plan is None:
         return 1.0, 1.0
-    return relative_training_cost(plan, run.steps), relative_inference_cost(plan)
+    table = cost_table(plan)
+    return table.training(run.steps), table.inference

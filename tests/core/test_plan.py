@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any
 
-import numpy as np
 import pytest
 
 from rigl_core import (
-    SET,
     ErdosRenyi,
     Layer,
     PerLayer,
@@ -20,8 +18,6 @@ from rigl_core import (
     Static,
     UpdateSchedule,
     make_plan,
-    relative_inference_cost,
-    relative_training_cost,
     specs,
 )
 from rigl_core.testing.checks import checks
@@ -113,15 +109,3 @@ def test_distributions_of_ones_own() -> None:
     assert plan.active == (12, 6)
     with pytest.raises(ValueError, match=r"shares sum to 18\.0, which is not the budget of 4"):
         make_plan(Static(0.9, distribution=HalfOfEach()), specs.mlp(4, 6, 2))
-
-
-def test_costs() -> None:
-    layers = specs.mlp(64, 300, 100, 10)
-    density = 1004 / 50200
-    assert relative_inference_cost(make_plan(Static(0.98), layers)) == density
-    for recipe in (Static(0.98), SET(0.98, schedule=SCHEDULE)):
-        assert np.isclose(relative_training_cost(make_plan(recipe, layers), 2000), density)
-    rigl = make_plan(RigL(0.98, schedule=SCHEDULE), layers)
-    expected = (1970 * 3 * density + 30 * (2 * density + 1)) / 6000
-    assert np.isclose(relative_training_cost(rigl, 2000), expected)
-    assert np.isclose(relative_training_cost(rigl, 100), (98 * 3 * density + 2 * (2 * density + 1)) / 300)

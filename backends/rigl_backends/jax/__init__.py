@@ -8,6 +8,7 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("rigl_backends.jax needs JAX and optax: pip install 'rigl-core[jax]'") from error
 
+from rigl_backends.jax.describe import describe
 from rigl_backends.jax.layers import choose_layers
 from rigl_backends.jax.namespace import JaxNamespace, jax_namespace
 from rigl_backends.jax.sparsify import sparsify
@@ -18,6 +19,7 @@ __all__ = [
     "SparseState",
     "apply_masks",
     "choose_layers",
+    "describe",
     "jax_namespace",
     "masks",
     "sparsify",

@@ -15,8 +15,9 @@ if _keras.backend.backend() != "tensorflow":
         "set KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
+from rigl_backends.tf.describe import describe
 from rigl_backends.tf.namespace import TensorFlowNamespace, tensorflow_namespace
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.sparsify import sparsify
 
-__all__ = ["SparseOptimizer", "TensorFlowNamespace", "sparsify", "tensorflow_namespace"]
+__all__ = ["SparseOptimizer", "TensorFlowNamespace", "describe", "sparsify", "tensorflow_namespace"]

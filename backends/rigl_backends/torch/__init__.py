@@ -7,8 +7,9 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("rigl_backends.torch needs PyTorch: pip install 'rigl-core[torch]'") from error
 
+from rigl_backends.torch.describe import describe
 from rigl_backends.torch.namespace import TorchNamespace, torch_namespace
 from rigl_backends.torch.sparsify import sparsify
 from rigl_backends.torch.training import SparseTraining
 
-__all__ = ["SparseTraining", "TorchNamespace", "sparsify", "torch_namespace"]
+__all__ = ["SparseTraining", "TorchNamespace", "describe", "sparsify", "torch_namespace"]

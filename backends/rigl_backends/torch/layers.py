@@ -49,7 +49,7 @@ def choose_layers(
             or an embedding with sparse gradient tensors.
     """
     include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
-    uses = _uses_by_parameter(model)
+    uses = uses_by_parameter(model)
     names = [use.name for _, parameter_uses in uses for use in parameter_uses]
     check_patterns("include", include, names)
     check_patterns("exclude", exclude, names)
@@ -77,7 +77,8 @@ def _is_chosen(uses: Iterable[_Use], include: Sequence[str], exclude: Sequence[s
     return any(use.sparse for use in uses) and not any(use.keeps_dense for use in uses)
 
 
-def _uses_by_parameter(model: nn.Module) -> list[tuple[nn.Parameter, list[_Use]]]:
+def uses_by_parameter(model: nn.Module) -> list[tuple[nn.Parameter, list[_Use]]]:
+    """Every parameter of a model, once, in its order, with all its uses."""
     uses: dict[int, tuple[nn.Parameter, list[_Use]]] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for own_name, parameter in module.named_parameters(prefix, recurse=False, remove_duplicate=False):
