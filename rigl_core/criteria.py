@@ -5,8 +5,9 @@ A criterion looks at connections one by one, so it can score a whole layer or an
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 from rigl_core import topology
 from rigl_core.namespace import Array, Namespace
@@ -28,6 +29,30 @@ class Connections:
     gradient: Array = None
     indices: Array = None
     random_key: tuple[Array, Array] | None = None
+
+    @property
+    def for_dropping(self) -> Connections:
+        """The keys swapped: dropping and growing draw different random numbers."""
+        return self if self.random_key is None else replace(self, random_key=self.random_key[::-1])
+
+    @property
+    def arrays(self) -> tuple[Array, ...]:
+        """All that there is, in a row."""
+        fields = (self.weight, self.gradient, self.indices, *(self.random_key or ()))
+        return tuple(array for array in fields if array is not None)
+
+    def with_arrays(self, arrays: Sequence[Array]) -> Connections:
+        """Others of the same fields, given what `arrays` would be."""
+        left = iter(arrays)
+        weight, gradient, indices = (
+            None if array is None else next(left) for array in (self.weight, self.gradient, self.indices)
+        )
+        return Connections(weight, gradient, indices, None if self.random_key is None else (next(left), next(left)))
+
+    def __getitem__(self, part: Any) -> Connections:
+        """Some of these connections: a slice, or an array of positions where the arrays take one as index."""
+        gradient, indices = (None if array is None else array[part] for array in (self.gradient, self.indices))
+        return Connections(self.weight[part], gradient, indices, self.random_key)
 
 
 @dataclass(frozen=True)

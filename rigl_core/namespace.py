@@ -7,6 +7,7 @@ has them. Arrays are flat. Operators (``& | ~ > >= == + - * ^``) are the arrays'
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -46,14 +47,35 @@ class Namespace(Protocol):
         """The k-th largest score as a scalar; the largest for k < 1; anything for no scores at all."""
 
 
+class HostNamespace(Namespace, Protocol):
+    """A namespace whose arrays NumPy can work on where they lie. Nobody must offer this; it makes updates fast."""
+
+    def on_host(self, choose: Callable[..., np.ndarray[Any, Any]], /, *arrays: Array) -> Array | None:
+        """What a function of NumPy arrays makes of these arrays, at a cost below that of copying them.
+
+        Args:
+            choose: maps NumPy arrays, and the numbers among ``arrays``, to a flat bool array as long as the first.
+            arrays: flat arrays of the backend, and counts.
+
+        Returns:
+            The bool array as one of the backend; None where NumPy cannot go: on a GPU, under a compiler.
+        """
+
+
 class NumPyNamespace:
     """The NumPy version, which is also the reference for the others."""
 
     abs = staticmethod(np.abs)
-    where = staticmethod(np.where)
-    zeros_like = staticmethod(np.zeros_like)
     full_like = staticmethod(np.full_like)
     shift_right = staticmethod(np.right_shift)
+
+    @staticmethod
+    def where(condition: Array, x: Array, y: Array, /) -> Array:
+        return np.where(condition, x, y)
+
+    @staticmethod
+    def zeros_like(x: Array, /) -> Array:
+        return np.zeros_like(x)
 
     @staticmethod
     def count(mask: Array, /) -> Array:
@@ -65,7 +87,8 @@ class NumPyNamespace:
 
     @staticmethod
     def smallest_normal(x: Array, /) -> float:
-        return float(np.finfo(x.dtype).smallest_normal)
+        # bfloat16, which other libraries teach NumPy, has the exponents of float32.
+        return float(np.finfo(np.float32 if x.dtype.name == "bfloat16" else x.dtype).smallest_normal)
 
     @staticmethod
     def kth_largest(scores: Array, k: Any, /) -> Array:
@@ -74,5 +97,9 @@ class NumPyNamespace:
         position = scores.size - max(int(k), 1)
         return np.partition(scores, position)[position]
 
+    @staticmethod
+    def on_host(choose: Callable[..., np.ndarray[Any, Any]], /, *arrays: Array) -> Array | None:
+        return choose(*arrays)
 
-numpy_namespace: Namespace = NumPyNamespace()
+
+numpy_namespace: HostNamespace = NumPyNamespace()

@@ -6,11 +6,13 @@ distribution x initial topology x schedule x drop fraction x drop x grow, as one
 from __future__ import annotations
 
 import dataclasses
+import functools
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
+from rigl_core import selection
 from rigl_core.counts import check_sparsity
 from rigl_core.criteria import CRITERIA, GRADIENT, MAGNITUDE, RANDOM, Connections, Criterion
 from rigl_core.distributions import DISTRIBUTIONS, Distribution, ErdosRenyiKernel, sparsity_pairs
@@ -107,13 +109,32 @@ class Recipe:
     def updated_mask(
         self, connections: Connections, mask: Array, keep: Array | int, grow: Array | int, *, xp: Namespace
     ) -> Array:
-        """The flat mask of one layer after an update that keeps ``keep`` connections and grows ``grow``."""
-        dropping = connections
-        if connections.random_key is not None:
-            # The keys swapped: dropping and growing draw different random numbers.
-            dropping = dataclasses.replace(connections, random_key=connections.random_key[::-1])
-        drop_scores = self.drop.score(dropping, xp)
+        """The flat mask of one layer after an update that keeps ``keep`` connections and grows ``grow``.
+
+        Where NumPy can work on the namespace's arrays (`rigl_core.namespace.HostNamespace`), it finds the same
+        mask faster, by `rigl_core.selection`.
+        """
+        on_host = getattr(xp, "on_host", None)
+        if on_host is not None:
+            arrays = connections.arrays
+            like = connections.with_arrays(range(len(arrays)))  # keeps no tracer alive
+            moved = on_host(functools.partial(self._move_on_host, like), mask, keep, grow, *arrays)
+            if moved is not None:
+                return moved
+        drop_scores = self.drop.score(connections.for_dropping, xp)
         return updated_mask(drop_scores, self.grow.score(connections, xp), mask, keep, grow, xp=xp)
+
+    def _move_on_host(self, like: Connections, mask: Array, keep: Array, grow: Array, *arrays: Array) -> Array:
+        """`updated_mask` in NumPy; ``arrays`` are the connections', of the same fields as ``like``."""
+        connections = like.with_arrays(arrays)
+        dropping, xp = connections.for_dropping, selection.scoring_namespace
+        return selection.updated_mask(
+            lambda part: self.drop.score(dropping[part], xp),
+            lambda part: self.grow.score(connections[part], xp),
+            mask,
+            int(keep),
+            int(grow),
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: str, int, float, bool, None, lists and dicts."""

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
+from conformance_tests.mutants.topology import take_the_definition
 from rigl_backends.numpy.training import SparseTraining
 from rigl_core import random, recipe, topology
 from rigl_core.testing.properties import test_resume, test_training
@@ -61,6 +62,7 @@ def regrown_connections_reset(patch: pytest.MonkeyPatch) -> None:
         moved = old is not new
         _zero(self, name, updated_mask.kept.reshape(old.shape) if moved else old)  # type: ignore[attr-defined]
 
+    take_the_definition(patch)
     patch.setattr(recipe, "updated_mask", updated_mask)
     patch.setattr(SparseTraining, "_keep", keep)
 

@@ -9,6 +9,7 @@ import pytest
 
 from conformance_tests.mutants.registry import caught_by
 from rigl_core import recipe, topology
+from rigl_core.namespace import NumPyNamespace
 from rigl_core.testing.properties import test_topology
 
 
@@ -23,11 +24,13 @@ def inactive_positions_revived(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_topology.test_ties_go_to_the_lower_flat_index)
 def all_tied_weights_dropped(patch: pytest.MonkeyPatch) -> None:
+    take_the_definition(patch)
     patch.setattr(topology, "top_k_mask", lambda scores, k, *, xp: scores > xp.kth_largest(scores, k))
 
 
 @caught_by(test_topology.test_ties_go_to_the_lower_flat_index)
 def ties_to_the_higher_index(patch: pytest.MonkeyPatch) -> None:
+    take_the_definition(patch)
     original = topology.top_k_mask
     patch.setattr(topology, "top_k_mask", lambda scores, k, *, xp: original(scores[::-1], k, xp=xp)[::-1])
 
@@ -52,5 +55,12 @@ def just_dropped_not_eligible(patch: pytest.MonkeyPatch) -> None:
 
 
 def _patch_update(patch: pytest.MonkeyPatch, updated_mask: Any) -> None:
+    take_the_definition(patch)
     patch.setattr(topology, "updated_mask", updated_mask)
     patch.setattr(recipe, "updated_mask", updated_mask)
+
+
+def take_the_definition(patch: pytest.MonkeyPatch) -> None:
+    """Choose by the code that is to have the bug, instead of by `rigl_core.selection`; one layer after the other."""
+    patch.delattr(NumPyNamespace, "on_host")
+    patch.setattr("rigl_backends.numpy.training.two_at_a_time", lambda move, layers: [move(layer) for layer in layers])

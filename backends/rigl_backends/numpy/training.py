@@ -18,7 +18,7 @@ from rigl_core.layers import Layer
 from rigl_core.namespace import numpy_namespace as xp
 from rigl_core.plan import Plan
 from rigl_core.random import INITIAL, random_key
-from rigl_core.topology import survivors
+from rigl_core.selection import two_at_a_time, zero_outside
 
 Array = npt.NDArray[Any]
 
@@ -91,11 +91,12 @@ class SparseTraining:
         if update is None or recipe.on_update == "after":
             type(self._optimizer).step(self._optimizer, self._masked(grads))
             for layer in self.plan.layers:
-                param = self._optimizer.params[layer.name]
-                param[~self._masks[layer.name]] = 0
+                zero_outside(self._optimizer.params[layer.name], self._masks[layer.name])
         if update is not None:
-            for position in self.plan.sparse_layers:
-                self._move(position, update, grads.get(self.plan.layers[position].name))
+            two_at_a_time(
+                lambda position: self._move(position, update, grads.get(self.plan.layers[position].name)),
+                self.plan.sparse_layers,
+            )
         self._clock.advance(updated=update is not None)
 
     def _move(self, position: int, update: int, grad: Array | None) -> None:
@@ -106,7 +107,7 @@ class SparseTraining:
         drop_count = int(self.plan.drop_counts[update, position])
         old = self._masks[layer.name]
         new = recipe.updated_mask(
-            self._connections(layer, update, grad),
+            self._connections(layer, update, grad, indices=recipe.reads_random),
             old.reshape(-1),
             self.plan.active[position] - drop_count,
             drop_count,
@@ -115,18 +116,19 @@ class SparseTraining:
         self._masks[layer.name] = new
         self._keep(layer.name, old, new)
 
-    def _connections(self, layer: Layer, update: int, grad: Array | None = None) -> Connections:
+    def _connections(self, layer: Layer, update: int, grad: Array | None, *, indices: bool) -> Connections:
         return Connections(
             weight=self._optimizer.params[layer.name].reshape(-1),
             gradient=None if grad is None else grad.reshape(-1),
-            indices=np.arange(layer.size, dtype=np.int32),
+            indices=np.arange(layer.size, dtype=np.int32) if indices else None,
             random_key=random_key(self.plan.recipe.seed, layer.name, update),
         )
 
     def _initial_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
-        masks = {}
+        masks, initial = {}, self.plan.recipe.initial
         for layer, active in zip(self.plan.layers, self.plan.active, strict=True):
-            mask = self.plan.recipe.initial_mask(self._connections(layer, INITIAL), active, xp=xp)
+            connections = self._connections(layer, INITIAL, None, indices=initial.reads_random)
+            mask = self.plan.recipe.initial_mask(connections, active, xp=xp)
             masks[layer.name] = mask.reshape(layer.shape)
         return masks
 
@@ -135,7 +137,7 @@ class SparseTraining:
         param = self._optimizer.params[name]
         per_weight = [x for x in self._optimizer.state[name].values() if np.shape(x) == param.shape]
         for values in [param, *per_weight]:
-            values[...] = survivors(values, old, new, xp=xp)
+            zero_outside(values, old & new)
 
     def _masked(self, grads: Gradients) -> dict[str, Array | None]:
         masked = dict(grads)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
+from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # there is no public way
 
-from rigl_core.namespace import Namespace
+from rigl_core.namespace import HostNamespace
 
 
 class TensorFlowNamespace:
@@ -43,6 +46,15 @@ class TensorFlowNamespace:
         ordered = _ordered_integers(scores)
         select = _select_on_host if tf.executing_eagerly() else _select_bit_by_bit
         return _from_ordered_integers(select(ordered, k), scores.dtype)
+
+    @staticmethod
+    def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Any) -> tf.Tensor | None:
+        if tf.executing_eagerly():
+            return tf.constant(choose(*(x.numpy() if tf.is_tensor(x) else x for x in arrays)))
+        if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()) or tf.config.get_visible_devices("GPU"):
+            return None
+        mask = tf.numpy_function(choose, arrays, tf.bool, stateful=False)
+        return tf.ensure_shape(mask, arrays[0].shape)
 
 
 def _select_on_host(integers: tf.Tensor, k: Any) -> tf.Tensor:
@@ -89,4 +101,4 @@ def _flip_negative(bits: tf.Tensor) -> tf.Tensor:
 
 _INTEGERS = {2: tf.int16, 4: tf.int32, 8: tf.int64}
 
-tensorflow_namespace: Namespace = TensorFlowNamespace()
+tensorflow_namespace: HostNamespace = TensorFlowNamespace()

@@ -20,7 +20,7 @@ def bits_of(mask: Tensor, like: Tensor) -> Tensor:
 
 def mask_of(bits: Tensor) -> Tensor:
     """The bool mask, as a new tensor."""
-    return bits != 0
+    return bits.to(torch.int8).neg_().view(torch.bool)
 
 
 def fits(bits: Tensor, values: Tensor) -> bool:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from rigl_core.namespace import Namespace
+from rigl_core.namespace import HostNamespace
 
 
 class TorchNamespace:
@@ -40,10 +43,22 @@ class TorchNamespace:
         k = max(k, 1)
         if torch.compiler.is_compiling() or scores.device.type != "cpu":
             return torch.topk(scores, k).values[-1]
-        # NumPy shares the tensor's memory and selects some fifteen times faster; it lacks bfloat16.
-        shared = (scores.float() if scores.dtype == torch.bfloat16 else scores).numpy()
+        # NumPy selects some fifteen times faster.
+        shared = (scores if _numpy_shares(scores) else scores.float()).numpy()
         position = shared.size - k
         return scores.new_tensor(np.partition(shared, position)[position].item())
 
+    @staticmethod
+    def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Tensor | int) -> Tensor | None:
+        tensors = [array for array in arrays if isinstance(array, Tensor)]
+        if not all(map(_numpy_shares, tensors)):
+            return None
+        return torch.from_numpy(choose(*(x.numpy() if isinstance(x, Tensor) else x for x in arrays)))
 
-torch_namespace: Namespace = TorchNamespace()
+
+def _numpy_shares(x: Tensor) -> bool:
+    """Whether NumPy can work in the tensor's memory: it lacks bfloat16."""
+    return not torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype != torch.bfloat16
+
+
+torch_namespace: HostNamespace = TorchNamespace()

@@ -16,7 +16,6 @@ from rigl_core.criteria import Connections
 from rigl_core.layers import Layer
 from rigl_core.random import INITIAL, random_key
 from rigl_core.recipe import Recipe
-from rigl_core.topology import survivors
 
 
 class SparseLayer:
@@ -56,7 +55,7 @@ class SparseLayer:
     def start(self, mask: Tensor) -> None:
         """Begin with a topology: zeros outside it, also in what the optimizer holds already."""
         self.set_mask(mask)
-        self._keep(self.mask, self.mask)
+        self._keep(mask, mask)
 
     def set_mask(self, mask: Tensor) -> None:
         """Take a topology over. The optimizer's state stays as it is: its own checkpoint restores that."""
@@ -80,9 +79,7 @@ class SparseLayer:
         connections = self._connections(recipe, update, gradient, indices=recipe.reads_random)
         old = self.mask
         new = recipe.updated_mask(connections, old.reshape(-1), self.active - drop_count, drop_count, xp=xp)
-        new = new.reshape(self.layer.shape)
-        self._keep(old, new)
-        self._bits = bits_of(new, self.param)
+        self._keep(old, new.reshape(self.layer.shape))
 
     def check_shape(self) -> None:
         """Refuse a parameter or gradient that is not what the plan was made for."""
@@ -105,10 +102,12 @@ class SparseLayer:
         )
 
     def _keep(self, old: Tensor, new: Tensor) -> None:
-        """Zero the weights and every per-weight optimizer state, but for the survivors."""
-        per_weight = _tensors(self._optimizer.state.get(self.param), self.param.shape)
-        for values in (self.param.detach(), *per_weight):
-            values.copy_(survivors(values, old.to(values.device), new.to(values.device), xp=xp))
+        """Take the new topology; zero the weights and every per-weight optimizer state, but for the survivors."""
+        survivors = bits_of(old.to(self.param.device) & new.to(self.param.device), self.param)
+        keep_active_(self.param, survivors)
+        for values in _tensors(self._optimizer.state.get(self.param), self.param.shape):
+            keep_active_(values, survivors if fits(survivors, values) else bits_of(mask_of(survivors), values))
+        self._bits = bits_of(new, self.param)
 
     def _fitting_bits(self, values: Tensor) -> Tensor:
         """The mask for these values, made anew once after the model moved to another device or dtype."""

@@ -15,6 +15,7 @@ from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
 from rigl_core.inspect import SparsityTable
 from rigl_core.plan import Plan
+from rigl_core.selection import one_at_a_time, two_at_a_time
 
 
 class SparseTraining:
@@ -164,14 +165,20 @@ class SparseTraining:
 
     def _move(self) -> None:
         assert self._update is not None
-        for i, layer in self._layers.items():
-            drop_count = int(self.plan.drop_counts[self._update, i])
-            layer.move(self.plan.recipe, self._update, drop_count, self._dense_gradients.get(i))
+        update = self._update
+
+        def move(i: int) -> None:
+            drop_count = int(self.plan.drop_counts[update, i])
+            self._layers[i].move(self.plan.recipe, update, drop_count, self._dense_gradients.get(i))
+
+        on_host = all(param.device.type == "cpu" for param in self._of_param)
+        for_each = two_at_a_time if on_host else one_at_a_time  # threads would lose a GPU's current stream
+        for_each(move, self._layers)
 
     def _gradients_are_finite(self) -> bool:
         """Of all parameters the optimizer holds: clipping spreads what is wrong with one over the others."""
         overflow = getattr(self._optimizer, "found_inf", None)  # a gradient scaler's finding, for fused optimizers
-        flags = [torch.isfinite(_values(gradient)).all() for _, gradient in self._gradients()]
+        flags = [_is_finite(_values(gradient)) for _, gradient in self._gradients()]
         return all(bool(flag) for flag in flags) and not (overflow is not None and overflow.item())
 
     def _hide_gradients(self) -> None:
@@ -201,6 +208,14 @@ def is_sparsified(owner: Optimizer | Tensor) -> bool:
 def _values(gradient: Tensor) -> Tensor:
     """The numbers of a gradient, which a dense embedding may hold as a sparse tensor."""
     return gradient.coalesce().values() if gradient.layout == torch.sparse_coo else gradient
+
+
+def _is_finite(values: Tensor) -> Tensor:
+    """Whether all numbers are; their smallest and largest tell, a NaN going before both."""
+    if not values.numel():
+        return torch.ones((), dtype=torch.bool)
+    real = torch.view_as_real(values) if values.is_complex() else values
+    return torch.isfinite(torch.stack(torch.aminmax(real))).all()
 
 
 def _on_host(state: Any) -> Any:

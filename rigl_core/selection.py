@@ -1,0 +1,183 @@
+"""The choice of connections at memory speed, for arrays in host memory.
+
+`rigl_core.topology` says which connections an update chooses; this file finds the same ones, bit for
+bit, without sorting a layer and without temporary arrays of its size. Two bounds, guessed from a random
+sample, tell at a glance about almost all connections: those above ``high`` are chosen, those up to
+``low`` are not, and only the few between them are compared exactly.
+
+The layer is read in parts that fit in a processor's cache. Criteria look at connections one by one, so
+they can score each part when its turn comes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_core.namespace import Array, Namespace, NumPyNamespace, numpy_namespace
+from rigl_core.topology import top_k_mask
+
+Mask = npt.NDArray[np.bool_]
+Indices = npt.NDArray[np.intp]
+Values = npt.NDArray[Any]
+Scores = Callable[[slice | Indices], Values]
+"""The scores of a range of connections, or of those with these flat indices: >= 0, without NaN, of one dtype."""
+
+PART = 1 << 18
+"""Connections read at a time: few enough for the cache, enough for threads not to wait for Python."""
+SAMPLE = 1 << 13
+"""Connections, at most, that the bounds are guessed from: they leave one or two in a hundred to compare."""
+
+
+def one_at_a_time(move: Callable[[Any], None], layers: Iterable[Any]) -> None:
+    """Call ``move`` for each layer."""
+    for layer in layers:
+        move(layer)
+
+
+def two_at_a_time(move: Callable[[Any], None], layers: Iterable[Any]) -> None:
+    """Call ``move`` for each layer, in two threads.
+
+    NumPy lets go of Python's lock while it works on an array. More threads would share the same memory and
+    hold more temporary arrays; these end with the call.
+    """
+    with ThreadPoolExecutor(2) as threads:
+        for _ in threads.map(move, layers):  # also raises what a thread raised
+            pass
+
+
+def updated_mask(drop_scores: Scores, grow_scores: Scores, mask: Mask, keep: int, grow: int) -> Mask:
+    """The topology after one update: `rigl_core.topology.updated_mask`, given scores part by part.
+
+    Args:
+        drop_scores: how much each active connection is worth keeping.
+        grow_scores: how much each connection promises.
+        mask: flat, the current topology.
+        keep: active count minus the drop count.
+        grow: the drop count.
+    """
+    kept = best_of(mask, drop_scores, keep)
+    grown = best_of(~kept, grow_scores, grow)
+    return np.bitwise_or(kept, grown, out=kept)
+
+
+def best_of(eligible: Mask, scores: Scores, k: int) -> Mask:
+    """The mask of the ``k`` largest scores among the eligible; among equals the lower flat index wins.
+
+    Args:
+        eligible: flat, which connections can be chosen.
+        scores: of any connections.
+        k: how many, from 0 to the number of eligible connections.
+    """
+    count = int(np.count_nonzero(eligible))
+    if not 0 <= k <= count:
+        raise ValueError(f"k is {k}: only {count} connections are eligible.")
+    if k in (0, count):
+        return eligible.copy() if k else np.zeros_like(eligible)
+    low, high = _bounds(eligible, scores, k / count)
+    chosen, between, values = _split(eligible, scores, low, high)
+    room = k - int(np.count_nonzero(chosen))
+    if 0 <= room <= between.size:
+        chosen[between[top_k_mask(values, room, xp=numpy_namespace)]] = True
+        return chosen
+    if room > 0:
+        # More connections have exactly the score ``low`` than a sample can tell apart: zero gradients, usually.
+        tied = _first_with(low, eligible, scores, room - between.size)
+        if between.size + tied.size == room:
+            chosen[between] = chosen[tied] = True
+            return chosen
+    # The sample misled, once in ten thousand times.
+    everything = _sortable(scores(slice(0, eligible.size)))
+    mask: Mask = top_k_mask(np.where(eligible, everything, -1), k, xp=numpy_namespace)
+    return mask
+
+
+def zero_outside(values: Values, mask: Mask) -> None:
+    """Set the values outside the mask to +0, in place; those inside stay bit for bit.
+
+    Args:
+        values: floats of the mask's shape.
+        mask: contiguous in C order.
+    """
+    if not values.flags.c_contiguous:
+        np.copyto(values, 0, where=~mask)
+        return
+    bits, all_or_none = values.reshape(-1).view(f"i{values.itemsize}"), mask.reshape(-1).view(np.int8)
+    for part in _parts(mask.size):
+        bits[part] &= -all_or_none[part]
+
+
+def _bounds(eligible: Mask, scores: Scores, share: float) -> tuple[Any, Any]:
+    """Two scores with the ``share`` largest beginning between them, by all odds."""
+    drawn = np.random.default_rng(0).integers(eligible.size, size=min(eligible.size // 32, SAMPLE))
+    sample = _sortable(scores(drawn[eligible[drawn]]))
+    rank = share * sample.size
+    margin = 4 * (rank * (1 - share)) ** 0.5 + 2  # four standard deviations of a binomial count
+    low, high = sample.size - 1 - int(rank + margin), sample.size - 1 - int(rank - margin)
+    ordered = np.partition(sample, [max(low, 0), min(high, sample.size - 1)]) if sample.size else sample
+    return ordered[low] if low >= 0 else -1, ordered[high] if high < sample.size else np.inf
+
+
+def _split(eligible: Mask, scores: Scores, low: Any, high: Any) -> tuple[Mask, Indices, Values]:
+    """Which eligible connections score above ``high``; and the others above ``low``, as flat indices and scores."""
+    chosen = np.empty_like(eligible)
+
+    def read(part: slice) -> tuple[Indices, Values]:
+        values, here, above = _sortable(scores(part)), eligible[part], chosen[part]
+        np.greater(values, high, out=above)
+        above &= here
+        others = values > low
+        others &= here
+        others ^= above
+        within = np.flatnonzero(others)
+        return within + part.start, values[within]
+
+    indices, values = zip(*map(read, _parts(eligible.size)), strict=True)
+    return chosen, np.concatenate(indices), np.concatenate(values)
+
+
+def _first_with(score: Any, eligible: Mask, scores: Scores, count: int) -> Indices:
+    """The flat indices of the first ``count`` eligible connections with exactly this score, or of all there are."""
+    found = [np.empty(0, np.intp)]
+    for part in _parts(eligible.size):
+        equal = np.flatnonzero((_sortable(scores(part)) == score) & eligible[part])[:count]
+        found.append(equal + part.start)
+        count -= equal.size
+        if count == 0:
+            break
+    return np.concatenate(found)
+
+
+def _parts(size: int) -> list[slice]:
+    return [slice(start, min(start + PART, size)) for start in range(0, size, PART)]
+
+
+def _sortable(scores: Values) -> Values:
+    """The scores, or integers in the same order: the bits of 16-bit floats, which NumPy compares slowly.
+
+    Floats of at least 0 are in the order of their bits; a minus zero loses its sign.
+    """
+    if scores.dtype.itemsize == 2 and scores.dtype.kind not in "iu":
+        return scores.view(np.int16) & np.int16(0x7FFF)
+    return scores
+
+
+class _ScoringNamespace(NumPyNamespace):
+    """For scores only, where a minus zero is worth a zero: nothing is to be done where the choices agree."""
+
+    @staticmethod
+    def zeros_like(x: Array, /) -> Array:
+        return np.broadcast_to(x.dtype.type(0), x.shape)
+
+    @staticmethod
+    def where(condition: Array, x: Array, y: Array, /) -> Array:
+        if condition.all() or not ((x != y) > condition).any():
+            return x
+        return np.where(condition, x, y)
+
+
+scoring_namespace: Namespace = _ScoringNamespace()

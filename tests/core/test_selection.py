@@ -1,0 +1,135 @@
+"""The fast selection finds exactly what the definition does."""
+
+from __future__ import annotations
+
+import tracemalloc
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rigl_core import GRADIENT, RANDOM, Connections, Criterion, Recipe, numpy_namespace, selection, topology
+from rigl_core.random import random_scores
+
+Floats = npt.NDArray[np.floating[Any]]
+DTYPES = ["float16", "float32", "float64"]
+SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-310, 1.2e-38, 6e-8, 65504.0]
+
+
+@pytest.fixture(autouse=True)
+def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Small layers are read in many parts, with bounds from a sample as of a large one."""
+    monkeypatch.setattr(selection, "PART", 64)
+    monkeypatch.setattr(selection, "SAMPLE", 128)
+
+
+def values(kind: str, dtype: str, size: int, rng: np.random.Generator) -> Floats:
+    x = rng.standard_normal(size)
+    if kind == "tied":
+        x = np.round(x)
+    elif kind == "zeros":
+        x = np.where(rng.random(size) < 0.01, x, -0.0)
+    elif kind == "special":
+        x = np.where(rng.random(size) < 0.3, rng.choice(SPECIAL, size), x)
+    elif kind == "one":
+        x = np.full(size, rng.choice(SPECIAL))
+    elif kind == "sorted":
+        x = np.sort(x)
+    with np.errstate(over="ignore", under="ignore"):
+        return x.astype(dtype)
+
+
+@settings(max_examples=300)
+@given(data=st.data())
+def test_the_updated_mask_is_the_definitions(data: st.DataObject) -> None:
+    kinds = st.sampled_from(["normal", "tied", "zeros", "special", "one", "sorted"])
+    size = data.draw(st.integers(0, 3000), "size")
+    rng = np.random.default_rng(data.draw(st.integers(0, 10**6), "seed"))
+    dtype = data.draw(st.sampled_from(DTYPES), "dtype")
+    weight, gradient = (values(data.draw(kinds, name), dtype, size, rng) for name in ("weight", "gradient"))
+    active = data.draw(st.integers(0, size), "active")
+    mask = np.zeros(size, np.bool_)
+    mask[rng.permutation(size)[:active]] = True
+    grow = data.draw(st.integers(0, active), "grow")
+    scores = [topology.magnitude(x, xp=numpy_namespace) for x in (weight, gradient)]
+    simple = topology.updated_mask(*scores, mask, active - grow, grow, xp=numpy_namespace)
+    fast = Recipe().updated_mask(Connections(weight, gradient), mask, active - grow, grow, xp=numpy_namespace)
+    np.testing.assert_array_equal(fast, simple)
+    assert fast.dtype == np.bool_
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_every_count(dtype: str) -> None:
+    rng = np.random.default_rng(1)
+    size = 700
+    for kind in ("normal", "tied", "zeros", "special"):
+        scores = topology.magnitude(values(kind, dtype, size, rng), xp=numpy_namespace)
+        eligible = rng.random(size) < 0.6
+        for k in range(np.count_nonzero(eligible) + 1):
+            fast = selection.best_of(eligible, lambda part, scores=scores: scores[part], k)
+            simple = topology.top_k_mask(np.where(eligible, scores, -1), k, xp=numpy_namespace)
+            np.testing.assert_array_equal(fast, simple, err_msg=f"{kind}, k={k}")
+
+
+def test_a_sample_that_misleads(monkeypatch: pytest.MonkeyPatch) -> None:
+    scores = np.random.default_rng(2).random(5000).astype(np.float32)
+    eligible = np.ones(5000, np.bool_)
+    simple = topology.top_k_mask(scores, 300, xp=numpy_namespace)
+    for bounds in ((0.99, np.inf), (0.1, 0.2), (2.0, 3.0)):
+        monkeypatch.setattr(selection, "_bounds", lambda *_, bounds=bounds: bounds)
+        np.testing.assert_array_equal(selection.best_of(eligible, lambda part: scores[part], 300), simple)
+
+
+def test_random_scores_of_parts() -> None:
+    size, key = 3000, (123, -456)
+    mask = np.random.default_rng(3).random(size) < 0.3
+    active = int(np.count_nonzero(mask))
+    connections = Connections(np.ones(size, np.float32), indices=np.arange(size, dtype=np.int32), random_key=key)
+    fast = Recipe(drop=RANDOM, grow=RANDOM).updated_mask(connections, mask, active - 200, 200, xp=numpy_namespace)
+    drop, grow = (random_scores(k, connections.indices, xp=numpy_namespace) for k in (key[::-1], key))
+    simple = topology.updated_mask(drop, grow, mask, active - 200, 200, xp=numpy_namespace)
+    np.testing.assert_array_equal(fast, simple)
+
+
+def test_a_criterion_of_ones_own() -> None:
+    """It may use all that a namespace has, and give a minus zero."""
+
+    def saliency(connections: Connections, xp: Any) -> Any:
+        product = connections.weight * connections.gradient
+        clipped = xp.where(product > 0, product, xp.zeros_like(product))
+        return xp.where(clipped > 1, xp.full_like(clipped, 1), -xp.zeros_like(clipped) + clipped)
+
+    rng = np.random.default_rng(4)
+    mask = rng.random(4000) < 0.2
+    active = int(np.count_nonzero(mask))
+    connections = Connections(*rng.standard_normal((2, 4000)).astype(np.float32))
+    recipe = Recipe(drop=Criterion("saliency", saliency, reads_gradient=True), grow=GRADIENT)
+    fast = recipe.updated_mask(connections, mask, active - 99, 99, xp=numpy_namespace)
+    scores = (criterion.score(connections, numpy_namespace) for criterion in (recipe.drop, recipe.grow))
+    np.testing.assert_array_equal(fast, topology.updated_mask(*scores, mask, active - 99, 99, xp=numpy_namespace))
+
+
+def test_an_update_needs_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.undo()  # the parts and the sample as they are
+    size = 1 << 20
+    rng = np.random.default_rng(5)
+    weight, gradient = rng.standard_normal((2, size), dtype=np.float32)
+    mask = rng.random(size) < 0.5
+    active = int(np.count_nonzero(mask))
+    tracemalloc.start()
+    Recipe().updated_mask(Connections(weight, gradient), mask, active - 9999, 9999, xp=numpy_namespace)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 2 * weight.nbytes
+
+
+def test_two_layers_at_a_time_raise_what_one_raises() -> None:
+    def move(layer: int) -> None:
+        if layer == 2:
+            raise ValueError("layer 2")
+
+    with pytest.raises(ValueError, match="layer 2"):
+        selection.two_at_a_time(move, range(4))
