@@ -12,14 +12,16 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def wrong_type(parameter: str, value: object, expected: str) -> TypeError:
-    """A model or an optimizer of another kind than the framework's own."""
-    return TypeError(f"{parameter} is a {type(value).__name__}: it must be {expected}.")
+    """A model or an optimizer of another kind than the framework's own, whose name is ``expected``."""
+    article = "an" if expected[0] in "aeiou" else "a"
+    return TypeError(f"{parameter} is a {type(value).__name__}: it must be {article} {expected}.")
 
 
 def already_sparsified(parameter: str) -> ValueError:
     """An optimizer that went through ``sparsify`` before."""
     return ValueError(
-        f"{parameter} is already sparsified: give it as it was before (remove() undoes), or make a new one."
+        f"{parameter} is already sparsified: give it as it was before (call remove() on the handle, if it has one), "
+        "or make a new one."
     )
 
 

@@ -60,7 +60,7 @@ def sparsify(
         TypeError, ValueError: naming the parameter; for what depends on the parameters, at ``init``.
     """
     if not (callable(getattr(inner, "init", None)) and callable(getattr(inner, "update", None))):
-        raise errors.wrong_type("inner", inner, "an optax.GradientTransformation")
+        raise errors.wrong_type("inner", inner, "optax.GradientTransformation")
     Recipe.check(recipe)
     if layers is not None and (include or exclude or axes):
         raise errors.too_many_choices("include", "exclude", "axes")

@@ -42,7 +42,7 @@ def sparsify(
         TypeError, ValueError: naming the parameter; nothing has been changed then.
     """
     if not isinstance(optimizer, Optimizer):
-        raise errors.wrong_type("optimizer", optimizer, "a rigl_backends.numpy.Optimizer")
+        raise errors.wrong_type("optimizer", optimizer, "rigl_backends.numpy.Optimizer")
     if "step" in vars(optimizer):
         raise errors.already_sparsified("optimizer")
     if layers is not None and (include or exclude):

@@ -57,7 +57,7 @@ def sparsify(
     if model is None:
         return SparseOptimizer(optimizer, recipe, layers=layers, include=include, exclude=exclude)
     if not isinstance(model, keras.layers.Layer):
-        raise errors.wrong_type("model", model, "a keras.Model")
+        raise errors.wrong_type("model", model, "keras.Model")
     if not model.built:
         raise ValueError("model is not built, so it has no weights yet: call it on a batch, or give it an input shape.")
     chosen = choose_layers(model.trainable_variables, include, exclude, model=model)
@@ -68,7 +68,7 @@ def sparsify(
 
 def _check_optimizer(optimizer: object) -> None:
     if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise errors.wrong_type("optimizer", optimizer, "a keras.optimizers.Optimizer")
+        raise errors.wrong_type("optimizer", optimizer, "keras.optimizers.Optimizer")
     if isinstance(optimizer, SparseOptimizer):
         raise errors.already_sparsified("optimizer")
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):

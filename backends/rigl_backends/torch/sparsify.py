@@ -51,9 +51,9 @@ def sparsify(
         TypeError, ValueError: naming the parameter; nothing has been changed then.
     """
     if not isinstance(model, nn.Module):
-        raise errors.wrong_type("model", model, "a torch.nn.Module")
+        raise errors.wrong_type("model", model, "torch.nn.Module")
     if not isinstance(optimizer, Optimizer):
-        raise errors.wrong_type("optimizer", optimizer, "a torch.optim.Optimizer")
+        raise errors.wrong_type("optimizer", optimizer, "torch.optim.Optimizer")
     if isinstance(optimizer, torch.optim.LBFGS):
         raise ValueError(
             "optimizer is L-BFGS, whose history mixes all weights, so it cannot follow a topology that moves: "
