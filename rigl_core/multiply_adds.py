@@ -42,6 +42,10 @@ class MultiplyAdds:
         for name, size in factor.items():
             self.by_name[name] += multiply_adds * size // sum(factor.values())
 
+    def add_costliest(self, branches: Iterable[MultiplyAdds]) -> None:
+        """Count the one of several branches that has the most multiply-adds."""
+        self.by_name += max(branches, key=lambda branch: branch.by_name.total()).by_name
+
 
 def made_of(inputs: Sequence[Parts | None], *, joined: bool = False) -> Parts | None:
     """What the result of an operation is made of.

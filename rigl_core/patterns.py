@@ -7,6 +7,7 @@ from fnmatch import fnmatchcase
 from typing import TypeVar
 
 Value = TypeVar("Value")
+Default = TypeVar("Default", bound=bool | None)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
@@ -48,3 +49,28 @@ def check_pattern_list(parameter: str, patterns: object) -> tuple[str, ...]:
         if not isinstance(pattern, str):
             raise TypeError(f"{parameter} holds {pattern!r}: every pattern must be a string.")
     return listed
+
+
+class Choice:
+    """What a user's ``include`` and ``exclude`` choose among the parameters of a model.
+
+    Args:
+        include: patterns of names to choose besides the default ones.
+        exclude: patterns of names not to choose; goes before ``include``.
+        names: of all parameters.
+
+    Raises:
+        TypeError, ValueError: for what is no list of patterns, or a pattern that matches nothing.
+    """
+
+    def __init__(self, include: object, exclude: object, names: Sequence[str]) -> None:
+        self._include = check_pattern_list("include", include)
+        self._exclude = check_pattern_list("exclude", exclude)
+        check_patterns("include", self._include, names)
+        check_patterns("exclude", self._exclude, names)
+
+    def __call__(self, *names: str, default: Default) -> bool | Default:
+        """Whether a parameter is chosen. One that is tied has several names, and any of them counts."""
+        if any(matches(name, self._exclude) for name in names):
+            return False
+        return True if any(matches(name, self._include) for name in names) else default

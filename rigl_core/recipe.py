@@ -89,8 +89,7 @@ class Recipe:
         Raises:
             TypeError: saying how to make one.
         """
-        if not isinstance(recipe, Recipe):
-            raise TypeError(f"recipe is {recipe!r}: it must be a Recipe, such as rigl_core.RigL(0.9, schedule=...).")
+        _check_type("recipe", recipe, Recipe, "a Recipe, such as rigl_core.RigL(0.9, schedule=...)")
 
     @property
     def reads_gradient(self) -> bool:

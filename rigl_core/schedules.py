@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Self
+from typing import Any, Self
 
 from rigl_core.counts import decimal
 
@@ -54,9 +54,9 @@ class UpdateSchedule:
             raise ValueError(f"until is {until}: it must be in [0, 1], a share of total_steps.")
         return cls(end=math.floor(share * total_steps), every=every, begin=begin)
 
-    def fires(self, step: int) -> bool:
-        """Whether an update fires at optimizer step ``step``."""
-        return self.begin <= step < self.end and (step - self.begin) % self.every == 0
+    def fires(self, step: Any) -> Any:
+        """Whether an update fires at optimizer step ``step``: a bool, or what a traced step makes of it."""
+        return (self.begin <= step) & (step < self.end) & ((step - self.begin) % self.every == 0)
 
     @property
     def updates(self) -> int:

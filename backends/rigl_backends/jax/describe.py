@@ -110,7 +110,7 @@ class _Trace(MultiplyAdds):
         """The costliest branch counts."""
         counts = [_Trace(self.layers) for _ in branches]
         results = [own.walk(branch.jaxpr, inputs, times) for own, branch in zip(counts, branches, strict=True)]
-        self.by_name += max(counts, key=lambda own: own.by_name.total()).by_name
+        self.add_costliest(counts)
         return [outs[0] if all(out == outs[0] for out in outs) else None for outs in zip(*results, strict=True)]
 
     def _loop(self, equation: Any, inputs: list[Parts | None]) -> list[Parts | None]:

@@ -11,7 +11,7 @@ from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_pa
 from rigl_backends.jax.trees import Path, Tree, name_of, named_leaves, shape_of
 from rigl_core import errors
 from rigl_core.layers import Layer
-from rigl_core.patterns import check_pattern_list, check_patterns, first_match, matches
+from rigl_core.patterns import Choice, check_patterns, first_match
 
 Axes = Mapping[str, tuple[Sequence[int], Sequence[int]]]
 """In and out axes by name pattern: ``{"*/query/kernel": ((0,), (1, 2))}``."""
@@ -51,16 +51,15 @@ def choose_layers(
     Raises:
         TypeError, ValueError: for a pattern that matches no array, or an array that cannot be a layer.
     """
-    include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
     arrays = named_leaves(params)
-    for parameter, patterns in (("include", include), ("exclude", exclude), ("axes", axes or ())):
-        check_patterns(parameter, patterns, list(arrays))
+    is_chosen = Choice(include, exclude, list(arrays))
+    check_patterns("axes", axes or (), list(arrays))
     uses = {name_of(path): _use(params, path, leaf, arrays) for path, leaf in tree_flatten_with_path(params)[0]}
     named = any(use is not None and use.sparse for use in uses.values())
     chosen = []
     for name, array in arrays.items():
         use = uses[name] or _Use(not named and _may_be_plain_layer(name, array), {})
-        if (use.sparse or matches(name, include)) and not matches(name, exclude):
+        if is_chosen(name, default=use.sparse):
             given = first_match(name, axes or {})
             own = use.axes if given is None else {"in_axes": tuple(given[0]), "out_axes": tuple(given[1])}
             chosen.append(Layer(name, shape_of(array), **own))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -42,12 +43,9 @@ class SparseTraining:
         self._inner = optax.with_extra_args_support(inner)
         self._recipe = recipe
         self._choose = choose
-        schedule = recipe.schedule or UpdateSchedule(end=0)
+        schedule = dataclasses.asdict(recipe.schedule or UpdateSchedule(end=0))
         # A step is an int32, which never gets further than this.
-        self._begin, self._end, self._every = (
-            min(n, 2**31 - 1) for n in (schedule.begin, schedule.end, schedule.every)
-        )
-        self._updates = schedule.updates
+        self._schedule = UpdateSchedule(**{field: min(number, 2**31 - 1) for field, number in schedule.items()})
         self._plan_of = functools.lru_cache(self._make_plan)
 
     def init(self, params: Tree) -> SparseState:
@@ -104,7 +102,7 @@ class SparseTraining:
         own = _sparse(plan, named_leaves(updates))
         chosen_on = weights if replaces else {name: _applied(weights[name], own[name]) for name in masks}
         new_masks = masks
-        if self._updates:
+        if self._schedule.updates:
             move = functools.partial(self._moved, plan, jnp.asarray(keys)[number], number, chosen_on, dense, masks)
             new_masks = when(moving, move, lambda: masks)
         kept = {name: masks[name] & new_masks[name] for name in masks}
@@ -113,15 +111,15 @@ class SparseTraining:
             inner_state=zero_state_outside(inner_state, params, kept),
             masks={**state.masks, **new_masks},
             step=state.step + 1,
-            deferred=due & ~finite & (state.step + 1 < self._end),
+            deferred=due & ~finite & (state.step + 1 < self._schedule.end),
             unmasked=unmasked,
         )
 
     def _read_clock(self, state: SparseState) -> tuple[Array, Array]:
         """Whether an update is due, and its number: `rigl_core.clock.Clock` for a step that may be traced."""
-        since = state.step - self._begin
-        fires = (since >= 0) & (state.step < self._end) & (since % self._every == 0)
-        return fires | state.deferred, jnp.minimum(since // self._every, self._updates - 1)
+        schedule = self._schedule
+        latest = jnp.minimum((state.step - schedule.begin) // schedule.every, schedule.updates - 1)
+        return schedule.fires(state.step) | state.deferred, latest
 
     def _moved(
         self, plan: Plan, keys: Array, number: Array, weights: Arrays, gradients: Arrays, masks: Arrays

@@ -8,7 +8,7 @@ from rigl_backends.numpy.optimizers import Optimizer, Params
 from rigl_backends.numpy.training import SparseTraining
 from rigl_core import errors
 from rigl_core.layers import Layer
-from rigl_core.patterns import check_pattern_list, check_patterns, matches
+from rigl_core.patterns import Choice
 from rigl_core.plan import make_plan
 from rigl_core.recipe import Recipe
 
@@ -58,11 +58,5 @@ def sparsify(
 
 
 def _choose(params: Params, include: Sequence[str], exclude: Sequence[str]) -> list[Layer]:
-    include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
-    check_patterns("include", include, list(params))
-    check_patterns("exclude", exclude, list(params))
-    return [
-        Layer(name, param.shape)
-        for name, param in params.items()
-        if (param.ndim >= 2 or matches(name, include)) and not matches(name, exclude)
-    ]
+    chosen = Choice(include, exclude, list(params))
+    return [Layer(name, param.shape) for name, param in params.items() if chosen(name, default=param.ndim >= 2)]

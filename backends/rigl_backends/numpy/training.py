@@ -136,8 +136,9 @@ class SparseTraining:
         """Zero the weights and per-weight optimizer state of one layer, but for its survivors."""
         param = self._optimizer.params[name]
         per_weight = [x for x in self._optimizer.state[name].values() if np.shape(x) == param.shape]
+        survivors = old & new
         for values in [param, *per_weight]:
-            zero_outside(values, old & new)
+            zero_outside(values, survivors)
 
     def _masked(self, grads: Gradients) -> dict[str, Array | None]:
         masked = dict(grads)

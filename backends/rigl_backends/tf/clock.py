@@ -23,10 +23,7 @@ class TracedClock:
 
     def due(self) -> tf.Tensor:
         """Whether an update is to be made at the coming step."""
-        begin, end, every = self._schedule.begin, self._schedule.end, self._schedule.every
-        step = tf.convert_to_tensor(self._step)
-        fires = (begin <= step) & (step < end) & ((step - begin) % every == 0)
-        return fires | tf.convert_to_tensor(self._deferred)
+        return self._schedule.fires(tf.convert_to_tensor(self._step)) | tf.convert_to_tensor(self._deferred)
 
     def update(self) -> tf.Tensor:
         """The number of the update that is due; call it only then."""

@@ -113,7 +113,7 @@ class _Graph(MultiplyAdds):
         counts = [_Graph(self.layers) for _ in names]
         for own, name in zip(counts, names, strict=True):
             own.walk(_function(op, name), inputs, times)
-        self.by_name += max(counts, key=lambda own: own.by_name.total()).by_name
+        self.add_costliest(counts)
         return [None] * len(op.outputs)
 
     def _loop(self, op: Any, inputs: list[Parts | None], times: int) -> list[Parts | None]:

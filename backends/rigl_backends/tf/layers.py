@@ -15,7 +15,7 @@ from keras import layers as kl
 
 from rigl_core import errors
 from rigl_core.layers import Layer
-from rigl_core.patterns import check_pattern_list, check_patterns, matches
+from rigl_core.patterns import Choice
 
 
 class _Kind(NamedTuple):
@@ -69,23 +69,20 @@ def choose_layers(
         TypeError, ValueError: for a pattern that matches no variable, or a path that does not tell a
             depthwise kernel from others.
     """
-    include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
     names = [variable_name(variable) for variable in variables]
-    check_patterns("include", include, names)
-    check_patterns("exclude", exclude, names)
+    choice = Choice(include, exclude, names)
     known = {} if model is None else _kinds_in(model)
     chosen = []
     for name, variable in zip(names, variables, strict=True):
         shape = tuple(variable.shape)
         kind = _kind_by_path(name, len(shape)) if model is None else known.get(id(variable), _UNKNOWN)
-        if matches(name, exclude):
-            continue
-        if kind.sparse is None and not matches(name, include):
+        is_chosen = choice(name, default=kind.sparse)
+        if is_chosen is None:
             raise ValueError(
                 f"layer {name!r} has the shape {shape}, and its path does not tell whether its kernel is depthwise: "
                 "give sparsify the model (model=model), or name the layer in include or exclude."
             )
-        if kind.sparse or matches(name, include):
+        if is_chosen:
             chosen.append(Layer(name, shape, **_counted_from_front(kind.axes, len(shape))))
     return chosen
 

@@ -11,7 +11,6 @@ from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_core import errors
 from rigl_core.layers import Layer
 from rigl_core.patterns import check_pattern_list
-from rigl_core.plan import make_plan
 from rigl_core.recipe import Recipe
 
 
@@ -61,7 +60,7 @@ def sparsify(
     if not model.built:
         raise ValueError("model is not built, so it has no weights yet: call it on a batch, or give it an input shape.")
     chosen = choose_layers(model.trainable_variables, include, exclude, model=model)
-    sparse = SparseOptimizer(optimizer, recipe, layers=make_plan(recipe, chosen).layers)
+    sparse = SparseOptimizer(optimizer, recipe, layers=chosen)
     sparse.build(model.trainable_variables)
     return sparse
 

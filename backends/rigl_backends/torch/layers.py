@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from torch import nn
@@ -10,7 +10,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
 from rigl_core.layers import Layer
-from rigl_core.patterns import check_pattern_list, check_patterns, matches
+from rigl_core.patterns import Choice
 
 _OUT_IN: dict[str, Any] = {"in_axes": (1,), "out_axes": (0,)}
 _IN_OUT: dict[str, Any] = {"in_axes": (0,), "out_axes": (1,)}
@@ -48,14 +48,11 @@ def choose_layers(
         TypeError, ValueError: for a pattern that matches no parameter, a lazy parameter without a shape,
             or an embedding with sparse gradient tensors.
     """
-    include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
     uses = uses_by_parameter(model)
-    names = [use.name for _, parameter_uses in uses for use in parameter_uses]
-    check_patterns("include", include, names)
-    check_patterns("exclude", exclude, names)
+    is_chosen = Choice(include, exclude, [use.name for _, parameter_uses in uses for use in parameter_uses])
     chosen = []
     for parameter, parameter_uses in uses:
-        if _is_chosen(parameter_uses, include, exclude):
+        if is_chosen(*(use.name for use in parameter_uses), default=_is_layer(parameter_uses)):
             name, axes = parameter_uses[0].name, next((use.axes for use in parameter_uses if use.axes), {})
             if isinstance(parameter, UninitializedParameter):
                 raise ValueError(f"model has the lazy parameter {name!r}: run one forward pass before sparsify.")
@@ -68,12 +65,7 @@ def choose_layers(
     return chosen
 
 
-def _is_chosen(uses: Iterable[_Use], include: Sequence[str], exclude: Sequence[str]) -> bool:
-    uses = list(uses)
-    if any(matches(use.name, exclude) for use in uses):
-        return False
-    if any(matches(use.name, include) for use in uses):
-        return True
+def _is_layer(uses: Sequence[_Use]) -> bool:
     return any(use.sparse for use in uses) and not any(use.keeps_dense for use in uses)
 
 

@@ -54,7 +54,6 @@ class SparseLayer:
 
     def start(self, mask: Tensor) -> None:
         """Begin with a topology: zeros outside it, also in what the optimizer holds already."""
-        self.set_mask(mask)
         self._keep(mask, mask)
 
     def set_mask(self, mask: Tensor) -> None:
