@@ -8,19 +8,19 @@ default. So nothing but the standard can pass, neither in the core nor in this s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar
 
 import array_api_strict as xp
 import numpy as np
 
-from rigl_core import Connections, Layer, Namespace, Recipe, errors, make_plan, random_key, survivors
+from rigl_core import Connections, Layer, Namespace, errors, make_plan, random_key, survivors
 from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
 from rigl_core.random import INITIAL
 from rigl_core.testing import models
-from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -81,25 +81,18 @@ class ArrayAPISession:
     """A sparse training of a dict of arrays that are replaced and never written to: the adapter and its user."""
 
     @_strictly
-    def __init__(
-        self,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        spec: OptimizerSpec,
-        dtype: str,
-        mode: str,
-    ) -> None:
-        self.plan, self.spec, self.dtype = make_plan(recipe, layers), spec, dtype
+    def __init__(self, setup: Setup) -> None:
+        self.plan, self.spec, self.dtype = make_plan(setup.recipe, setup.layers), setup.optimizer, setup.dtype
         for layer in self.plan.layers:
-            errors.check_dtype(layer, dtype)
-        self.clock = Clock(recipe.schedule)
-        self.params = {name: _to(param, dtype) for name, param in params.items()}
-        self.state = {name: [xp.zeros_like(param)] * _STATES[spec.kind] for name, param in self.params.items()}
-        self.gradient_steps = dict.fromkeys(params, 0)
+            errors.check_dtype(layer, setup.dtype)
+        self.clock = Clock(setup.recipe.schedule)
+        self.params = {name: _to(param, setup.dtype) for name, param in setup.params.items()}
+        states = _STATES[setup.optimizer.kind]
+        self.state = {name: [xp.zeros_like(param)] * states for name, param in self.params.items()}
+        self.gradient_steps = dict.fromkeys(setup.params, 0)
         self.topology: Arrays = {}
         for layer, active in zip(self.plan.layers, self.plan.active, strict=True):
-            mask = recipe.initial_mask(self._connections(layer, INITIAL), active, xp=array_api_namespace)
+            mask = setup.recipe.initial_mask(self._connections(layer, INITIAL), active, xp=array_api_namespace)
             self._move_to(layer, mask, mask)
 
     @_strictly

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
@@ -16,33 +16,22 @@ from jax import lax
 from rigl_backends.jax import apply_masks, jax_namespace, masks, sparsify, step
 from rigl_backends.jax.state import find_state
 from rigl_backends.jax.trees import state_by_weight
-from rigl_core import Layer, Recipe
-from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 
 Params = dict[str, jax.Array]
 
 
 class JaxSession:
-    def __init__(
-        self,
-        settings: Callable[[str], AbstractContextManager[None]],
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        spec: OptimizerSpec,
-        dtype: str,
-        mode: str,
-    ) -> None:
-        self.settings, self.recipe, self.layers = functools.partial(settings, dtype), recipe, layers
-        self.dtype, self.mode = dtype, mode
-        self.tx = sparsify(_make(spec), recipe, layers=layers)
+    def __init__(self, settings: Callable[[str], AbstractContextManager[None]], setup: Setup) -> None:
+        self.setup, self.settings, self.dtype = setup, functools.partial(settings, setup.dtype), setup.dtype
+        self.tx = sparsify(_make(setup.optimizer), setup.recipe, layers=setup.layers)
         with self.settings():
-            dense = {name: _to(param, dtype) for name, param in params.items()}
+            dense = {name: _to(param, setup.dtype) for name, param in setup.params.items()}
             self.opt_state = self.tx.init(dense)
             self.params: Params = apply_masks(dense, self.opt_state)
-        self._descend = _in_mode(self._gradient_step, mode, donate=(0, 1))
+        self._descend = _in_mode(self._gradient_step, setup.mode, donate=(0, 1))
         self._learn = {
-            model: _in_mode(functools.partial(self._model_step, model), mode, donate=(0, 1)) for model in _MODELS
+            model: _in_mode(functools.partial(self._model_step, model), setup.mode, donate=(0, 1)) for model in _MODELS
         }
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
@@ -78,7 +67,7 @@ class JaxSession:
             self.params, self.opt_state = jax.tree.map(jnp.array, saved)
 
     def sparsify_again(self) -> None:
-        sparsify(self.tx, self.recipe, layers=self.layers).init(self.params)
+        sparsify(self.tx, self.setup.recipe, layers=self.setup.layers).init(self.params)
 
     def _gradient_step(self, params: Params, opt_state: Any, gradients: Params) -> tuple[Params, Any]:
         updates, opt_state = self.tx.update(gradients, opt_state, params)

@@ -3,31 +3,23 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from rigl_backends.numpy import SGD, Adam, Optimizer, sparsify
-from rigl_core import Layer, Recipe, numpy_namespace
+from rigl_core import numpy_namespace
 from rigl_core.testing import models
-from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 
 
 class NumPySession:
-    def __init__(
-        self,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        spec: OptimizerSpec,
-        dtype: str,
-        mode: str,
-    ) -> None:
-        self.params = {name: np.array(param, dtype) for name, param in params.items()}
-        self.clip_norm = spec.clip_norm
-        self.optimizer = _make(spec, self.params)
-        self.sparse = sparsify(self.params, self.optimizer, recipe, layers=layers)
+    def __init__(self, setup: Setup) -> None:
+        self.params = {name: np.array(param, setup.dtype) for name, param in setup.params.items()}
+        self.clip_norm = setup.optimizer.clip_norm
+        self.optimizer = _make(setup.optimizer, self.params)
+        self.sparse = sparsify(self.params, self.optimizer, setup.recipe, layers=setup.layers)
 
     def sparsify_again(self) -> None:
         sparsify(self.params, self.optimizer, self.sparse.plan.recipe, layers=self.sparse.plan.layers)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import keras
@@ -13,26 +13,22 @@ import tensorflow as tf
 
 from rigl_backends.tf import sparsify, tensorflow_namespace
 from rigl_backends.tf.state import per_weight_state
-from rigl_core import Layer, Recipe
-from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 
 
 class TensorFlowSession:
-    def __init__(
-        self,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        spec: OptimizerSpec,
-        dtype: str,
-        mode: str,
-    ) -> None:
-        self.dtype = dtype
-        self.params = {name: keras.Variable(_tensor(p, dtype), name=name, dtype=dtype) for name, p in params.items()}
-        self.optimizer = sparsify(_make(spec), recipe, layers=layers)
+    def __init__(self, setup: Setup) -> None:
+        self.dtype = setup.dtype
+        self.params = {
+            name: keras.Variable(_tensor(param, setup.dtype), name=name, dtype=setup.dtype)
+            for name, param in setup.params.items()
+        }
+        self.optimizer = sparsify(_make(setup.optimizer), setup.recipe, layers=setup.layers)
         self.optimizer.build(list(self.params.values()))
-        self._apply = _in_mode(lambda grads: self.optimizer.apply(grads, list(self.params.values())), mode)
-        self._learn = {model: _in_mode(functools.partial(self._descend, forward), mode) for model, forward in _MODELS}
+        self._apply = _in_mode(lambda grads: self.optimizer.apply(grads, list(self.params.values())), setup.mode)
+        self._learn = {
+            model: _in_mode(functools.partial(self._descend, forward), setup.mode) for model, forward in _MODELS
+        }
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         given = [gradients.get(name) for name in self.params]

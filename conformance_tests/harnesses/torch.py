@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from rigl_backends.torch import sparsify, torch_namespace
-from rigl_core import Layer, Recipe
-from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec
+from rigl_core import Layer
+from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 
 
 def _weighted_sum(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
@@ -55,23 +55,14 @@ def _compiled(function: Callable[..., Tensor], backend: str) -> Callable[..., Te
 
 
 class TorchSession:
-    def __init__(
-        self,
-        device: str,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        spec: OptimizerSpec,
-        dtype: str,
-        mode: str,
-    ) -> None:
-        self.mode = mode
+    def __init__(self, device: str, setup: Setup) -> None:
+        self.mode = setup.mode
         self.device = torch.device(device)
-        self.model = _model(params, layers, dtype).to(self.device)
+        self.model = _model(setup.params, setup.layers, setup.dtype).to(self.device)
         self.params = dict(self.model.named_parameters())
-        self.clip_norm = spec.clip_norm
-        self.optimizer = _make(spec, list(self.model.parameters()))
-        self.sparse = sparsify(self.model, self.optimizer, recipe)
+        self.clip_norm = setup.optimizer.clip_norm
+        self.optimizer = _make(setup.optimizer, list(self.model.parameters()))
+        self.sparse = sparsify(self.model, self.optimizer, setup.recipe)
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         self.optimizer.zero_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -29,30 +29,12 @@ def gradient_step_also_applied(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_training.test_zeros_outside_the_mask_after_every_step)
 def masks_not_reapplied_after_the_step(patch: pytest.MonkeyPatch) -> None:
-    def step(self: SparseTraining, grads: Any) -> None:
-        update = self._clock.due
-        if update is None:
-            type(self._optimizer).step(self._optimizer, grads)
-        else:
-            for position in self.plan.sparse_layers:
-                self._move(position, update, grads[self.plan.layers[position].name])
-        self._clock.advance(updated=update is not None)
-
-    patch.setattr(SparseTraining, "_step", step)
+    _step_without_projection(patch, lambda self, grads: grads)
 
 
 @caught_by(test_gradients.test_optimizers_that_are_not_element_wise_are_projected)
 def no_projection_after_the_step(patch: pytest.MonkeyPatch) -> None:
-    def step(self: SparseTraining, grads: Any) -> None:
-        update = self._clock.due
-        if update is None:
-            type(self._optimizer).step(self._optimizer, self._masked(grads))
-        else:
-            for position in self.plan.sparse_layers:
-                self._move(position, update, grads[self.plan.layers[position].name])
-        self._clock.advance(updated=update is not None)
-
-    patch.setattr(SparseTraining, "_step", step)
+    _step_without_projection(patch, SparseTraining._masked)
 
 
 @caught_by(test_training.test_zeros_outside_the_mask_after_every_step)
@@ -115,3 +97,18 @@ def unused_layer_grows_at_the_lowest_indices(patch: pytest.MonkeyPatch) -> None:
         original(self, position, update, np.zeros(shape, np.float32) if grad is None else grad)
 
     patch.setattr(SparseTraining, "_move", move)
+
+
+def _step_without_projection(patch: pytest.MonkeyPatch, seen: Callable[[SparseTraining, Any], Any]) -> None:
+    """Steps that give the optimizer what ``seen`` makes of the gradients, and leave the weights as it leaves them."""
+
+    def step(self: SparseTraining, grads: Any) -> None:
+        update = self._clock.due
+        if update is None:
+            type(self._optimizer).step(self._optimizer, seen(self, grads))
+        else:
+            for position in self.plan.sparse_layers:
+                self._move(position, update, grads[self.plan.layers[position].name])
+        self._clock.advance(updated=update is not None)
+
+    patch.setattr(SparseTraining, "_step", step)

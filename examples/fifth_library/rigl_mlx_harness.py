@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import mlx.core as mx
@@ -12,27 +12,18 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
-from rigl_core import Layer, Recipe
-from rigl_core.testing import Array, Harness, Mask, OptimizerSpec
+from rigl_core.testing import Array, Harness, Mask, OptimizerSpec, Setup
 from rigl_mlx import Tree, mlx_namespace, sparsify
 
 
 class MLXSession:
     """A module that holds the suite's parameters, and the loop of an MLX user around it."""
 
-    def __init__(
-        self,
-        params: Mapping[str, Array],
-        layers: Sequence[Layer],
-        recipe: Recipe,
-        spec: OptimizerSpec,
-        dtype: str,
-        mode: str,
-    ) -> None:
-        self.model, self.spec, self.dtype = _module(params, dtype), spec, dtype
-        self.optimizer = _optimizer(spec, dtype)
-        self.sparse = sparsify(self.model, self.optimizer, recipe, layers=layers)
-        self.gradient = {name: _in_mode(mx.grad(loss), mode) for name, loss in _LOSSES.items()}
+    def __init__(self, setup: Setup) -> None:
+        self.model, self.spec, self.dtype = _module(setup.params, setup.dtype), setup.optimizer, setup.dtype
+        self.optimizer = _optimizer(setup.optimizer, setup.dtype)
+        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers)
+        self.gradient = {name: _in_mode(mx.grad(loss), setup.mode) for name, loss in _LOSSES.items()}
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         """With the gradients given; a parameter without one is missing from MLX's tree of gradients."""

@@ -49,6 +49,27 @@ class OptimizerSpec:
     centered: bool = False
 
 
+@dataclass(frozen=True)
+class Setup:
+    """What a sparse training starts with.
+
+    Attributes:
+        params: all parameters; those not among ``layers`` are trained densely.
+        layers: which parameters are layers, with their axes.
+        recipe: how to train.
+        optimizer: with what.
+        dtype: of the parameters.
+        mode: how the step runs.
+    """
+
+    params: Mapping[str, Array]
+    layers: Sequence[Layer]
+    recipe: Recipe
+    optimizer: OptimizerSpec
+    dtype: str = "float32"
+    mode: str = "eager"
+
+
 class Session(Protocol):
     """One sparse training, driven step by step with given gradients."""
 
@@ -99,7 +120,7 @@ class Harness(ABC):
         modes: how its code can run: ``"eager"``, ``"compiled"`` or more of its own.
         unused_layers: whether a gradient can be missing.
         xp: the adapter's namespace.
-        session: starts a training: called as `start`, with all arguments by position.
+        session: sparsifies the parameters of a setup, under their names, with the adapter's ``sparsify``.
     """
 
     name: str
@@ -107,7 +128,7 @@ class Harness(ABC):
     modes: Sequence[str]
     unused_layers: bool
     xp: Namespace
-    session: Callable[[Mapping[str, Array], Sequence[Layer], Recipe, OptimizerSpec, str, str], Session]
+    session: Callable[[Setup], Session]
 
     @abstractmethod
     def to_backend(self, array: Array, dtype: str, /) -> Any:
@@ -139,17 +160,8 @@ class Harness(ABC):
         dtype: str = "float32",
         mode: str = "eager",
     ) -> Session:
-        """Sparsify these parameters, under these names, with the adapter's ``sparsify``.
-
-        Args:
-            params: all parameters; those not among ``layers`` are trained densely.
-            layers: which parameters are layers, with their axes.
-            recipe: how to train.
-            optimizer: with what.
-            dtype: of the parameters.
-            mode: how the step runs.
-        """
-        return self.session(params, layers, recipe, optimizer, dtype, mode)
+        """A session of this `Setup`."""
+        return self.session(Setup(params, layers, recipe, optimizer, dtype, mode))
 
     def updated_mask(
         self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
