@@ -175,9 +175,16 @@ class _ScoringNamespace(NumPyNamespace):
 
     @staticmethod
     def where(condition: Array, x: Array, y: Array, /) -> Array:
-        if condition.all() or not ((x != y) > condition).any():
+        if condition.all() or not (_differ(x, y) > condition).any():
             return x
         return np.where(condition, x, y)
+
+
+def _differ(x: Values, y: Values) -> Mask:
+    """Where the bits differ. The numbers do not tell: TensorFlow's threads take subnormal ones for zeros."""
+    unsigned = np.dtype(f"u{x.dtype.itemsize}")
+    differ: Mask = x.view(unsigned) != y.view(unsigned)
+    return differ
 
 
 scoring_namespace: Namespace = _ScoringNamespace()

@@ -37,14 +37,14 @@ class Update:
 
 
 def values(dtype: str, size: int, *, special: bool) -> st.SearchStrategy[Array]:
-    """Tie-heavy arrays; ``special`` adds NaN, infinities, -0 and subnormal numbers."""
+    """Tie-heavy arrays; ``special`` adds NaN, infinities, -0 and subnormal numbers, these also among zeros alone."""
     tiny = SMALLEST_NORMAL[dtype]
-    pool = list(_ORDINARY)
+    pools: list[tuple[float, ...]] = [_ORDINARY]
     if special:
-        pool += [float("nan"), float("inf"), float("-inf"), -0.0, tiny, -tiny, tiny / 2, -tiny / 4]
-    return st.lists(st.sampled_from(pool), min_size=size, max_size=size).map(
-        lambda numbers: np.array(numbers, _NUMPY_DTYPE[dtype])
-    )
+        small = (-0.0, tiny, -tiny, tiny / 2, -tiny / 4)
+        pools = [(*_ORDINARY, float("nan"), float("inf"), float("-inf"), *small), (0.0, *small)]
+    lists = [st.lists(st.sampled_from(pool), min_size=size, max_size=size) for pool in pools]
+    return st.one_of(lists).map(lambda numbers: np.array(numbers, _NUMPY_DTYPE[dtype]))
 
 
 @st.composite
