@@ -1,0 +1,41 @@
+"""Bugs of the fast choice of connections, `rigl_core.selection`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.mutants.registry import caught_by
+from rigl_core import selection
+from rigl_core.testing.properties import test_topology
+
+
+@caught_by(test_topology.test_large_layers_agree_with_a_stable_sort)
+def ties_at_the_bound_from_the_end(patch: pytest.MonkeyPatch) -> None:
+    def last_with(score: Any, eligible: Any, scores: Any, count: int) -> Any:
+        return np.flatnonzero((selection._sortable(scores(slice(0, eligible.size))) == score) & eligible)[-count:]
+
+    patch.setattr(selection, "_first_with", last_with)
+
+
+@caught_by(test_topology.test_ties_go_to_the_lower_flat_index)
+def ties_between_the_bounds_to_the_higher_index(patch: pytest.MonkeyPatch) -> None:
+    original = selection.top_k_mask
+    patch.setattr(selection, "top_k_mask", lambda scores, k, *, xp: original(scores[::-1], k, xp=xp)[::-1])
+
+
+@caught_by(test_topology.test_just_dropped_connections_can_be_regrown)
+def just_dropped_not_eligible_in_parts(patch: pytest.MonkeyPatch) -> None:
+    def updated_mask(drop_scores: Any, grow_scores: Any, mask: Any, keep: int, grow: int) -> Any:
+        kept = selection.best_of(mask, drop_scores, keep)
+        return kept | selection.best_of(~mask, grow_scores, min(grow, int((~mask).sum())))
+
+    patch.setattr(selection, "updated_mask", updated_mask)
+
+
+@caught_by(test_topology.test_inactive_is_never_kept_even_if_active_weights_are_zero)
+def inactive_kept_by_the_bounds(patch: pytest.MonkeyPatch) -> None:
+    original = selection.best_of
+    patch.setattr(selection, "best_of", lambda eligible, scores, k: original(np.ones_like(eligible), scores, k))
