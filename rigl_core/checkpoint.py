@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,17 +13,27 @@ from rigl_core.namespace import Array
 from rigl_core.plan import Plan
 
 FORMAT = 1
-_KEYS = ("format", "recipe", "step", "deferred", "masks")
+_KEYS = ("format", "recipe", "step", "deferred", "masks", "memory")
 
 
-def make_state(plan: Plan, clock: Clock, masks: Mapping[str, Array]) -> dict[str, Any]:
-    """Plain data and one bool array for each layer, by name; the caller gives copies."""
+def make_state(
+    plan: Plan, clock: Clock, masks: Mapping[str, Array], memory: Mapping[str, Mapping[str, Array]] | None = None
+) -> dict[str, Any]:
+    """Plain data and one bool array for each layer, by name; the caller gives copies.
+
+    Args:
+        plan: of the training.
+        clock: as it is.
+        masks: by layer name.
+        memory: what the recipe remembers (`rigl_core.memory`), by kind and layer name.
+    """
     return {
         "format": FORMAT,
         "recipe": plan.recipe.to_dict(),
         "step": clock.step,
         "deferred": clock.deferred,
         "masks": dict(masks),
+        "memory": {kind: dict(arrays) for kind, arrays in (memory or {}).items()},
     }
 
 
@@ -43,6 +53,7 @@ def check_state(plan: Plan, state: Any) -> None:
     if not isinstance(state["deferred"], bool):
         raise ValueError(f"state holds deferred={state['deferred']!r}: it must be True or False.")
     _check_masks(plan, state["masks"])
+    _check_memory(plan, state["memory"])
 
 
 def _check_recipe(own: Mapping[str, Any], saved: Any) -> None:
@@ -57,27 +68,60 @@ def _check_recipe(own: Mapping[str, Any], saved: Any) -> None:
 
 
 def _check_masks(plan: Plan, masks: Any) -> None:
-    names = [layer.name for layer in plan.layers]
-    if not isinstance(masks, Mapping) or set(masks) != set(names):
-        differing = sorted(set(masks) ^ set(names)) if isinstance(masks, Mapping) else names
-        raise ValueError(f"state has masks for other layers than this training; they differ in {differing}.")
-    for layer, active in zip(plan.layers, plan.active, strict=True):
-        check_mask(layer, active, masks[layer.name])
+    _check_names("masks", masks, [layer.name for layer in plan.layers])
+    for layer in plan.layers:
+        _check_mask(layer, masks[layer.name])
+    dense = set(range(len(plan.layers))).difference(*plan.pools)
+    for pool in (*plan.pools, *((i,) for i in sorted(dense))):
+        check_pool(plan, pool, [masks[plan.layers[i].name] for i in pool])
 
 
-def check_mask(layer: Layer, active: int, saved: Array) -> None:
-    """Refuse a layer's saved mask that is not of this plan.
+def _check_memory(plan: Plan, memory: Any) -> None:
+    _check_names("memory", memory, plan.recipe.memories)
+    for kind, arrays in memory.items():
+        _check_names(f"{kind} arrays", arrays, [plan.layers[i].name for i in plan.sparse_layers])
+        for i in plan.sparse_layers:
+            _check_flat(plan.layers[i], kind, arrays[plan.layers[i].name])
 
-    Raises:
-        ValueError: naming what differs.
-    """
+
+def _check_names(what: str, arrays: Any, names: Sequence[str]) -> None:
+    if not isinstance(arrays, Mapping) or set(arrays) != set(names):
+        differing = sorted(set(arrays) ^ set(names)) if isinstance(arrays, Mapping) else list(names)
+        raise ValueError(f"state has {what} for other layers than this training; they differ in {differing}.")
+
+
+def _check_mask(layer: Layer, saved: Array) -> None:
     mask = np.asarray(saved)
     if mask.dtype != np.bool_ or mask.shape != layer.shape:
         raise ValueError(
             f"state has a {mask.dtype} mask of shape {mask.shape} for layer {layer.name!r}: "
             f"it must be bool, of shape {layer.shape}."
         )
-    if np.count_nonzero(mask) != active:
+
+
+def _check_flat(layer: Layer, kind: str, saved: Array) -> None:
+    if tuple(saved.shape) != (layer.size,):
         raise ValueError(
-            f"state has {np.count_nonzero(mask)} active weights in layer {layer.name!r}; the plan has {active}."
+            f"state has a {kind} array of shape {tuple(saved.shape)} for layer {layer.name!r}: "
+            f"it must be flat, of {layer.size} numbers."
         )
+
+
+def check_pool(plan: Plan, pool: Sequence[int], saved: Sequence[Array]) -> None:
+    """Refuse saved masks whose active weights this plan never has.
+
+    Args:
+        plan: the plan.
+        pool: positions of layers whose connections are chosen together.
+        saved: their masks.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    active = sum(int(np.count_nonzero(np.asarray(mask))) for mask in saved)
+    possible = plan.possible_counts(pool)
+    if active not in possible:
+        names = ", ".join(repr(plan.layers[i].name) for i in pool)
+        least, most = min(possible), max(possible)
+        planned = str(least) if least == most else f"from {least} to {most}"
+        raise ValueError(f"state has {active} active weights in layer {names}; the plan has {planned}.")

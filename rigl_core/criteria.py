@@ -1,58 +1,22 @@
-"""Drop and grow criteria: what each connection is worth, as a score of at least 0 without NaN.
+"""Drop and grow criteria: what each connection is worth, as a score without NaN, of at least 0 where it drops or grows.
 
 A criterion looks at connections one by one, so it can score a whole layer or any subset of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 from rigl_core import topology
+from rigl_core.connections import Connections
+from rigl_core.counts import decimal
 from rigl_core.namespace import Array, Namespace
 from rigl_core.random import random_scores
 
+__all__ = ["CRITERIA", "Connections", "Criterion"]
 
-@dataclass(frozen=True)
-class Connections:
-    """Flat arrays over the same connections of one layer; None for what a criterion did not ask for.
-
-    Attributes:
-        weight: the weights.
-        gradient: the dense gradient.
-        indices: int32 flat indices in the framework's own C order.
-        random_key: the key of this layer and update (see `rigl_core.random`).
-    """
-
-    weight: Array
-    gradient: Array = None
-    indices: Array = None
-    random_key: tuple[Array, Array] | None = None
-
-    @property
-    def for_dropping(self) -> Connections:
-        """The keys swapped: dropping and growing draw different random numbers."""
-        return self if self.random_key is None else replace(self, random_key=self.random_key[::-1])
-
-    @property
-    def arrays(self) -> tuple[Array, ...]:
-        """All that there is, in a row."""
-        fields = (self.weight, self.gradient, self.indices, *(self.random_key or ()))
-        return tuple(array for array in fields if array is not None)
-
-    def with_arrays(self, arrays: Sequence[Array]) -> Connections:
-        """Others of the same fields, given what `arrays` would be."""
-        left = iter(arrays)
-        weight, gradient, indices = (
-            None if array is None else next(left) for array in (self.weight, self.gradient, self.indices)
-        )
-        return Connections(weight, gradient, indices, None if self.random_key is None else (next(left), next(left)))
-
-    def __getitem__(self, part: Any) -> Connections:
-        """Some of these connections: a slice, or an array of positions where the arrays take one as index."""
-        gradient, indices = (None if array is None else array[part] for array in (self.gradient, self.indices))
-        return Connections(self.weight[part], gradient, indices, self.random_key)
+Score = Callable[[Connections, Namespace], Array]
 
 
 @dataclass(frozen=True)
@@ -61,15 +25,27 @@ class Criterion:
 
     Attributes:
         name: under which it is serialized.
-        score: maps connections to scores >= 0 without NaN, of one dtype.
-        reads_gradient: whether it needs the dense gradient.
+        score: maps connections to scores without NaN, of one dtype; >= 0, if it is to drop or grow.
+        reads_gradient: whether it needs the gradient.
         reads_random: whether it needs indices and a random key.
+        reads_momentum: whether it needs the momentum of the dense gradient, which the adapter then keeps.
+        reads_sign: whether it needs the sign that a connection was made with, which the adapter then keeps.
+        reads_scores: whether it needs scores that the user gives to ``sparsify``; only for initial topologies.
+        by_sign: as a drop, it takes the same share of positive and of negative weights (SET as published).
+        drops_zeros: as a drop, it takes exactly the connections that score 0, however many (Deep R).
+        parameter: the number, if any, that it was made with.
     """
 
     name: str
-    score: Callable[[Connections, Namespace], Array]
+    score: Score
     reads_gradient: bool = False
     reads_random: bool = False
+    reads_momentum: bool = False
+    reads_sign: bool = False
+    reads_scores: bool = False
+    by_sign: bool = False
+    drops_zeros: bool = False
+    parameter: float | None = None
 
 
 def _magnitude(connections: Connections, xp: Namespace) -> Array:
@@ -80,9 +56,38 @@ def _gradient(connections: Connections, xp: Namespace) -> Array:
     return topology.magnitude(connections.gradient, xp=xp)
 
 
+def _momentum(connections: Connections, xp: Namespace) -> Array:
+    return topology.magnitude(connections.momentum, xp=xp)
+
+
 def _random(connections: Connections, xp: Namespace) -> Array:
     assert connections.random_key is not None
     return random_scores(connections.random_key, connections.indices, xp=xp)
+
+
+def _saliency(connections: Connections, xp: Namespace) -> Array:
+    weight, gradient = (topology.normal(xp.widen(x), xp=xp) for x in (connections.weight, connections.gradient))
+    return topology.magnitude(weight * gradient, xp=xp)
+
+
+def _keeps_its_sign(connections: Connections, xp: Namespace) -> Array:
+    weight, sign = topology.normal(connections.weight, xp=xp), connections.sign
+    flipped = ((weight < 0) & (sign > 0)) | ((weight > 0) & (sign < 0))
+    return xp.where(flipped, xp.zeros_like(weight), xp.full_like(weight, 1))
+
+
+def _given(connections: Connections, xp: Namespace) -> Array:
+    return topology.normal(connections.scores, xp=xp)
+
+
+@dataclass(frozen=True)
+class _MagnitudeAndGradient:
+    share: float
+
+    def __call__(self, connections: Connections, xp: Namespace) -> Array:
+        weight, gradient = (topology.magnitude(xp.widen(x), xp=xp) for x in (connections.weight, connections.gradient))
+        # The product stands alone, between two roundings: compilers must not fuse it with the sum.
+        return weight + topology.magnitude(gradient * self.share, xp=xp)
 
 
 MAGNITUDE = Criterion("magnitude", _magnitude)
@@ -94,4 +99,42 @@ GRADIENT = Criterion("gradient", _gradient, reads_gradient=True)
 RANDOM = Criterion("random", _random, reads_random=True)
 """A seeded random score: SET's growth, and random initial topologies."""
 
-CRITERIA: Mapping[str, Criterion] = {criterion.name: criterion for criterion in (MAGNITUDE, GRADIENT, RANDOM)}
+MOMENTUM = Criterion("momentum", _momentum, reads_momentum=True)
+"""|momentum of the dense gradient|: SNFS grows the largest (Dettmers & Zettlemoyer 2019, section 3)."""
+
+SALIENCY = Criterion("saliency", _saliency, reads_gradient=True)
+"""|weight * gradient|: how much the loss would change without the connection (SNIP: Lee et al. 2019, equation 5)."""
+
+MAGNITUDE_BY_SIGN = Criterion("magnitude_by_sign", _magnitude, by_sign=True)
+"""|weight|, among positive and among negative weights: SET's own rule drops the smallest positive and the largest
+negative weights (Mocanu et al. 2018, algorithm 1)."""
+
+SIGN = Criterion("sign", _keeps_its_sign, reads_sign=True, drops_zeros=True)
+"""1, or 0 once the weight has another sign than it was made with (Deep R: Bellec et al. 2018, algorithm 1)."""
+
+SCORES = Criterion("scores", _given, reads_scores=True)
+"""What the user gives to ``sparsify(..., scores=...)``: GraSP, SynFlow, lottery tickets."""
+
+
+def magnitude_and_gradient(share: float = 1.0) -> Criterion:
+    """|weight| + share * |gradient|: MEST drops the smallest (Yuan et al. 2021, section 3.2).
+
+    Only the gradients of active weights count, so the dense gradient is not needed.
+
+    Raises:
+        ValueError: if ``share`` is negative.
+    """
+    if decimal(share, "share") < 0:
+        raise ValueError(f"share is {share}: it must be at least 0.")
+    share = float(share)
+    return Criterion("magnitude_and_gradient", _MagnitudeAndGradient(share), reads_gradient=True, parameter=share)
+
+
+CRITERIA: Mapping[str, Criterion | Callable[[float], Criterion]] = {
+    **{
+        criterion.name: criterion
+        for criterion in (MAGNITUDE, GRADIENT, RANDOM, MOMENTUM, SALIENCY, MAGNITUDE_BY_SIGN, SIGN, SCORES)
+    },
+    "magnitude_and_gradient": magnitude_and_gradient,
+}
+"""By name: criteria, and what makes one of a number."""

@@ -95,14 +95,16 @@ class InversePower(_Decay):
 DROP_FRACTIONS: Mapping[str, type] = {cls.kind: cls for cls in (Cosine, Constant, Linear, InversePower)}
 
 
-def drop_counts(schedule: UpdateSchedule, drop_fraction: DropFraction, active: Sequence[int]) -> npt.NDArray[np.int32]:
+def drop_counts(
+    schedule: UpdateSchedule, drop_fraction: DropFraction, active: Sequence[int] | npt.NDArray[np.int64]
+) -> npt.NDArray[np.int32]:
     """The table k[update, layer] = floor(f(t) * active), computed once; traced code only indexes it.
 
     f is rounded to 12 decimals and k is exact from there, so the table is the same on every machine
     (float32 and float64 disagree about int(0.7 * 90)).
 
     Args:
-        active: active weights of each layer.
+        active: active weights of each layer; or, (updates, layers), at each update.
 
     Returns:
         int32 array of shape (updates, layers).
@@ -110,17 +112,36 @@ def drop_counts(schedule: UpdateSchedule, drop_fraction: DropFraction, active: S
     Raises:
         ValueError: if a fraction is outside [0, 1].
     """
-    fractions = np.empty(schedule.updates, np.int64)
-    for update in range(schedule.updates):
-        fraction = drop_fraction.fraction(schedule.progress(update))
+    fractions = np.array([int(text.replace(".", "")) for text in fraction_texts(schedule, drop_fraction)], np.int64)
+    # floor(f * n / 10^12) in two digits of base 10^6, since the product does not fit 64 bits.
+    base = 10 ** (_DECIMALS // 2)
+    counts = np.atleast_2d(np.asarray(active, np.int64))
+    high, low = np.divmod(fractions[:, None], base)
+    table: npt.NDArray[np.int64] = (high * counts + low * counts // base) // base
+    return table.astype(np.int32)
+
+
+def fraction_texts(schedule: UpdateSchedule, drop_fraction: DropFraction) -> list[str]:
+    """f at each update, in decimals.
+
+    Raises:
+        ValueError: if a fraction is outside [0, 1].
+    """
+    fractions = [drop_fraction.fraction(schedule.progress(update)) for update in range(schedule.updates)]
+    for update, fraction in enumerate(fractions):
         if not 0 <= fraction <= 1:
             raise ValueError(
                 f"drop_fraction gives {fraction} at step {schedule.step_of(update)}: it must stay in [0, 1]."
             )
-        fractions[update] = int(f"{fraction:.{_DECIMALS}f}".replace(".", ""))
-    # floor(f * n / 10^12) in two digits of base 10^6, since the product does not fit 64 bits.
-    base = 10 ** (_DECIMALS // 2)
-    counts = np.asarray(active, np.int64)[None, :]
-    high, low = np.divmod(fractions[:, None], base)
-    table: npt.NDArray[np.int64] = (high * counts + low * counts // base) // base
-    return table.astype(np.int32)
+    return [f"{fraction:.{_DECIMALS}f}" for fraction in fractions]
+
+
+def fraction_digits(schedule: UpdateSchedule, drop_fraction: DropFraction) -> npt.NDArray[np.int32]:
+    """f at each update, digit by digit: the whole part, then the decimals (`rigl_core.sharing.share_of`).
+
+    Returns:
+        int32 array (updates, 13).
+    """
+    texts = fraction_texts(schedule, drop_fraction)
+    digits = [[int(digit) for digit in text.replace(".", "")] for text in texts]
+    return np.array(digits, np.int32).reshape(len(texts), _DECIMALS + 1)

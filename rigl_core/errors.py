@@ -5,7 +5,11 @@ Each says what was wrong, where, and what to do. Most functions return the excep
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rigl_core.layers import Layer
+from rigl_core.plan import Plan
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 """What layers are made of."""
@@ -63,3 +67,26 @@ def wrong_shape(layer: Layer, kind: str, shape: tuple[int, ...]) -> ValueError:
         f"layer {layer.name!r} had the shape {layer.shape} and now has the {kind} shape {shape}: "
         "sparsify again after changing a model."
     )
+
+
+def check_scores(plan: Plan, scores: Mapping[str, Any] | None) -> None:
+    """Refuse scores that a recipe does not ask for, and the lack of those that it does.
+
+    Raises:
+        TypeError, ValueError: naming ``scores``, or the layer.
+    """
+    if not plan.recipe.initial.reads_scores:
+        if scores is not None:
+            raise ValueError(
+                f"scores are given, and the recipe starts from {plan.recipe.initial.name!r}: leave them out, or use "
+                "a recipe with initial=SCORES."
+            )
+        return
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"scores is {type(scores).__name__}: the recipe asks for arrays by layer name.")
+    for i in plan.sparse_layers:
+        layer = plan.layers[i]
+        if layer.name not in scores:
+            raise ValueError(f"scores has none for layer {layer.name!r}: give an array of shape {layer.shape}.")
+        if tuple(scores[layer.name].shape) != layer.shape:
+            raise wrong_shape(layer, "scores", tuple(scores[layer.name].shape))

@@ -1,19 +1,20 @@
 """The few array operations the traced code is written in, and their NumPy version.
 
-`topology`, `criteria` and `random` are written once, over an explicit namespace ``xp`` with exactly
-these names. Each backend gives its own; the names and meanings follow the Python array API where it
-has them. Arrays are flat. Operators (``& | ~ > >= == + - * ^``) are the arrays' own.
+`topology`, `criteria`, `random` and what stands on them are written once, over an explicit namespace ``xp`` with
+exactly these names. Each backend gives its own; the names and meanings follow the Python array API where it
+has them. Arrays are flat, or have two axes where connections are chosen in groups. Operators
+(``& | ~ > >= == + - * // % ^``) and slices are the arrays' own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 
 Array = Any
-"""An array of the backend: flat, of any floating dtype, bool (masks) or int32 (random scores)."""
+"""An array of the backend, of any floating dtype, bool (masks) or int32 (counts, random scores)."""
 
 
 class Namespace(Protocol):
@@ -32,10 +33,10 @@ class Namespace(Protocol):
         """A constant of the same shape and dtype."""
 
     def count(self, mask: Array, /) -> Array:
-        """How many are true, as an int32 scalar."""
+        """How many are true along the last axis, which stays with size 1, as int32; of int32 numbers, their sum."""
 
     def cumulative_count(self, mask: Array, /) -> Array:
-        """How many are true up to and including each position, as int32."""
+        """The same up to and including each position of the last axis."""
 
     def smallest_normal(self, x: Array, /) -> float:
         """The smallest positive normal number of the array's dtype."""
@@ -44,7 +45,28 @@ class Namespace(Protocol):
         """Arithmetic shift of int32 values."""
 
     def kth_largest(self, scores: Array, k: Any, /) -> Array:
-        """The k-th largest score as a scalar; the largest for k < 1; anything for no scores at all."""
+        """The k-th largest score along the last axis, which stays with size 1.
+
+        The largest for k < 1; anything for no scores at all. k is a number, or an array of one.
+        """
+
+    def reshape(self, x: Array, shape: tuple[int, ...], /) -> Array:
+        """The same numbers in C order, in another shape; a -1 stands for what is left."""
+
+    def permute(self, x: Array, axes: tuple[int, ...], /) -> Array:
+        """The axes in another order."""
+
+    def concat(self, arrays: Sequence[Array], /) -> Array:
+        """Flat arrays of one dtype, one after the other."""
+
+    def widen(self, x: Array, /) -> Array:
+        """16-bit floats as float32; others as they are."""
+
+    def cast(self, x: Array, like: Array, /) -> Array:
+        """Numbers in the dtype of ``like``, rounded to the nearest; integers exactly while they fit."""
+
+    def integers(self, x: Array, /) -> Array:
+        """Whole numbers as int32: floats from 0 to below 2**31 without their fraction, or what is true as 1."""
 
 
 class HostNamespace(Namespace, Protocol):
@@ -79,11 +101,11 @@ class NumPyNamespace:
 
     @staticmethod
     def count(mask: Array, /) -> Array:
-        return np.count_nonzero(mask)
+        return np.sum(mask, axis=-1, keepdims=True, dtype=np.int32)
 
     @staticmethod
     def cumulative_count(mask: Array, /) -> Array:
-        return np.cumsum(mask, dtype=np.int32)
+        return np.cumsum(mask, axis=-1, dtype=np.int32)
 
     @staticmethod
     def smallest_normal(x: Array, /) -> float:
@@ -92,10 +114,35 @@ class NumPyNamespace:
 
     @staticmethod
     def kth_largest(scores: Array, k: Any, /) -> Array:
-        if scores.size == 0:
-            return scores.dtype.type(0)
-        position = scores.size - max(int(k), 1)
-        return np.partition(scores, position)[position]
+        size = scores.shape[-1]
+        if size == 0:
+            return np.zeros((*scores.shape[:-1], 1), scores.dtype)
+        position = size - max(int(np.asarray(k).reshape(())), 1)
+        return np.partition(scores, position)[..., position : position + 1]
+
+    @staticmethod
+    def reshape(x: Array, shape: tuple[int, ...], /) -> Array:
+        return np.reshape(x, shape)
+
+    @staticmethod
+    def permute(x: Array, axes: tuple[int, ...], /) -> Array:
+        return np.transpose(x, axes)
+
+    @staticmethod
+    def concat(arrays: Sequence[Array], /) -> Array:
+        return np.concatenate(arrays)
+
+    @staticmethod
+    def widen(x: Array, /) -> Array:
+        return x.astype(np.float32) if x.dtype.itemsize == 2 else x
+
+    @staticmethod
+    def cast(x: Array, like: Array, /) -> Array:
+        return x.astype(like.dtype)
+
+    @staticmethod
+    def integers(x: Array, /) -> Array:
+        return x.astype(np.int32)
 
     @staticmethod
     def on_host(choose: Callable[..., np.ndarray[Any, Any]], /, *arrays: Array) -> Array | None:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.counts import active_count, largest_remainder
-from rigl_core.distributions import ScaledByShape
-from rigl_core.drop_fractions import drop_counts
+from rigl_core.budget import Shared, share_budget
+from rigl_core.drop_fractions import drop_counts, fraction_digits
 from rigl_core.inspect import SparsityTable
 from rigl_core.layers import Layer, check_layers
-from rigl_core.patterns import check_patterns, first_match, matches
 from rigl_core.recipe import Recipe
+
+Table = npt.NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -26,9 +24,17 @@ class Plan:
     Attributes:
         recipe: the recipe.
         layers: the layers, in the order given.
-        active: active weights of each layer; they never change.
+        active: active weights of each layer; with a ramp, in the end; where layers of a pool exchange connections,
+            before they do.
         densities: the real-valued densities of the distribution, which ``active`` rounds to whole weights.
-        drop_counts: read-only int32 array (updates, layers): how many connections each update moves.
+        initial_active: active weights of each layer before the first step: ``active``, unless there is a ramp.
+        pools: the layers, by position, from which an update chooses together: one layer each, unless the recipe
+            chooses globally or redistributes.
+        keep_counts: read-only int32 array (rows, pools): how many connections each update keeps; of each group, if
+            they are chosen in groups. Where all rows would be the same there is only one; see `row`.
+        grow_counts: the same, how many it grows; with the same sparsity throughout also how many it drops.
+        digits: the decimals of the drop fraction at each update, (rows, 13), if layers change their size.
+        targets: int32 array (rows, layers): active weights of each layer after each update, as planned.
         epsilon: the scale that ER and ERK solve for; None for other distributions.
     """
 
@@ -36,18 +42,43 @@ class Plan:
     layers: tuple[Layer, ...]
     active: tuple[int, ...]
     densities: tuple[float, ...]
-    drop_counts: npt.NDArray[np.int32] = field(compare=False, repr=False)
+    initial_active: tuple[int, ...]
+    pools: tuple[tuple[int, ...], ...]
+    keep_counts: Table = field(compare=False, repr=False)
+    grow_counts: Table = field(compare=False, repr=False)
+    digits: Table = field(compare=False, repr=False)
+    targets: Table = field(compare=False, repr=False)
     epsilon: float | None = None
 
     @property
     def sparse_layers(self) -> tuple[int, ...]:
-        """The positions of the layers that are not dense: the ones with a mask that matters."""
-        return tuple(i for i, layer in enumerate(self.layers) if self.active[i] < layer.size)
+        """The positions of the layers with a mask that matters: the ones that are not dense throughout."""
+        moving = {position for pool in self.pools for position in pool}
+        return tuple(i for i, layer in enumerate(self.layers) if i in moving or self.active[i] < layer.size)
+
+    def row(self, update: int) -> int:
+        """Which row of the tables an update reads."""
+        return min(update, len(self.keep_counts) - 1)
+
+    @property
+    def drop_counts(self) -> Table:
+        """Int32 array (rows, layers): how many connections a layer drops and grows again, where that is planned."""
+        table = np.zeros((len(self.grow_counts), len(self.layers)), np.int32)
+        for pool, column in zip(self.pools, self.grow_counts.T, strict=True):
+            if len(pool) == 1:
+                table[:, pool[0]] = column * _step(self.recipe, self.layers, pool)
+        table.flags.writeable = False
+        return table
+
+    def possible_counts(self, pool: Sequence[int]) -> set[int]:
+        """How many active weights layers of one pool can have together: before the first update, and after each."""
+        totals = self.targets[:, list(pool)].sum(axis=1, dtype=np.int64).tolist()
+        return {sum(self.initial_active[i] for i in pool), *totals}
 
     @property
     def table(self) -> SparsityTable:
         """The planned densities, layer by layer."""
-        dense = len(self.layers) - len(self.sparse_layers)
+        dense = len(self.layers) - sum(n < layer.size for n, layer in zip(self.active, self.layers, strict=True))
         parts = [self.recipe.method, self.recipe.distribution.kind]
         if self.recipe.sparsity is not None:
             parts.insert(1, f"sparsity {self.recipe.sparsity}")
@@ -61,102 +92,85 @@ class Plan:
 
 
 def make_plan(recipe: Recipe, layers: Sequence[Layer]) -> Plan:
-    """Share the recipe's budget among the layers and tabulate the drop counts.
+    """Share the recipe's budget among the layers and tabulate what each update keeps and grows.
 
     Raises:
         TypeError: if ``recipe`` is no recipe.
-        ValueError: if there is nothing to sparsify, a pattern matches no layer, or the budget cannot be
-            met; the message then says which sparsities can.
+        ValueError: if there is nothing to sparsify, a pattern matches no layer, the structure does not fit a layer,
+            or the budget cannot be met; the message then says which sparsities can.
     """
     Recipe.check(recipe)
     layers = check_layers(layers)
-    pinned = _pinned_counts(recipe, layers)
-    free = [layer for layer in layers if layer.name not in pinned]
-    budget = _budget(recipe, layers, free, sum(pinned.values()))
-    epsilon = None
-    counts = dict(pinned)
-    densities = {layer.name: Fraction(pinned[layer.name], layer.size or 1) for layer in layers if layer.name in pinned}
-    if free:
-        densities |= _free_densities(recipe, free, budget)
-        shares = [densities[layer.name] * layer.size for layer in free]
-        counts |= {layer.name: n for layer, n in zip(free, largest_remainder(shares, budget), strict=True)}
-        if isinstance(recipe.distribution, ScaledByShape):
-            epsilon = float(recipe.distribution.epsilon(free, budget))
+    final = share_budget(recipe, layers)
+    targets = _targets(recipe, layers, final)
+    initial = final.active
+    if recipe.ramp is not None:
+        at_start = share_budget(recipe, layers, progress=0.0).active
+        initial = tuple(max(start, *column) for start, column in zip(at_start, targets.T.tolist(), strict=True))
+    pools = _pools(recipe, layers, final, initial)
+    keep, grow, digits = _count_tables(recipe, layers, pools, targets)
     return Plan(
         recipe,
         layers,
-        active=tuple(counts[layer.name] for layer in layers),
-        densities=tuple(float(densities[layer.name]) for layer in layers),
-        drop_counts=_drop_table(recipe, [counts[layer.name] for layer in layers]),
-        epsilon=epsilon,
+        active=final.active,
+        densities=final.densities,
+        initial_active=initial,
+        pools=pools,
+        keep_counts=keep,
+        grow_counts=grow,
+        digits=digits,
+        targets=_rows(targets)[0],
+        epsilon=final.epsilon,
     )
 
 
-def _pinned_counts(recipe: Recipe, layers: Sequence[Layer]) -> dict[str, int]:
-    """Active counts of the layers outside the budget; the user's word goes before the distribution's."""
-    names = [layer.name for layer in layers]
-    own: Mapping[str, float] = dict(recipe.layer_sparsity)
-    check_patterns("dense", recipe.dense, names)
-    check_patterns("layer_sparsity", own, names)
-    sparsities = dict(recipe.distribution.pinned(layers))
-    for name in names:
-        sparsity = 0.0 if matches(name, recipe.dense) else first_match(name, own)
-        if sparsity is not None:
-            sparsities[name] = sparsity
-    sizes = {layer.name: layer.size for layer in layers}
-    return {name: active_count(sparsities[name], sizes[name]) for name in names if name in sparsities}
+def _targets(recipe: Recipe, layers: Sequence[Layer], final: Shared) -> npt.NDArray[np.int64]:
+    """Active weights (updates, layers) after each update."""
+    updates = 0 if recipe.schedule is None else recipe.schedule.updates
+    if recipe.ramp is None:
+        return np.tile(np.array(final.active, np.int64), (updates, 1))
+    times = [update / (updates - 1) if updates > 1 else 1.0 for update in range(updates)]
+    rows = [share_budget(recipe, layers, progress).active for progress in times[:-1]] + [final.active] * (updates > 0)
+    table = np.array(rows, np.int64).reshape(updates, len(layers))
+    # Rounding may give a layer one weight more for a smaller budget, and nothing grows on the way down.
+    return np.maximum.accumulate(table[::-1], axis=0)[::-1]
 
 
-def _budget(recipe: Recipe, layers: Sequence[Layer], free: Sequence[Layer], pinned: int) -> int:
-    """Active weights that the free layers share."""
-    free_size = sum(layer.size for layer in free)
-    if recipe.sparsity is None:
-        if free:
-            raise ValueError(
-                f"sparsity is missing, and layer {free[0].name!r} has none of its own: give the recipe a sparsity."
-            )
-        return 0
-    if not free:
-        raise ValueError(
-            f"sparsity={recipe.sparsity} has nothing to sparsify: every layer is pinned (by dense, "
-            f"layer_sparsity or the {recipe.distribution.kind} distribution). Pin fewer layers; "
-            "Uniform(first_dense=False) frees the first."
-        )
-    if not recipe.compensate:
-        return active_count(recipe.sparsity, free_size)
-    size = sum(layer.size for layer in layers)
-    budget = active_count(recipe.sparsity, size) - pinned
-    if budget < 0:
-        highest = math.floor((1 - Fraction(pinned, size)) * 10**6) / 10**6
-        raise ValueError(
-            f"sparsity={recipe.sparsity} cannot be met: the pinned layers alone hold {pinned:,} of {size:,} weights. "
-            f"The highest sparsity possible is {highest}; lower it, or pin fewer layers."
-        )
-    if budget > free_size:
-        lowest = math.ceil((1 - Fraction(pinned + free_size, size)) * 10**6) / 10**6
-        raise ValueError(
-            f"sparsity={recipe.sparsity} cannot be met: with the pinned layers as they are, even dense layers "
-            f"elsewhere leave too many zeros. The lowest sparsity possible is {lowest}; raise it, or pin fewer layers."
-        )
-    return budget
+def _pools(
+    recipe: Recipe, layers: Sequence[Layer], final: Shared, initial: Sequence[int]
+) -> tuple[tuple[int, ...], ...]:
+    sparse = [i for i, layer in enumerate(layers) if min(final.active[i], initial[i]) < layer.size]
+    if recipe.scope == "layer" and recipe.redistribution is None:
+        return tuple((i,) for i in sparse)
+    free = tuple(i for i, layer in enumerate(layers) if layer.name not in final.pinned and layer.size)
+    return ((free,) if free else ()) + tuple((i,) for i in sparse if i not in free)
 
 
-def _free_densities(recipe: Recipe, free: Sequence[Layer], budget: int) -> dict[str, Fraction]:
-    given = recipe.distribution.densities(free, budget)
-    densities = {layer.name: Fraction(density) for layer, density in zip(free, given, strict=True)}
-    for name, density in densities.items():
-        if not 0 <= density <= 1:
-            raise ValueError(
-                f"distribution {recipe.distribution.kind!r} gives layer {name!r} the density {float(density)}: "
-                "it must be in [0, 1]."
-            )
-    return densities
+def _count_tables(
+    recipe: Recipe, layers: Sequence[Layer], pools: Sequence[Sequence[int]], targets: npt.NDArray[np.int64]
+) -> tuple[Table, Table, Table]:
+    """What each update keeps and grows in each pool, and the digits of its drop fraction."""
+    columns = [targets[:, list(pool)].sum(axis=1) // _step(recipe, layers, pool) for pool in pools]
+    after = np.array(columns, np.int64).reshape(len(pools), len(targets)).T
+    grow, digits = np.zeros(after.shape, np.int64), np.zeros((len(targets), 0), np.int64)
+    if recipe.schedule is not None and recipe.grow is not None:
+        grow = drop_counts(recipe.schedule, recipe.drop_fraction, after).astype(np.int64)
+        if recipe.redistribution is not None:
+            digits = fraction_digits(recipe.schedule, recipe.drop_fraction).astype(np.int64)
+    tables = _rows(after - grow, grow, digits)
+    return tables[0], tables[1], tables[2]
 
 
-def _drop_table(recipe: Recipe, active: Sequence[int]) -> npt.NDArray[np.int32]:
-    if recipe.schedule is None:
-        table = np.zeros((0, len(active)), np.int32)
-    else:
-        table = drop_counts(recipe.schedule, recipe.drop_fraction, active)
-    table.flags.writeable = False
-    return table
+def _step(recipe: Recipe, layers: Sequence[Layer], pool: Sequence[int]) -> int:
+    """How many weights one of a pool's counts stands for."""
+    arrangement = recipe.structure.arrangement(layers[pool[0]])
+    return 1 if arrangement is None else max(arrangement.groups * arrangement.unit, 1)
+
+
+def _rows(*tables: npt.NDArray[np.int64]) -> list[Table]:
+    """The tables, read-only: one row of each, if all their rows are the same."""
+    same = all((table == table[:1]).all() for table in tables)
+    small = [np.array(table[:1] if same else table, np.int32) for table in tables]
+    for table in small:
+        table.flags.writeable = False
+    return small

@@ -1,26 +1,26 @@
 """A recipe: everything that defines a sparse training, except the model.
 
-distribution x initial topology x schedule x drop fraction x drop x grow, as one frozen value.
+distribution x initial topology x schedule x drop x grow x redistribution x sparsity over time, as one frozen value.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, Self
 
-from rigl_core import selection
-from rigl_core.counts import check_sparsity
-from rigl_core.criteria import CRITERIA, GRADIENT, MAGNITUDE, RANDOM, Connections, Criterion
-from rigl_core.distributions import DISTRIBUTIONS, Distribution, ErdosRenyiKernel, sparsity_pairs
-from rigl_core.drop_fractions import DROP_FRACTIONS, Cosine, DropFraction
-from rigl_core.namespace import Array, Namespace
+from rigl_core import compatibility, serialization
+from rigl_core.counts import check_sparsity, decimal
+from rigl_core.criteria import GRADIENT, MAGNITUDE, RANDOM, Criterion
+from rigl_core.distributions import Distribution, ErdosRenyiKernel, sparsity_pairs
+from rigl_core.drop_fractions import Cosine, DropFraction
+from rigl_core.grown import GrownWeights, Zeros
+from rigl_core.memory import KINDS
 from rigl_core.patterns import check_pattern_list
+from rigl_core.ramps import Ramp
 from rigl_core.schedules import UpdateSchedule
-from rigl_core.topology import top_k_mask, updated_mask
+from rigl_core.structures import Structure, Unstructured
 
 
 @dataclass(frozen=True)
@@ -35,8 +35,23 @@ class Recipe:
         schedule: when the topology moves; None for never.
         drop_fraction: how much of it moves.
         drop: scores the active connections; the lowest are dropped.
-        grow: scores the others; the highest are grown.
+        grow: scores the others; the highest are grown. None grows nothing: pruning.
         initial: scores all connections for the initial topology; the highest are active.
+        ramp: how sparsity rises over the updates; None for the same sparsity from the first step to the last.
+        scope: ``"layer"``: every layer keeps the number of its connections; ``"global"``: layers that share the
+            budget are chosen from together, as if they were one.
+        redistribution: how what was dropped is shared among these layers when it grows again: ``"survivors"``, in
+            proportion to what is left in each (DSR: Mostafa & Wang 2019, algorithm 1); ``"mean_score"``, to the mean
+            grow score of what was active in each (SNFS: Dettmers & Zettlemoyer 2019, section 3); None: as ``scope``.
+        structure: which connections are chosen in groups.
+        grown: what grown connections start with.
+        regrown: ``"keep"``: what is dropped and grown again at once keeps its weight and optimizer state;
+            ``"reset"``: it starts from 0 like all that grows.
+        momentum: decay of the momentum of the dense gradient, for criteria that read it.
+        shadow: weights outside the mask go on learning, from the dense gradient, unseen by the network (Wortsman et
+            al. 2019; Guo et al. 2016); their optimizer state does too.
+        l1: added to the gradient of active weights, times their sign, before the optimizer's step (Deep R).
+        noise: standard deviation of noise added to it (Deep R).
         on_update: ``"replace"``: an update takes the place of that step's gradient step (RigL paper,
             Algorithm 1); ``"after"``: it follows the gradient step (SET as published).
         seed: of every random choice.
@@ -54,8 +69,18 @@ class Recipe:
     schedule: UpdateSchedule | None = None
     drop_fraction: DropFraction = Cosine()
     drop: Criterion = MAGNITUDE
-    grow: Criterion = GRADIENT
+    grow: Criterion | None = GRADIENT
     initial: Criterion = RANDOM
+    ramp: Ramp | None = None
+    scope: Literal["layer", "global"] = "layer"
+    redistribution: Literal["survivors", "mean_score"] | None = None
+    structure: Structure = Unstructured()
+    grown: GrownWeights = Zeros()
+    regrown: Literal["keep", "reset"] = "keep"
+    momentum: float = 0.9
+    shadow: bool = False
+    l1: float = 0.0
+    noise: float = 0.0
     on_update: Literal["replace", "after"] = "replace"
     seed: int = 0
     dense: Sequence[str] = ()
@@ -67,20 +92,23 @@ class Recipe:
             object.__setattr__(self, "sparsity", check_sparsity(self.sparsity))
         object.__setattr__(self, "dense", check_pattern_list("dense", self.dense))
         object.__setattr__(self, "layer_sparsity", sparsity_pairs("layer_sparsity", self.layer_sparsity))
-        _check_type("distribution", self.distribution, Distribution, "a distribution, such as ErdosRenyiKernel()")
-        _check_type("drop_fraction", self.drop_fraction, DropFraction, "a decay, such as Cosine(alpha=0.3)")
-        for parameter in ("drop", "grow", "initial"):
-            _check_type(parameter, getattr(self, parameter), Criterion, "a Criterion, such as MAGNITUDE")
-        if self.schedule is not None:
-            _check_type("schedule", self.schedule, UpdateSchedule, "an UpdateSchedule, or None for a static topology")
-        if self.on_update not in ("replace", "after"):
-            raise ValueError(f"on_update is {self.on_update!r}: use 'replace' or 'after'.")
+        for parameter, (expected, hint) in _PARTS.items():
+            value = getattr(self, parameter)
+            if value is not None or parameter not in _OPTIONAL:
+                _check_type(parameter, value, expected, hint)
+        for parameter, choices in _CHOICES.items():
+            if getattr(self, parameter) not in choices:
+                shown = " or ".join(map(repr, choices))
+                raise ValueError(f"{parameter} is {getattr(self, parameter)!r}: use {shown}.")
+        for parameter in ("momentum", "l1", "noise"):
+            if decimal(getattr(self, parameter), parameter) < 0 or (parameter == "momentum" and self.momentum >= 1):
+                limits = "in [0, 1)" if parameter == "momentum" else "at least 0"
+                raise ValueError(f"{parameter} is {getattr(self, parameter)}: it must be {limits}.")
+            object.__setattr__(self, parameter, float(getattr(self, parameter)))
         if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__"):
             raise TypeError(f"seed is {self.seed!r}: it must be a whole number.")
         object.__setattr__(self, "seed", self.seed.__index__())
-        _check_type("compensate", self.compensate, bool, "True or False")
-        if self.initial.reads_gradient:
-            raise ValueError(f"initial is {self.initial.name!r}, which reads the gradient: there is none at the start.")
+        compatibility.check_together(self)
 
     @staticmethod
     def check(recipe: object) -> None:
@@ -92,119 +120,105 @@ class Recipe:
         _check_type("recipe", recipe, Recipe, "a Recipe, such as rigl_core.RigL(0.9, schedule=...)")
 
     @property
+    def memories(self) -> tuple[str, ...]:
+        """What an adapter remembers of each connection (`rigl_core.memory`)."""
+        if self.schedule is None:
+            return ()
+        needed = {
+            "momentum": any(criterion.reads_momentum for criterion in self._moving),
+            "sign": any(criterion.reads_sign for criterion in self._moving),
+            "initial": "initial" in self.grown.reads,
+            "shadow": self.shadow,
+        }
+        return tuple(kind for kind in KINDS if needed[kind])
+
+    @property
     def reads_gradient(self) -> bool:
-        """Whether an update looks at the dense gradient."""
-        return self.schedule is not None and (self.drop.reads_gradient or self.grow.reads_gradient)
+        """Whether an update looks at the gradient."""
+        by_criterion = any(criterion.reads_gradient for criterion in self._moving)
+        return self.schedule is not None and (by_criterion or "gradient" in self.grown.reads)
+
+    @property
+    def reads_dense_gradient(self) -> bool:
+        """Whether an update looks at the gradient of inactive weights too."""
+        grows = self.grow is not None and self.grow.reads_gradient
+        return self.schedule is not None and (grows or "gradient" in self.grown.reads)
+
+    @property
+    def reads_every_gradient(self) -> bool:
+        """Whether every step looks at the dense gradient."""
+        return "momentum" in self.memories or "shadow" in self.memories
 
     @property
     def reads_random(self) -> bool:
         """Whether an update draws random scores."""
-        return self.schedule is not None and (self.drop.reads_random or self.grow.reads_random)
+        draws = any(criterion.reads_random or criterion.reads_sign for criterion in self._moving)
+        return self.schedule is not None and (draws or "indices" in self.grown.reads)
 
-    def initial_mask(self, connections: Connections, active: int, *, xp: Namespace) -> Array:
-        """The flat initial mask of one layer, with ``active`` true."""
-        return top_k_mask(self.initial.score(connections, xp), active, xp=xp)
+    @property
+    def changes_gradient(self) -> bool:
+        """Whether something is added to the gradient of active weights (`rigl_core.noise`)."""
+        return self.schedule is not None and bool(self.l1 or self.noise)
 
-    def updated_mask(
-        self, connections: Connections, mask: Array, keep: Array | int, grow: Array | int, *, xp: Namespace
-    ) -> Array:
-        """The flat mask of one layer after an update that keeps ``keep`` connections and grows ``grow``.
+    @property
+    def grows_from_zero(self) -> bool:
+        """Whether an update only zeroes weights: those that do not survive it."""
+        return self.grown.kind == Zeros.kind and not self.shadow
 
-        Where NumPy can work on the namespace's arrays (`rigl_core.namespace.HostNamespace`), it finds the same
-        mask faster, by `rigl_core.selection`.
-        """
-        on_host = getattr(xp, "on_host", None)
-        if on_host is not None:
-            arrays = connections.arrays
-            like = connections.with_arrays(range(len(arrays)))  # keeps no tracer alive
-            moved = on_host(functools.partial(self._move_on_host, like), mask, keep, grow, *arrays)
-            if moved is not None:
-                return moved
-        drop_scores = self.drop.score(connections.for_dropping, xp)
-        return updated_mask(drop_scores, self.grow.score(connections, xp), mask, keep, grow, xp=xp)
-
-    def _move_on_host(self, like: Connections, mask: Array, keep: Array, grow: Array, *arrays: Array) -> Array:
-        """`updated_mask` in NumPy; ``arrays`` are the connections', of the same fields as ``like``."""
-        connections = like.with_arrays(arrays)
-        dropping, xp = connections.for_dropping, selection.scoring_namespace
-        return selection.updated_mask(
-            lambda part: self.drop.score(dropping[part], xp),
-            lambda part: self.grow.score(connections[part], xp),
-            mask,
-            int(keep),
-            int(grow),
-        )
+    @property
+    def _moving(self) -> tuple[Criterion, ...]:
+        return (self.drop,) if self.grow is None else (self.drop, self.grow)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: str, int, float, bool, None, lists and dicts."""
-        data = {field.name: getattr(self, field.name) for field in fields(self)}
-        for parameter in ("distribution", "drop_fraction"):
-            data[parameter] = _part_to_dict(data[parameter])
-        for parameter in ("drop", "grow", "initial"):
-            data[parameter] = data[parameter].name
-        if self.schedule is not None:
-            data["schedule"] = dataclasses.asdict(self.schedule)
-        data["dense"] = list(self.dense)
-        data["layer_sparsity"] = [list(pair) for pair in self.layer_sparsity]
-        return data
+        return serialization.to_dict(self)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+    def from_dict(cls, data: Mapping[str, Any], parts: Iterable[Any] = ()) -> Self:
         """The recipe that `to_dict` wrote; what is missing takes its default.
+
+        Args:
+            data: plain data.
+            parts: your own `Criterion` objects, and classes of your own distributions, drop fractions, ramps,
+                structures and grown weights, which are found by their ``name`` or ``kind``.
 
         Raises:
             ValueError: for an unknown key or an unknown part.
         """
-        values = dict(_check_keys("recipe", data, cls))
-        for parameter, catalog in (("distribution", DISTRIBUTIONS), ("drop_fraction", DROP_FRACTIONS)):
-            if parameter in values:
-                values[parameter] = _part_from_dict(parameter, values[parameter], catalog)
-        for parameter in ("drop", "grow", "initial"):
-            if parameter in values:
-                values[parameter] = _look_up(parameter, values[parameter], CRITERIA)
-        if values.get("schedule") is not None:
-            values["schedule"] = UpdateSchedule(**_check_keys("schedule", values["schedule"], UpdateSchedule))
-        return cls(**values)
+        return cls(**serialization.from_dict(cls, data, parts))
 
     def to_json(self) -> str:
         """`to_dict` as JSON text."""
         return json.dumps(self.to_dict(), indent=2)
 
     @classmethod
-    def from_json(cls, text: str) -> Self:
-        """The recipe that `to_json` wrote."""
-        return cls.from_dict(json.loads(text))
+    def from_json(cls, text: str, parts: Iterable[Any] = ()) -> Self:
+        """The recipe that `to_json` wrote; see `from_dict`."""
+        return cls.from_dict(json.loads(text), parts)
+
+
+_PARTS: Mapping[str, tuple[type, str]] = {
+    "distribution": (Distribution, "a distribution, such as ErdosRenyiKernel()"),
+    "drop_fraction": (DropFraction, "a decay, such as Cosine(alpha=0.3)"),
+    "drop": (Criterion, "a Criterion, such as MAGNITUDE"),
+    "grow": (Criterion, "a Criterion, such as GRADIENT, or None to grow nothing"),
+    "initial": (Criterion, "a Criterion, such as RANDOM"),
+    "schedule": (UpdateSchedule, "an UpdateSchedule, or None for a static topology"),
+    "ramp": (Ramp, "a ramp, such as CubicRamp(), or None"),
+    "structure": (Structure, "a structure, such as NM(2, 4)"),
+    "grown": (GrownWeights, "grown weights, such as Zeros()"),
+    "shadow": (bool, "True or False"),
+    "compensate": (bool, "True or False"),
+}
+_OPTIONAL = ("grow", "schedule", "ramp")
+_CHOICES: Mapping[str, tuple[str | None, ...]] = {
+    "scope": ("layer", "global"),
+    "redistribution": ("survivors", "mean_score", None),
+    "regrown": ("keep", "reset"),
+    "on_update": ("replace", "after"),
+}
 
 
 def _check_type(parameter: str, value: object, expected: type, hint: str) -> None:
     if not isinstance(value, expected) or isinstance(value, type):
         raise TypeError(f"{parameter} is {value!r}: it must be {hint}.")
-
-
-def _check_keys(parameter: str, data: object, cls: type) -> Mapping[str, Any]:
-    if not isinstance(data, Mapping):
-        raise TypeError(f"{parameter} is {data!r}: it must be a mapping.")
-    known = [field.name for field in fields(cls)]
-    for key in data:
-        if key not in known:
-            raise ValueError(f"{parameter} has the unknown key {key!r}: remove it; known are {', '.join(known)}.")
-    return data
-
-
-def _look_up(parameter: str, name: object, catalog: Mapping[str, Any]) -> Any:
-    if not isinstance(name, str) or name not in catalog:
-        raise ValueError(f"{parameter} names the unknown {name!r}: known are {', '.join(catalog)}.")
-    return catalog[name]
-
-
-def _part_to_dict(part: Any) -> dict[str, Any]:
-    values = dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else {}
-    plain = {key: list(map(list, value)) if isinstance(value, tuple) else value for key, value in values.items()}
-    return {"kind": part.kind, **plain}
-
-
-def _part_from_dict(parameter: str, data: object, catalog: Mapping[str, type]) -> Any:
-    if not isinstance(data, Mapping) or "kind" not in data:
-        raise ValueError(f"{parameter} is {data!r}: it must be a mapping with the key 'kind'.")
-    cls = _look_up(parameter, data["kind"], catalog)
-    return cls(**_check_keys(parameter, {key: value for key, value in data.items() if key != "kind"}, cls))

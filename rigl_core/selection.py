@@ -50,17 +50,19 @@ def two_at_a_time(move: Callable[[Any], None], layers: Iterable[Any]) -> None:
             pass
 
 
-def updated_mask(drop_scores: Scores, grow_scores: Scores, mask: Mask, keep: int, grow: int) -> Mask:
+def updated_mask(drop_scores: Scores, grow_scores: Scores | None, mask: Mask, keep: int, grow: int) -> Mask:
     """The topology after one update: `rigl_core.topology.updated_mask`, given scores part by part.
 
     Args:
         drop_scores: how much each active connection is worth keeping.
-        grow_scores: how much each connection promises.
+        grow_scores: how much each connection promises; None to grow nothing.
         mask: flat, the current topology.
         keep: active count minus the drop count.
         grow: the drop count.
     """
     kept = best_of(mask, drop_scores, keep)
+    if grow_scores is None:
+        return kept
     grown = best_of(~kept, grow_scores, grow)
     return np.bitwise_or(kept, grown, out=kept)
 

@@ -1,8 +1,9 @@
 """The topology update: drop the weakest connections, grow the most promising (RigL paper, Algorithm 1).
 
-The only code that runs inside compiled programs. It is written once over an explicit namespace ``xp``
-(see `rigl_core.namespace`) and takes flat arrays, so it means the same in every framework. Counts may
-be Python integers or traced scalars.
+What runs inside compiled programs. It is written once over an explicit namespace ``xp`` (see
+`rigl_core.namespace`), so it means the same in every framework. Connections lie along the last axis: arrays are
+flat, or (groups, connections of each) where every group has its own choice. Counts may be Python integers or
+traced scalars.
 """
 
 from __future__ import annotations
@@ -20,15 +21,20 @@ def magnitude(x: Array, *, xp: Namespace) -> Array:
     return xp.where(absolute >= xp.smallest_normal(absolute), absolute, xp.zeros_like(absolute))
 
 
+def normal(x: Array, *, xp: Namespace) -> Array:
+    """x with its sign, but NaN and subnormal numbers as 0, so that sums and products are the same everywhere."""
+    return xp.where(xp.abs(x) >= xp.smallest_normal(x), x, xp.zeros_like(x))
+
+
 def top_k_mask(scores: Array, k: Array | int, *, xp: Namespace) -> Array:
-    """The mask of the ``k`` largest scores; among equals the lower flat index wins.
+    """The mask of the ``k`` largest scores; among equals the lower index wins.
 
     Args:
-        scores: flat array without NaN.
-        k: how many, from 0 to ``scores.size``.
+        scores: array without NaN; the choice is along the last axis.
+        k: how many, from 0 to the last axis's size.
 
     Returns:
-        Flat bool array with exactly ``k`` true.
+        Bool array of the scores' shape with exactly ``k`` true along the last axis.
     """
     threshold = xp.kth_largest(scores, k)
     above = scores > threshold
@@ -37,27 +43,33 @@ def top_k_mask(scores: Array, k: Array | int, *, xp: Namespace) -> Array:
     return above | (tied & (xp.cumulative_count(tied) <= room))
 
 
+def kept_mask(drop_scores: Array, mask: Array, keep: Array | int, *, xp: Namespace) -> Array:
+    """The ``keep`` active connections with the largest drop scores, whatever the scores of inactive ones."""
+    return top_k_mask(xp.where(mask, drop_scores, xp.full_like(drop_scores, -1)), keep, xp=xp)
+
+
+def grown_mask(grow_scores: Array, kept: Array, grow: Array | int, *, xp: Namespace) -> Array:
+    """The ``grow`` largest grow scores among everything not kept, the just-dropped included."""
+    return top_k_mask(xp.where(kept, xp.full_like(grow_scores, -1), grow_scores), grow, xp=xp)
+
+
 def updated_mask(
     drop_scores: Array, grow_scores: Array, mask: Array, keep: Array | int, grow: Array | int, *, xp: Namespace
 ) -> Array:
-    """The topology after one update.
-
-    Keeps the ``keep`` active connections with the largest drop scores, whatever the scores of inactive
-    ones; then grows the ``grow`` largest grow scores among everything not kept, the just-dropped included.
+    """The topology after one update: what is kept, and what grows.
 
     Args:
-        drop_scores: flat, >= 0, without NaN: how much each active connection is worth keeping.
-        grow_scores: flat, >= 0, without NaN: how much each connection promises.
-        mask: flat bool array, the current topology.
+        drop_scores: >= 0, without NaN: how much each active connection is worth keeping.
+        grow_scores: >= 0, without NaN: how much each connection promises.
+        mask: bool array, the current topology.
         keep: active count minus the drop count.
         grow: the drop count.
 
     Returns:
-        Flat bool array with ``keep + grow`` true.
+        Bool array with ``keep + grow`` true along the last axis.
     """
-    kept = top_k_mask(xp.where(mask, drop_scores, xp.full_like(drop_scores, -1)), keep, xp=xp)
-    grown = top_k_mask(xp.where(kept, xp.full_like(grow_scores, -1), grow_scores), grow, xp=xp)
-    return kept | grown
+    kept = kept_mask(drop_scores, mask, keep, xp=xp)
+    return kept | grown_mask(grow_scores, kept, grow, xp=xp)
 
 
 def survivors(values: Array, old_mask: Array, new_mask: Array, *, xp: Namespace) -> Array:

@@ -19,7 +19,7 @@ class NumPySession:
         self.params = {name: np.array(param, setup.dtype) for name, param in setup.params.items()}
         self.clip_norm = setup.optimizer.clip_norm
         self.optimizer = _make(setup.optimizer, self.params)
-        self.sparse = sparsify(self.params, self.optimizer, setup.recipe, layers=setup.layers)
+        self.sparse = sparsify(self.params, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores)
 
     def sparsify_again(self) -> None:
         sparsify(self.params, self.optimizer, self.sparse.plan.recipe, layers=self.sparse.plan.layers)

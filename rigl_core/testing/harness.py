@@ -21,6 +21,7 @@ from rigl_core.layers import Layer
 from rigl_core.namespace import Namespace
 from rigl_core.random import random_scores
 from rigl_core.recipe import Recipe
+from rigl_core.update import Counts, move_pool
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -60,6 +61,7 @@ class Setup:
         optimizer: with what.
         dtype: of the parameters.
         mode: how the step runs.
+        scores: for ``sparsify``, by layer name; None if the recipe asks for none.
     """
 
     params: Mapping[str, Array]
@@ -68,6 +70,7 @@ class Setup:
     optimizer: OptimizerSpec
     dtype: str = "float32"
     mode: str = "eager"
+    scores: Mapping[str, Array] | None = None
 
 
 class Session(Protocol):
@@ -159,9 +162,10 @@ class Harness(ABC):
         *,
         dtype: str = "float32",
         mode: str = "eager",
+        scores: Mapping[str, Array] | None = None,
     ) -> Session:
         """A session of this `Setup`."""
-        return self.session(Setup(params, layers, recipe, optimizer, dtype, mode))
+        return self.session(Setup(params, layers, recipe, optimizer, dtype, mode, scores))
 
     def updated_mask(
         self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
@@ -194,7 +198,8 @@ def _compiled(harness: Harness, mode: str, function: Callable[..., Any], *consta
 
 
 def _updated_mask(xp: Namespace, weight: Any, gradient: Any, mask: Any, keep: Any, grow: Any) -> Any:
-    return _RIGL.updated_mask(Connections(weight, gradient), mask, keep, grow, xp=xp)
+    (moved,) = move_pool(_RIGL, [Connections(weight, gradient)], [mask], Counts(keep, grow), xp=xp)
+    return moved.mask
 
 
 def _scores(xp: Namespace, criterion: Criterion, weight: Any, gradient: Any) -> Any:

@@ -41,18 +41,26 @@ class Step:
 
 def start(harness: Harness, mode: str, training: Training, dtype: str = "float32") -> Session:
     """The training's session, before its first step."""
-    return harness.start(training.params, training.layers, training.recipe, training.optimizer, dtype=dtype, mode=mode)
+    return harness.start(
+        training.params,
+        training.layers,
+        training.recipe,
+        training.optimizer,
+        dtype=dtype,
+        mode=mode,
+        scores=training.scores,
+    )
 
 
 def steps(session: Session, training: Training) -> Iterator[Step]:
     """Run the training, step by step."""
-    schedule = training.schedule
+    schedule = training.recipe.schedule
     before = Snapshot.of(session)
     for number in range(training.steps):
         gradients = training.gradients(number)
         session.step(gradients)
         after = Snapshot.of(session)
-        updates = oracle.fires(number, schedule.begin, schedule.end, schedule.every)
+        updates = schedule is not None and oracle.fires(number, schedule.begin, schedule.end, schedule.every)
         yield Step(number, gradients, before, after, updates)
         before = after
 

@@ -68,6 +68,7 @@ class Training:
     optimizer: OptimizerSpec
     steps: int
     seed: int
+    scores: dict[str, Array] | None = None
 
     @property
     def schedule(self) -> UpdateSchedule:

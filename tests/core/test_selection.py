@@ -11,7 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rigl_core import GRADIENT, RANDOM, Connections, Criterion, Recipe, numpy_namespace, selection, topology
+from rigl_core import (
+    GRADIENT,
+    RANDOM,
+    Connections,
+    Counts,
+    Criterion,
+    Recipe,
+    move_pool,
+    numpy_namespace,
+    selection,
+    topology,
+)
 from rigl_core.random import random_scores
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -42,6 +53,11 @@ def values(kind: str, dtype: str, size: int, rng: np.random.Generator) -> Floats
         return x.astype(dtype)
 
 
+def new_mask(recipe: Recipe, connections: Connections, mask: Any, keep: int, grow: int) -> Any:
+    (moved,) = move_pool(recipe, [connections], [mask], Counts(keep, grow), xp=numpy_namespace)
+    return moved.mask
+
+
 @settings(max_examples=300)
 @given(data=st.data())
 def test_the_updated_mask_is_the_definitions(data: st.DataObject) -> None:
@@ -56,7 +72,7 @@ def test_the_updated_mask_is_the_definitions(data: st.DataObject) -> None:
     grow = data.draw(st.integers(0, active), "grow")
     scores = [topology.magnitude(x, xp=numpy_namespace) for x in (weight, gradient)]
     simple = topology.updated_mask(*scores, mask, active - grow, grow, xp=numpy_namespace)
-    fast = Recipe().updated_mask(Connections(weight, gradient), mask, active - grow, grow, xp=numpy_namespace)
+    fast = new_mask(Recipe(), Connections(weight, gradient), mask, active - grow, grow)
     np.testing.assert_array_equal(fast, simple)
     assert fast.dtype == np.bool_
 
@@ -88,7 +104,7 @@ def test_random_scores_of_parts() -> None:
     mask = np.random.default_rng(3).random(size) < 0.3
     active = int(np.count_nonzero(mask))
     connections = Connections(np.ones(size, np.float32), indices=np.arange(size, dtype=np.int32), random_key=key)
-    fast = Recipe(drop=RANDOM, grow=RANDOM).updated_mask(connections, mask, active - 200, 200, xp=numpy_namespace)
+    fast = new_mask(Recipe(drop=RANDOM, grow=RANDOM), connections, mask, active - 200, 200)
     drop, grow = (random_scores(k, connections.indices, xp=numpy_namespace) for k in (key[::-1], key))
     simple = topology.updated_mask(drop, grow, mask, active - 200, 200, xp=numpy_namespace)
     np.testing.assert_array_equal(fast, simple)
@@ -107,7 +123,7 @@ def test_a_criterion_of_ones_own() -> None:
     active = int(np.count_nonzero(mask))
     connections = Connections(*rng.standard_normal((2, 4000)).astype(np.float32))
     recipe = Recipe(drop=Criterion("saliency", saliency, reads_gradient=True), grow=GRADIENT)
-    fast = recipe.updated_mask(connections, mask, active - 99, 99, xp=numpy_namespace)
+    fast = new_mask(recipe, connections, mask, active - 99, 99)
     scores = (criterion.score(connections, numpy_namespace) for criterion in (recipe.drop, recipe.grow))
     np.testing.assert_array_equal(fast, topology.updated_mask(*scores, mask, active - 99, 99, xp=numpy_namespace))
 
@@ -120,7 +136,7 @@ def test_an_update_needs_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     mask = rng.random(size) < 0.5
     active = int(np.count_nonzero(mask))
     tracemalloc.start()
-    Recipe().updated_mask(Connections(weight, gradient), mask, active - 9999, 9999, xp=numpy_namespace)
+    new_mask(Recipe(), Connections(weight, gradient), mask, active - 9999, 9999)
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert peak < 2 * weight.nbytes

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rigl_backends.numpy.optimizers import Optimizer, Params
-from rigl_backends.numpy.training import SparseTraining
+from rigl_backends.numpy.training import Array, SparseTraining
 from rigl_core import errors
 from rigl_core.layers import Layer
 from rigl_core.patterns import Choice
@@ -21,6 +21,7 @@ def sparsify(
     layers: Sequence[Layer] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    scores: Mapping[str, Array] | None = None,
 ) -> SparseTraining:
     """Make ``params`` sparse and let ``optimizer.step(grads)`` follow the recipe from now on.
 
@@ -34,6 +35,8 @@ def sparsify(
         layers: which arrays to sparsify; by default those with two or more axes, with unknown in and out axes.
         include: name patterns of arrays to sparsify besides the default ones; only without ``layers``.
         exclude: name patterns of arrays to leave alone, outside every count; only without ``layers``.
+        scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
+            lottery tickets).
 
     Returns:
         A handle: masks, step, table, ``remove()``, ``state_dict()`` and ``load_state_dict()``.
@@ -54,7 +57,8 @@ def sparsify(
         errors.check_dtype(layer, params[layer.name].dtype)
         if optimizer.params.get(layer.name) is not params[layer.name]:
             raise errors.not_held(layer)
-    return SparseTraining(plan, optimizer)
+    errors.check_scores(plan, scores)
+    return SparseTraining(plan, optimizer, scores)
 
 
 def _choose(params: Params, include: Sequence[str], exclude: Sequence[str]) -> list[Layer]:

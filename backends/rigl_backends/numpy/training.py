@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from rigl_backends.numpy.optimizers import Gradients, Optimizer
+from rigl_backends.numpy.sparse_layer import SparseLayer
 from rigl_core import errors
 from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
-from rigl_core.criteria import Connections
 from rigl_core.inspect import SparsityTable
-from rigl_core.layers import Layer
 from rigl_core.namespace import numpy_namespace as xp
 from rigl_core.plan import Plan
-from rigl_core.random import INITIAL, random_key
-from rigl_core.selection import two_at_a_time, zero_outside
+from rigl_core.random import INITIAL
+from rigl_core.selection import two_at_a_time
+from rigl_core.update import Counts, initial_masks, move_pool
 
 Array = npt.NDArray[Any]
 
@@ -30,19 +30,22 @@ class SparseTraining:
         plan: the exact counts.
     """
 
-    def __init__(self, plan: Plan, optimizer: Optimizer) -> None:
+    def __init__(self, plan: Plan, optimizer: Optimizer, scores: Mapping[str, Array] | None = None) -> None:
         self.plan = plan
         self._optimizer = optimizer
         self._clock = Clock(plan.recipe.schedule)
-        self._masks = self._initial_masks()
-        for name, mask in self._masks.items():
-            self._keep(name, mask, mask)
+        self._layers = {i: SparseLayer(plan.layers[i], plan.recipe, optimizer) for i in plan.sparse_layers}
+        for pool in plan.pools:
+            self._start(pool, scores or {})
         optimizer.step = self._step  # type: ignore[method-assign]
 
     @property
     def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Copies of the masks, by layer name, in the layers' shapes."""
-        return {name: mask.copy() for name, mask in self._masks.items()}
+        return {
+            layer.name: self._layers[i].mask.copy() if i in self._layers else np.ones(layer.shape, np.bool_)
+            for i, layer in enumerate(self.plan.layers)
+        }
 
     @property
     def step(self) -> int:
@@ -52,14 +55,12 @@ class SparseTraining:
     @property
     def table(self) -> SparsityTable:
         """Density, active and zero weights of each layer."""
-        active = tuple(int(np.count_nonzero(mask)) for mask in self._masks.values())
+        active = tuple(int(np.count_nonzero(mask)) for mask in self.masks.values())
         return SparsityTable(self.plan.layers, active)
 
     def mask_gradients(self, grads: Gradients) -> dict[str, Array | None]:
-        """The gradients as a truly sparse network has them; dense at a step whose update reads them."""
-        if self._clock.due is not None and self.plan.recipe.reads_gradient:
-            return dict(grads)
-        return self._masked(grads)
+        """The gradients as a truly sparse network has them; dense at a step that reads dense ones."""
+        return dict(grads) if self._step_reads_gradients() else self._masked(grads)
 
     def remove(self) -> None:
         """Give the optimizer its own ``step`` back; the weights stay sparse until it changes them."""
@@ -67,7 +68,11 @@ class SparseTraining:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed training needs besides the arrays and the optimizer's state."""
-        return make_state(self.plan, self._clock, self.masks)
+        memory = {
+            kind: {layer.name: layer.memory[kind].copy() for layer in self._layers.values()}
+            for kind in self.plan.recipe.memories
+        }
+        return make_state(self.plan, self._clock, self.masks, memory)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave.
@@ -77,10 +82,21 @@ class SparseTraining:
         """
         check_state(self.plan, state)
         self._clock.step, self._clock.deferred = state["step"], state["deferred"]
-        for layer in self.plan.layers:
-            mask = np.array(state["masks"][layer.name])
-            self._masks[layer.name] = mask
-            self._keep(layer.name, mask, mask)
+        for layer in self._layers.values():
+            layer.memory = {kind: np.array(arrays[layer.name]) for kind, arrays in state["memory"].items()}
+            layer.set_mask(np.array(state["masks"][layer.name]))
+
+    def _start(self, pool: Sequence[int], scores: Mapping[str, Array]) -> None:
+        recipe, layers = self.plan.recipe, [self._layers[i] for i in pool]
+        draws = recipe.initial.reads_random or "sign" in recipe.memories
+        connections = [layer.connections(INITIAL, indices=draws, scores=scores.get(layer.name)) for layer in layers]
+        masks = initial_masks(recipe, connections, [self.plan.initial_active[i] for i in pool], xp=xp)
+        for layer, own, mask in zip(layers, connections, masks, strict=True):
+            layer.start(own, mask)
+
+    def _step_reads_gradients(self) -> bool:
+        recipe = self.plan.recipe
+        return recipe.reads_every_gradient or (self._clock.due is not None and recipe.reads_gradient)
 
     def _step(self, grads: Gradients) -> None:
         self._check_shapes(grads)
@@ -88,64 +104,53 @@ class SparseTraining:
         if update is not None and recipe.reads_gradient and not _all_finite(grads):
             self._clock.defer()
             update = None
+        for layer in self._layers.values():
+            layer.observe(grads.get(layer.name))
         if update is None or recipe.on_update == "after":
-            type(self._optimizer).step(self._optimizer, self._masked(grads))
-            for layer in self.plan.layers:
-                zero_outside(self._optimizer.params[layer.name], self._masks[layer.name])
+            self._gradient_step(grads)
         if update is not None:
-            two_at_a_time(
-                lambda position: self._move(position, update, grads.get(self.plan.layers[position].name)),
-                self.plan.sparse_layers,
-            )
+            two_at_a_time(lambda number: self._move(number, update, grads), range(len(self.plan.pools)))
         self._clock.advance(updated=update is not None)
 
-    def _move(self, position: int, update: int, grad: Array | None) -> None:
-        """One layer's topology update; a layer that was not used, and so has no gradient, keeps its own."""
-        layer, recipe = self.plan.layers[position], self.plan.recipe
-        if grad is None and recipe.reads_gradient:
+    def _gradient_step(self, grads: Gradients) -> None:
+        for layer in self._layers.values():
+            layer.show_shadow()
+        type(self._optimizer).step(self._optimizer, self._for_optimizer(grads))
+        for layer in self._layers.values():
+            layer.hide_shadow()
+
+    def _for_optimizer(self, grads: Gradients) -> dict[str, Array | None]:
+        if "shadow" in self.plan.recipe.memories:
+            return dict(grads)
+        masked = self._masked(grads)
+        if self.plan.recipe.changes_gradient:
+            for layer in self._layers.values():
+                grad = masked.get(layer.name)
+                masked[layer.name] = None if grad is None else layer.noisy(grad, self._clock.step)
+        return masked
+
+    def _move(self, number: int, update: int, grads: Gradients) -> None:
+        """One pool's topology update; a layer on its own that was not used, and so has no gradient, keeps its own."""
+        recipe, row, pool = self.plan.recipe, self.plan.row(update), self.plan.pools[number]
+        layers = [self._layers[i] for i in pool]
+        if recipe.reads_gradient and len(pool) == 1 and grads.get(layers[0].name) is None:
             return
-        drop_count = int(self.plan.drop_counts[update, position])
-        old = self._masks[layer.name]
-        new = recipe.updated_mask(
-            self._connections(layer, update, grad, indices=recipe.reads_random),
-            old.reshape(-1),
-            self.plan.active[position] - drop_count,
-            drop_count,
-            xp=xp,
-        ).reshape(layer.shape)
-        self._masks[layer.name] = new
-        self._keep(layer.name, old, new)
-
-    def _connections(self, layer: Layer, update: int, grad: Array | None, *, indices: bool) -> Connections:
-        return Connections(
-            weight=self._optimizer.params[layer.name].reshape(-1),
-            gradient=None if grad is None else grad.reshape(-1),
-            indices=np.arange(layer.size, dtype=np.int32) if indices else None,
-            random_key=random_key(self.plan.recipe.seed, layer.name, update),
+        connections = [
+            layer.connections(update, grads.get(layer.name), indices=recipe.reads_random) for layer in layers
+        ]
+        counts = Counts(
+            int(self.plan.keep_counts[row, number]), int(self.plan.grow_counts[row, number]), self.plan.digits[row]
         )
-
-    def _initial_masks(self) -> dict[str, npt.NDArray[np.bool_]]:
-        masks, initial = {}, self.plan.recipe.initial
-        for layer, active in zip(self.plan.layers, self.plan.active, strict=True):
-            connections = self._connections(layer, INITIAL, None, indices=initial.reads_random)
-            mask = self.plan.recipe.initial_mask(connections, active, xp=xp)
-            masks[layer.name] = mask.reshape(layer.shape)
-        return masks
-
-    def _keep(self, name: str, old: Array, new: Array) -> None:
-        """Zero the weights and per-weight optimizer state of one layer, but for its survivors."""
-        param = self._optimizer.params[name]
-        per_weight = [x for x in self._optimizer.state[name].values() if np.shape(x) == param.shape]
-        survivors = old & new
-        for values in [param, *per_weight]:
-            zero_outside(values, survivors)
+        moved = move_pool(recipe, connections, [layer.mask.reshape(-1) for layer in layers], counts, xp=xp)
+        for layer, own, new in zip(layers, connections, moved, strict=True):
+            layer.move_to(own, new)
 
     def _masked(self, grads: Gradients) -> dict[str, Array | None]:
         masked = dict(grads)
-        for name, mask in self._masks.items():
-            grad = masked.get(name)
+        for layer in self._layers.values():
+            grad = masked.get(layer.name)
             if grad is not None:
-                masked[name] = np.where(mask, grad, np.zeros_like(grad))
+                masked[layer.name] = np.where(layer.mask, grad, np.zeros_like(grad))
         return masked
 
     def _check_shapes(self, grads: Gradients) -> None:

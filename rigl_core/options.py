@@ -1,0 +1,39 @@
+"""What every method accepts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypedDict
+
+from rigl_core.criteria import Criterion
+from rigl_core.distributions import Distribution
+from rigl_core.drop_fractions import DropFraction
+from rigl_core.grown import GrownWeights
+from rigl_core.ramps import Ramp
+from rigl_core.structures import Structure
+
+
+class Options(TypedDict, total=False):
+    """Parts of a `rigl_core.recipe.Recipe`, which has their meanings and defaults.
+
+    For its other fields, use `dataclasses.replace` on the recipe.
+    """
+
+    method: str
+    distribution: Distribution
+    drop_fraction: DropFraction
+    drop: Criterion
+    grow: Criterion | None
+    initial: Criterion
+    ramp: Ramp | None
+    scope: Literal["layer", "global"]
+    structure: Structure
+    grown: GrownWeights
+    regrown: Literal["keep", "reset"]
+    momentum: float
+    shadow: bool
+    on_update: Literal["replace", "after"]
+    seed: int
+    dense: Sequence[str]
+    layer_sparsity: Mapping[str, float]
+    compensate: bool

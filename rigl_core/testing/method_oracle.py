@@ -1,0 +1,270 @@
+"""The contract's reading of every method, slowly: what `rigl_core.update` is compared with.
+
+Nothing here calls the core's own arithmetic. Lists, sets, sorting and fractions; single-precision numbers only where
+the contract says that a score is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import product
+from typing import Any
+
+import numpy as np
+
+from rigl_core.layers import Layer
+from rigl_core.recipe import Recipe
+from rigl_core.testing import oracle
+
+Groups = list[list[tuple[int, ...]]]
+"""Groups of units of flat positions."""
+
+
+@dataclass
+class LayerState:
+    """One layer before an update: flat lists of float32 numbers, and its topology."""
+
+    layer: Layer
+    weight: Sequence[float]
+    gradient: Sequence[float]
+    momentum: Sequence[float]
+    sign: Sequence[float]
+    mask: set[int]
+    target: int
+
+    @property
+    def everything(self) -> range:
+        """All positions."""
+        return range(self.layer.size)
+
+
+def update(
+    recipe: Recipe, pools: Sequence[Sequence[LayerState]], fraction: str, number: int
+) -> dict[str, tuple[set[int], set[int]]]:
+    """By layer name what is active after an update, and what was kept of what had been active.
+
+    Args:
+        recipe: the method.
+        pools: layers that choose together.
+        fraction: the drop fraction, in 12 decimals.
+        number: the update's.
+    """
+    moved = {}
+    for pool in pools:
+        together = len(pool) > 1 or recipe.redistribution is not None
+        results = _together(recipe, pool, fraction, number) if together else [_alone(recipe, pool[0], fraction, number)]
+        moved.update({state.layer.name: result for state, result in zip(pool, results, strict=True)})
+    return moved
+
+
+def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tuple[set[int], set[int]]:
+    drop, grow = _scores(recipe, state, number)
+    groups = groups_of(recipe, state.layer)
+    of_each = len(groups) * len(groups[0][0]) if groups and groups[0] else 1
+    target = state.target // of_each
+    moves = math.floor(Fraction(fraction) * target) if recipe.grow is not None else 0
+    kept: set[int] = set()
+    new: set[int] = set()
+    for group in groups:
+        drop_of, grow_of = ([_total(scores, unit) for unit in group] if scores else [] for scores in (drop, grow))
+        active = [i for i, unit in enumerate(group) if unit[0] in state.mask]
+        stay = _staying(recipe, state, drop_of, active, target - moves)
+        grows = len(active) - len(stay) if recipe.drop.drops_zeros else moves
+        others = [i for i in range(len(group)) if i not in stay]
+        grown = oracle.largest(grow_of, others, grows) if grow_of else set()
+        kept |= {position for i in stay for position in group[i]}
+        new |= {position for i in stay | grown for position in group[i]}
+    return new, kept
+
+
+def _staying(recipe: Recipe, state: LayerState, scores: Sequence[float], active: Sequence[int], keep: int) -> set[int]:
+    if recipe.drop.drops_zeros:
+        return {i for i in active if scores[i] > 0}
+    if recipe.drop.by_sign:
+        negative = [i for i in active if state.weight[i] < 0 and oracle.magnitude(state.weight[i], "float32") > 0]
+        positive = [i for i in active if i not in negative]
+        counts = in_proportion(keep, [len(positive), len(negative)])
+        return oracle.largest(scores, positive, counts[0]) | oracle.largest(scores, negative, counts[1])
+    return oracle.largest(scores, active, keep)
+
+
+def _together(
+    recipe: Recipe, pool: Sequence[LayerState], fraction: str, number: int
+) -> list[tuple[set[int], set[int]]]:
+    scores = [_scores(recipe, state, number) for state in pool]
+    drops, grows = [drop for drop, _ in scores], [grow for _, grow in scores]
+    masks = [state.mask for state in pool]
+    if recipe.scope == "global":
+        target = sum(state.target for state in pool)
+        moves = math.floor(Fraction(fraction) * target) if recipe.grow is not None else 0
+        kept = _largest_of_all(drops, masks, target - moves)
+    else:
+        dropped = [math.floor(Fraction(fraction) * len(mask)) for mask in masks]
+        moves = sum(dropped)
+        kept = [
+            oracle.largest(drop, sorted(mask), len(mask) - k)
+            for drop, mask, k in zip(drops, masks, dropped, strict=True)
+        ]
+    if recipe.grow is None:
+        return [(mask, mask) for mask in kept]
+    others = [set(state.everything) - mask for state, mask in zip(pool, kept, strict=True)]
+    if recipe.redistribution is None:
+        grown = _largest_of_all(grows, others, moves)
+    else:
+        by_survivors = recipe.redistribution == "survivors"
+        weights = [len(mask) for mask in kept] if by_survivors else mean_scores(grows, masks)
+        counts = within_room(moves, weights, [len(room) for room in others])
+        grown = [
+            oracle.largest(grow, sorted(room), count) for grow, room, count in zip(grows, others, counts, strict=True)
+        ]
+    return [(old | new, old) for old, new in zip(kept, grown, strict=True)]
+
+
+def _largest_of_all(scores: Sequence[Sequence[float]], among: Sequence[set[int]], count: int) -> list[set[int]]:
+    pairs = [(layer, i) for layer, eligible in enumerate(among) for i in sorted(eligible)]
+    best = sorted(pairs, key=lambda pair: (-scores[pair[0]][pair[1]], pair))[:count]
+    return [{i for layer, i in best if layer == number} for number in range(len(scores))]
+
+
+def in_proportion(total: int, weights: Sequence[int]) -> list[int]:
+    """Largest remainder, the earlier first among equals; if all weights are 0 they count as equal."""
+    whole = [w if any(weights) else 1 for w in weights]
+    shares = [Fraction(total * w, sum(whole)) for w in whole]
+    counts = [math.floor(share) for share in shares]
+    order = sorted(range(len(shares)), key=lambda i: (counts[i] - shares[i], i))
+    for i in order[: total - sum(counts)]:
+        counts[i] += 1
+    return counts
+
+
+def within_room(total: int, weights: Sequence[int], room: Sequence[int]) -> list[int]:
+    """Three rounds in proportion among those with room left; then one place after the other."""
+    given = [0] * len(room)
+    for _ in range(3):
+        shares = in_proportion(
+            total - sum(given), [w if g < r else 0 for w, g, r in zip(weights, given, room, strict=True)]
+        )
+        given = [min(g + share, r) for g, share, r in zip(given, shares, room, strict=True)]
+    for i, most in enumerate(room):
+        given[i] += min(total - sum(given), most - given[i])
+    return given
+
+
+def mean_scores(scores: Sequence[Sequence[float]], masks: Sequence[set[int]]) -> list[int]:
+    """The mean active score in 20 bits, of scores cut to 16 bits below the largest of them."""
+    finite = [
+        [x for i, x in enumerate(own) if i in mask and math.isfinite(x)]
+        for own, mask in zip(scores, masks, strict=True)
+    ]
+    largest = max((x for own in finite for x in own), default=0.0)
+    scale = Fraction(2) ** (15 - math.frexp(largest)[1] + 1) if largest else Fraction(1)
+    return [
+        16 * sum(math.floor(Fraction(x) * scale) for x in own) // max(len(mask), 1)
+        for own, mask in zip(finite, masks, strict=True)
+    ]
+
+
+def groups_of(recipe: Recipe, layer: Layer) -> Groups:
+    """The groups of a structure, and the units in each, in the order in which ties are broken."""
+    structure: Any = recipe.structure
+    positions = list(product(*map(range, layer.shape)))
+    flat = {place: i for i, place in enumerate(positions)}
+    if structure.kind == "unstructured":
+        return [[(i,) for i in range(layer.size)]]
+    keyed: dict[Any, list[int]] = {}
+    for place in positions:
+        out = tuple(place[axis] for axis in layer.out_axes)
+        inputs = tuple(place[axis] for axis in layer.in_axes)
+        kernel = tuple(place[axis] for axis in layer.kernel_axes)
+        if structure.kind == "constant_fan_in":
+            key: Any = out
+        elif structure.kind == "n_of_m":
+            key = (out, kernel, inputs[0] // structure.m)
+        else:
+            key = (out[0] // structure.size, inputs[0] // structure.size, kernel)
+        keyed.setdefault(key, []).append(flat[place])
+    if structure.kind == "blocks":
+        return [sorted((tuple(sorted(block)) for block in keyed.values()), key=lambda block: block[0])]
+    return [[(i,) for i in sorted(group)] for group in keyed.values()]
+
+
+def _total(scores: Sequence[float], unit: Sequence[int]) -> float:
+    total = np.float32(scores[unit[0]])
+    for position in unit[1:]:
+        total = total + np.float32(scores[position])
+    return float(total)
+
+
+def _scores(recipe: Recipe, state: LayerState, number: int) -> tuple[list[float], list[float]]:
+    """Drop and grow scores; random ones from the key, and for dropping from the key turned round."""
+    key = oracle.random_key(recipe.seed, state.layer.name, number)
+    grow = [] if recipe.grow is None else _score(recipe.grow.name, recipe.grow.parameter, state, key)
+    return _score(recipe.drop.name, recipe.drop.parameter, state, key[::-1]), grow
+
+
+def _score(name: str, parameter: float | None, state: LayerState, key: Any) -> list[float]:
+    def magnitudes(values: Sequence[float]) -> list[float]:
+        return [oracle.magnitude(float(x), "float32") for x in values]
+
+    weights, gradients = magnitudes(state.weight), magnitudes(state.gradient)
+    if name in ("magnitude", "magnitude_by_sign"):
+        return weights
+    if name == "gradient":
+        return gradients
+    if name == "momentum":
+        return magnitudes(state.momentum)
+    if name == "random":
+        return list(map(float, oracle.random_scores(key, state.layer.size)))
+    if name == "saliency":
+        return magnitudes([float(np.float32(w) * np.float32(g)) for w, g in zip(weights, gradients, strict=True)])
+    if name == "magnitude_and_gradient":
+        products = magnitudes([float(np.float32(g) * np.float32(parameter)) for g in gradients])
+        return [float(np.float32(w) + np.float32(p)) for w, p in zip(weights, products, strict=True)]
+    if name == "sign":
+        return [float(not (w > 0 > s or w < 0 < s)) for w, s in zip(state.weight, state.sign, strict=True)]
+    raise KeyError(name)
+
+
+def next_momentum(momentum: Any, gradient: Any, decay: float) -> Any:
+    """In single precision, each product rounded on its own."""
+    old, new = np.float32(decay) * momentum, np.float32(1 - decay) * gradient
+    return old + new
+
+
+def random_signs(seed: int, layer: str, number: int, size: int) -> list[float]:
+    """1 or -1, from the lowest bit of the random scores by the key turned round."""
+    scores = oracle.random_scores(oracle.random_key(seed, layer, number)[::-1], size)
+    return [1.0 if score & 1 else -1.0 for score in scores]
+
+
+def noise(seed: int, layer: str, step: int, size: int) -> list[float]:
+    """Sums of four uniform numbers of 16 bits, with mean 0 and standard deviation 1."""
+    first, second = oracle.random_key(seed, layer, -2)
+    draws = [
+        oracle.random_scores((first ^ constant, second ^ step), size)
+        for constant in (0, 0x1B873593, 0x2545F491, 0x5BD1E995)
+    ]
+    return [
+        (sum(score >> 15 for score in scores) - 2**17) / (2**16 / math.sqrt(3)) for scores in zip(*draws, strict=True)
+    ]
+
+
+def grown_values(recipe: Recipe, state: LayerState, number: int, initial: Sequence[float]) -> list[float]:
+    """What each connection starts with, if it grows."""
+    grown: Any = recipe.grown
+    if grown.kind == "initial":
+        return list(initial)
+    if grown.kind == "random":
+        scores = oracle.random_scores(oracle.random_key(recipe.seed, state.layer.name, number)[::-1], state.layer.size)
+        return [float(np.float32((score >> 7) - 2**23) * np.float32(grown.scale / 2**23)) for score in scores]
+    if grown.kind == "gradient_step":
+        return [float(np.float32(g) * np.float32(-grown.size)) for g in state.gradient]
+    return [0.0] * state.layer.size
+
+
+def as_sets(masks: Mapping[str, Any]) -> dict[str, set[int]]:
+    """Active flat positions by layer name."""
+    return {name: set(np.flatnonzero(np.asarray(mask).reshape(-1)).tolist()) for name, mask in masks.items()}

@@ -1,0 +1,104 @@
+"""Trainings by every method: short ones, with given gradients, on layers that every structure fits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from rigl_core import methods
+from rigl_core.criteria import GRADIENT
+from rigl_core.drop_fractions import Constant
+from rigl_core.grown import GradientStep, InitialValues, SmallRandom
+from rigl_core.layers import Layer
+from rigl_core.ramps import CubicRamp
+from rigl_core.recipe import Recipe
+from rigl_core.schedules import UpdateSchedule
+from rigl_core.structures import NM, Blocks
+from rigl_core.testing.harness import OptimizerSpec
+from rigl_core.testing.strategies import ADAM, SGD, Training
+
+_SHAPES = ((8, 4), (4, 8), (4, 4, 2, 1))
+
+STATIC: Mapping[str, Any] = {
+    "static": lambda s, _: methods.Static(s),
+    "scores": lambda s, _: methods.LotteryTicket(s),
+    "scores by layer": lambda s, _: methods.SynFlow(s, scope="layer"),
+    "static 2:4": lambda s, _: methods.Static(structure=NM(2, 4)),
+}
+"""Methods whose topology never moves, as functions of a sparsity and a schedule."""
+
+MOVING: Mapping[str, Any] = {
+    "RigL": lambda s, when: methods.RigL(s, schedule=when),
+    "RigL-ITOP": lambda s, when: methods.RigLITOP(s, schedule=when),
+    "RigL 2:4": lambda s, when: methods.RigL(schedule=when, structure=NM(2, 4)),
+    "RigL 1:4 blocks of 2": lambda s, when: methods.RigL(0.75, schedule=when, structure=Blocks(2)),
+    "SRigL": lambda s, when: methods.SRigL(s, schedule=when),
+    "RigL, all layers": lambda s, when: methods.RigL(s, schedule=when, scope="global"),
+    "RigL, on a ramp": lambda s, when: methods.RigL(s, schedule=when, ramp=CubicRamp(0.2)),
+    "RigL, initial values": lambda s, when: methods.RigL(s, schedule=when, grown=InitialValues()),
+    "RigL, small random": lambda s, when: methods.RigL(s, schedule=when, grown=SmallRandom(0.5), regrown="reset"),
+    "RigL, gradient step": lambda s, when: methods.RigL(s, schedule=when, grown=GradientStep(0.25)),
+    "RigL, redistribution": lambda s, when: replace(
+        methods.RigL(s, schedule=when, scope="global"), redistribution="mean_score"
+    ),
+    "SET": lambda s, when: methods.SET(s, schedule=when),
+    "SET as published": lambda s, when: methods.SETAsPublished(s, schedule=when),
+    "Deep R": lambda s, when: methods.DeepR(s, schedule=when, noise=0.01),
+    "SNFS": lambda s, when: methods.SNFS(s, schedule=when),
+    "SNFS, no redistribution": lambda s, when: methods.SNFS(s, schedule=when, redistribution=None),
+    "DSR": lambda s, when: methods.DSR(s, schedule=when, drop_fraction=Constant(0.4)),
+    "MEST": lambda s, when: methods.MEST(s, schedule=when, share=0.3),
+    "SNIP": lambda s, _: methods.SNIP(s),
+    "SNIP by layer": lambda s, _: methods.SNIP(s, scope="layer"),
+    "gradual pruning": lambda s, when: methods.GradualPruning(s, schedule=when),
+    "gradual pruning, all layers": lambda s, when: methods.GradualPruning(s, schedule=when, scope="global"),
+    "gradual pruning, 2:4": lambda s, when: methods.GradualPruning(schedule=when, structure=NM(2, 4)),
+    "one-shot pruning": lambda s, when: methods.OneShotPruning(s, at=when.begin),
+    "DNW": lambda s, when: methods.DNW(s, schedule=when),
+    "DNS": lambda s, when: methods.DNS(s, schedule=when),
+    "RigL's growth on shadows": lambda s, when: methods.DNW(s, schedule=when, grow=GRADIENT),
+}
+"""Methods whose topology moves."""
+
+
+@st.composite
+def method_trainings(
+    draw: st.DrawFn,
+    names: Sequence[str] = (*MOVING, *STATIC),
+    *,
+    optimizers: Sequence[OptimizerSpec] = (SGD, ADAM),
+    replaces: bool = False,
+) -> Training:
+    """A training by any of these methods.
+
+    Args:
+        draw: given by Hypothesis.
+        names: of `MOVING` and `STATIC`.
+        optimizers: that may be drawn.
+        replaces: whether updates take the place of gradient steps, whatever the method says.
+    """
+    begin = draw(st.integers(0, 2))
+    schedule = UpdateSchedule(begin=begin, end=begin + draw(st.integers(1, 5)), every=draw(st.integers(1, 2)))
+    sparsity = draw(st.sampled_from([0.3, 0.5, 0.8]))
+    recipe: Recipe = {**MOVING, **STATIC}[draw(st.sampled_from(list(names)))](sparsity, schedule)
+    recipe = replace(recipe, seed=draw(st.integers(0, 2**32)), on_update="replace" if replaces else recipe.on_update)
+    shapes = _SHAPES[: draw(st.integers(2, 3))]
+    layers = tuple(
+        Layer(f"{'fc' if len(shape) == 2 else 'conv'}{i}.weight", shape, in_axes=(1,), out_axes=(0,))
+        for i, shape in enumerate(shapes)
+    )
+    seed = draw(st.integers(0, 2**32))
+    rng = np.random.default_rng(seed)
+    params = {layer.name: rng.normal(size=layer.shape) for layer in layers}
+    if draw(st.booleans()):  # ties, and weights that are exactly zero
+        params = {name: np.round(2 * param) / 2 for name, param in params.items()}
+    params["fc0.bias"] = rng.normal(size=(5,))
+    scores = None
+    if recipe.initial.reads_scores:
+        scores = {layer.name: np.round(rng.normal(size=layer.shape) * 4).astype(np.float32) for layer in layers}
+    typed = {name: param.astype(np.float32) for name, param in params.items()}
+    return Training(typed, layers, recipe, draw(st.sampled_from(list(optimizers))), schedule.end + 2, seed, scores)

@@ -1,0 +1,303 @@
+"""Properties of every method: the oracle's choices, exact counts, zeros, values, memory (rules M1 to M9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from rigl_core.layers import Layer
+from rigl_core.plan import Plan, make_plan
+from rigl_core.testing import method_oracle, oracle
+from rigl_core.testing.checks import checks, for_all
+from rigl_core.testing.harness import Array, Harness, Mask
+from rigl_core.testing.method_trainings import MOVING, STATIC, method_trainings
+from rigl_core.testing.recording import Snapshot, Step, assert_same, assert_same_bits, start, steps
+from rigl_core.testing.reference import ReferenceOptimizer
+from rigl_core.testing.strategies import SGD, STILL, Training
+
+SHADOW = ("DNW", "DNS", "RigL's growth on shadows")
+SEEN = tuple(name for name in MOVING if name not in SHADOW)
+"""Methods whose weights at the time of an update are those the network has."""
+
+
+@dataclass
+class Memory:
+    """What the oracle remembers of a training."""
+
+    training: Training
+    plan: Plan
+    initial: dict[str, Array]
+    momentum: dict[str, Array] = field(default_factory=dict)
+    signs: dict[str, list[float]] = field(default_factory=dict)
+    updates: int = 0
+
+    def see(self, gradients: dict[str, Array]) -> None:
+        """A step's dense gradients."""
+        for layer in self.plan.layers:
+            old = self.momentum.get(layer.name, np.zeros(layer.shape, np.float32))
+            gradient = gradients[layer.name]
+            self.momentum[layer.name] = method_oracle.next_momentum(old, gradient, self.training.recipe.momentum)
+
+    def states(self, step: Step, weights: dict[str, Array]) -> dict[str, method_oracle.LayerState]:
+        """The layers before an update."""
+        targets = self.plan.targets[min(self.updates, len(self.plan.targets) - 1)]
+        return {
+            layer.name: method_oracle.LayerState(
+                layer,
+                weights[layer.name].reshape(-1).tolist(),
+                step.gradients[layer.name].reshape(-1).tolist(),
+                self.momentum[layer.name].reshape(-1).tolist(),
+                self.signs[layer.name],
+                method_oracle.as_sets(step.before.masks)[layer.name],
+                int(target),
+            )
+            for layer, target in zip(self.plan.layers, targets, strict=True)
+        }
+
+
+def remember(training: Training) -> Memory:
+    """What the oracle knows before the first step."""
+    plan = make_plan(training.recipe, training.layers)
+    memory = Memory(training, plan, {layer.name: training.params[layer.name] for layer in training.layers})
+    for layer in training.layers:
+        weight = training.params[layer.name].reshape(-1).tolist()
+        drawn = method_oracle.random_signs(training.recipe.seed, layer.name, -1, layer.size)
+        memory.signs[layer.name] = [np.sign(w) if w else sign for w, sign in zip(weight, drawn, strict=True)]
+    return memory
+
+
+def check_update(memory: Memory, step: Step, weights: dict[str, Array]) -> dict[str, Mask]:
+    """The masks are the oracle's; returns what of them keeps its weight and state."""
+    recipe, plan, number = memory.training.recipe, memory.plan, memory.updates
+    assert recipe.schedule is not None
+    states = memory.states(step, weights)
+    pools = [[states[plan.layers[i].name] for i in pool] for pool in plan.pools]
+    fraction = f"{recipe.drop_fraction.fraction(recipe.schedule.progress(number)):.12f}"
+    moved = method_oracle.update(recipe, pools, fraction, number)
+    survivors = {}
+    for layer in plan.layers:
+        before, after = (masks[layer.name].reshape(-1) for masks in (step.before.masks, step.after.masks))
+        old = set(np.flatnonzero(before).tolist())
+        new, kept = moved.get(layer.name, (old, old))
+        actual = set(np.flatnonzero(after).tolist())
+        assert actual == new, f"{layer.name} at step {step.number}: {sorted(actual)}, by the oracle {sorted(new)}"
+        survive = kept if recipe.regrown == "reset" else old & new
+        survivors[layer.name] = np.isin(np.arange(layer.size), sorted(survive)).reshape(layer.shape)
+        drawn = method_oracle.random_signs(recipe.seed, layer.name, number, layer.size)
+        for i in new - survive:
+            memory.signs[layer.name][i] = drawn[i]
+    memory.updates += 1
+    return survivors
+
+
+@checks("M1", "M2", "M3", "M4", "M5", "T1", "T2", "T3", "P1")
+@pytest.mark.parametrize("method", SEEN)
+def test_every_method_chooses_as_the_oracle(harness: Harness, mode: str, method: str) -> None:
+    """At every update, in place of a gradient step, from weights that moved before."""
+
+    @for_all(method_trainings([method], replaces=True), eager=12, compiled=3)
+    def check(harness: Harness, mode: str, training: Training) -> None:
+        memory = remember(training)
+        for step in steps(start(harness, mode, training), training):
+            memory.see(dict(step.gradients))
+            if step.updates:
+                check_values(memory, step, check_update(memory, step, dict(step.before.weights)))
+            else:
+                assert_masks_stay(step)
+
+    check(harness, mode)
+
+
+def check_values(memory: Memory, step: Step, survivors: dict[str, Mask]) -> None:
+    """After an update in place of a gradient step: survivors keep their bits, what grew starts as the recipe says."""
+    recipe, number = memory.training.recipe, memory.updates - 1
+    states = memory.states(step, dict(step.before.weights))
+    for layer in memory.plan.layers:
+        before, after = step.before, step.after
+        grew = after.masks[layer.name] & ~before.masks[layer.name]
+        initial = memory.initial[layer.name].reshape(-1).tolist()
+        values = method_oracle.grown_values(recipe, states[layer.name], number, initial)
+        grown = np.array(values, np.float32).reshape(layer.shape)
+        zeros = np.zeros(layer.shape, np.float32)
+        expected = np.where(survivors[layer.name], before.weights[layer.name], np.where(grew, grown, zeros))
+        actual = after.weights[layer.name]
+        np.testing.assert_array_equal(actual, expected, err_msg=f"{layer.name} at step {step.number}")
+        for old, new in zip(before.state[layer.name], after.state[layer.name], strict=True):
+            kept = np.where(survivors[layer.name], old, np.zeros_like(old))
+            assert_same_bits(new, kept, f"optimizer state of {layer.name} at step {step.number}")
+
+
+def assert_masks_stay(step: Step) -> None:
+    """Nothing moves without an update."""
+    for name, mask in step.before.masks.items():
+        np.testing.assert_array_equal(step.after.masks[name], mask, err_msg=f"{name} at step {step.number}")
+
+
+@checks("M1", "M3", "M5", "M6", "R2", "P1")
+@pytest.mark.parametrize("method", MOVING)
+def test_every_method_as_published(harness: Harness, mode: str, method: str) -> None:
+    """When it updates as it says, with a learning rate of 0, so that the weights are known: the oracle's masks."""
+
+    @for_all(method_trainings([method], optimizers=(STILL,)), eager=8, compiled=2)
+    def check(harness: Harness, mode: str, training: Training) -> None:
+        if training.recipe.grown.kind != "zeros" or training.recipe.changes_gradient:
+            return
+        memory = remember(training)
+        for step in steps(start(harness, mode, training), training):
+            memory.see(dict(step.gradients))
+            weights = memory.initial if training.recipe.shadow else dict(step.before.weights)
+            if step.updates:
+                check_update(memory, step, weights)
+            else:
+                assert_masks_stay(step)
+
+    check(harness, mode)
+
+
+@checks("B1", "B9", "B10", "M1", "Z1", "V3", "P2")
+@pytest.mark.parametrize("method", [*MOVING, *STATIC])
+def test_every_method_keeps_its_counts_and_resumes(harness: Harness, mode: str, method: str) -> None:
+    """With any optimizer: planned counts, groups of a structure, zeros outside, and the same bits after a stop."""
+
+    @for_all(method_trainings([method]), eager=6, compiled=2)
+    def check(harness: Harness, mode: str, training: Training) -> None:
+        plan, stop = make_plan(training.recipe, training.layers), training.seed % training.steps
+        session, resumed = start(harness, mode, training), None
+        assert_counts(plan, session.masks())
+        for step in steps(session, training):
+            assert_counts(plan, step.after.masks)
+            assert_zeros(training, step.after)
+            if resumed is not None:
+                resumed.step(dict(step.gradients))
+                assert_same(Snapshot.of(resumed), step.after)
+            elif step.number == stop:
+                resumed = start(harness, mode, training)
+                resumed.load(session.save())
+                assert_same(Snapshot.of(resumed), step.after)
+
+    check(harness, mode)
+
+
+def assert_counts(plan: Plan, masks: Any) -> None:
+    """Every pool has a number of active weights that its plan knows; layers in none are dense."""
+    pooled: set[int] = set()
+    for pool in plan.pools:
+        pooled.update(pool)
+        total = sum(int(masks[plan.layers[i].name].sum()) for i in pool)
+        assert total in plan.possible_counts(pool), f"pool {pool} has {total} active weights"
+    for i, layer in enumerate(plan.layers):
+        assert i in pooled or masks[layer.name].all(), layer.name
+        if i in pooled:
+            assert_structure(plan, layer, masks[layer.name])
+
+
+def assert_structure(plan: Plan, layer: Layer, mask: Mask) -> None:
+    """Every group has as many active units as the others, and no unit is active in part."""
+    flat = mask.reshape(-1)
+    groups = method_oracle.groups_of(plan.recipe, layer)
+    assert len({sum(bool(flat[unit[0]]) for unit in group) for group in groups}) == 1, layer.name
+    assert all(len({bool(flat[i]) for i in unit}) == 1 for group in groups for unit in group), layer.name
+
+
+def assert_zeros(training: Training, snapshot: Snapshot) -> None:
+    """Weights and optimizer state outside the mask, but for the state of shadow weights."""
+    for layer in training.layers:
+        outside = ~snapshot.masks[layer.name]
+        state = [] if training.recipe.shadow else snapshot.state[layer.name]
+        for values in (snapshot.weights[layer.name], *state):
+            assert not values[outside].any(), layer.name
+
+
+@checks("N2", "M2", "M7", "P1")
+@for_all(method_trainings([*STATIC, "RigL", "SNIP", "DNS", "SRigL"]), eager=40, compiled=6)
+def test_initial_topologies_are_the_oracles(harness: Harness, mode: str, training: Training) -> None:
+    """Random or by given scores, by layer or over all layers, in groups or freely, dense at the start of a ramp."""
+    masks = method_oracle.as_sets(start(harness, mode, training).masks())
+    recipe, plan = training.recipe, make_plan(training.recipe, training.layers)
+    given = training.scores
+    together = recipe.scope == "global" and given is not None
+    expected = {layer.name: set(range(layer.size)) for layer in plan.layers}
+    scores = {}
+    for layer in plan.layers:
+        drawn = oracle.random_scores(oracle.random_key(recipe.seed, layer.name, -1), layer.size)
+        scores[layer.name] = list(map(float, drawn)) if given is None else given[layer.name].reshape(-1).tolist()
+    if together:
+        pairs = [(name, i) for name in scores for i in range(len(scores[name]))]
+        best = sorted(pairs, key=lambda pair: -scores[pair[0]][pair[1]])[: sum(plan.initial_active)]
+        expected = {name: {i for owner, i in best if owner == name} for name in scores}
+    else:
+        for layer, active in zip(plan.layers, plan.initial_active, strict=True):
+            if active < layer.size:
+                groups = method_oracle.groups_of(recipe, layer)
+                units = active // (len(groups) * len(groups[0][0]))
+                chosen = [
+                    group[i]
+                    for group in groups
+                    for i in oracle.largest([scores[layer.name][unit[0]] for unit in group], range(len(group)), units)
+                ]
+                expected[layer.name] = {i for unit in chosen for i in unit}
+    assert masks == expected
+
+
+@checks("M6")
+@for_all(method_trainings(SHADOW, optimizers=(SGD,)), eager=30, compiled=4)
+def test_shadow_weights_go_on_learning(harness: Harness, mode: str, training: Training) -> None:
+    """All weights take the optimizer's step, with the dense gradient; the network sees those in the mask."""
+    session = start(harness, mode, training)
+    reference = ReferenceOptimizer(training.optimizer, training.params)
+    for step in steps(session, training):
+        reference.step(dict(step.gradients))
+        for name, whole in reference.weights.items():
+            mask = step.after.masks.get(name, np.True_)
+            np.testing.assert_allclose(
+                step.after.weights[name], np.where(mask, whole, 0), rtol=2e-4, atol=2e-5, err_msg=name
+            )
+
+
+@checks("M8", "N1")
+@for_all(method_trainings(["Deep R"], optimizers=(SGD,)), eager=20, compiled=3)
+def test_noise_and_pull_are_part_of_the_gradient(harness: Harness, mode: str, training: Training) -> None:
+    """Active weights take the step of gradient + l1 * sign + noise; before the first update nothing else moves."""
+    assert training.recipe.schedule is not None
+    late = replace(training.recipe.schedule, begin=training.steps, end=training.steps + 1)
+    training = replace(training, recipe=replace(training.recipe, schedule=late, l1=0.125, noise=0.5))
+    session = start(harness, mode, training)
+    reference = ReferenceOptimizer(training.optimizer, session.weights())
+    masks = session.masks()
+    for number in range(training.steps):
+        gradients = training.gradients(number)
+        changed = dict(gradients)
+        for layer in training.layers:
+            drawn = method_oracle.noise(training.recipe.seed, layer.name, number, layer.size)
+            pull = 0.125 * np.sign(session.weights()[layer.name])
+            noisy = gradients[layer.name] + pull + 0.5 * np.reshape(drawn, layer.shape)
+            changed[layer.name] = np.where(masks[layer.name], noisy, 0)
+        session.step(gradients)
+        reference.step(changed)
+        for name, weight in session.weights().items():
+            np.testing.assert_allclose(weight, reference.weights[name], rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+@checks("M9", "T5")
+@for_all(method_trainings(["SNFS", "SNFS, no redistribution"], optimizers=(STILL,)), eager=15, compiled=3)
+def test_momentum_recovers_from_non_finite_gradients(harness: Harness, mode: str, training: Training) -> None:
+    """What is not finite in a gradient counts as 0 in the momentum; no update waits for it."""
+    session, clean = start(harness, mode, training), start(harness, mode, training)
+    rng = np.random.default_rng(training.seed)
+    for number in range(training.steps):
+        gradients = training.gradients(number)
+        spoiled = {name: gradient.copy() for name, gradient in gradients.items()}
+        masks = session.masks()
+        for layer in training.layers:
+            outside = np.flatnonzero(~masks[layer.name].reshape(-1))
+            if outside.size:
+                place = rng.choice(outside)
+                spoiled[layer.name].reshape(-1)[place] = rng.choice([np.nan, np.inf, -np.inf])
+                gradients[layer.name].reshape(-1)[place] = 0
+        session.step(spoiled)
+        clean.step(gradients)
+        for name, mask in clean.masks().items():
+            np.testing.assert_array_equal(session.masks()[name], mask, err_msg=f"{name} at step {number}")
