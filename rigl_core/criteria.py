@@ -77,6 +77,8 @@ def _keeps_its_sign(connections: Connections, xp: Namespace) -> Array:
 
 
 def _given(connections: Connections, xp: Namespace) -> Array:
+    if connections.scores is None:  # nothing to choose: every layer is dense
+        return xp.zeros_like(connections.weight)
     return topology.normal(connections.scores, xp=xp)
 
 

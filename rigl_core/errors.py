@@ -72,6 +72,8 @@ def wrong_shape(layer: Layer, kind: str, shape: tuple[int, ...]) -> ValueError:
 def check_scores(plan: Plan, scores: Mapping[str, Any] | None) -> None:
     """Refuse scores that a recipe does not ask for, and the lack of those that it does.
 
+    Where every layer is dense, as in the first round of a lottery, they may be missing.
+
     Raises:
         TypeError, ValueError: naming ``scores``, or the layer.
     """
@@ -81,6 +83,9 @@ def check_scores(plan: Plan, scores: Mapping[str, Any] | None) -> None:
                 f"scores are given, and the recipe starts from {plan.recipe.initial.name!r}: leave them out, or use "
                 "a recipe with initial=SCORES."
             )
+        return
+    dense = all(active == layer.size for layer, active in zip(plan.layers, plan.initial_active, strict=True))
+    if scores is None and dense:
         return
     if not isinstance(scores, Mapping):
         raise TypeError(f"scores is {type(scores).__name__}: the recipe asks for arrays by layer name.")

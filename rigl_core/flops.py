@@ -1,16 +1,13 @@
 """What a sparse training costs (RigL paper, appendix H).
 
-f_S and f_D are the operations of one forward pass for one example, sparse and dense. A backward pass costs
-twice as much, half of it for the gradient of the activations and half for that of the weights, so that an
-ordinary step costs 3 f. Methods differ in how often they need the dense gradient of the weights.
-
-`cost_table` counts f_S and f_D for a plan; `dense_step`, `static_step`, `snfs_step`, `rigl_step` and
-`pruning_step` are the paper's formulas for the mean operations of a step.
+`cost_table` counts f_S and f_D, the operations of one forward pass for one example, sparse and dense, for a plan;
+`dense_step`, `static_step`, `snfs_step`, `rigl_step` and `pruning_step` are the paper's formulas for the mean
+operations of a step (`rigl_core.step_costs`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rigl_core.inspect import aligned
@@ -18,42 +15,21 @@ from rigl_core.layers import Layer
 from rigl_core.network import Network
 from rigl_core.plan import Plan
 from rigl_core.schedules import check_integer
+from rigl_core.step_costs import dense_step, pruning_step, rigl_step, snfs_step, static_step
 
-
-def dense_step(f_d: float) -> float:
-    """3 f_D: also gradual pruning before its ramp, and each step of methods with dense weights."""
-    return 3 * f_d
-
-
-def static_step(f_s: float) -> float:
-    """3 f_S: Static, SET, SNIP and whatever else never looks at the dense gradient."""
-    return 3 * f_s
-
-
-def snfs_step(f_s: float, f_d: float) -> float:
-    """2 f_S + f_D: the dense gradient at every step (SNFS, for its momentum)."""
-    return 2 * f_s + f_d
-
-
-def rigl_step(f_s: float, f_d: float, every: int) -> float:
-    """(3 f_S ΔT + 2 f_S + f_D) / (ΔT + 1): the dense gradient once in a while, forever.
-
-    The paper counts ΔT ordinary steps to an update, and updates until the end of the training.
-    `CostTable.training` counts those that fire: one in ΔT steps, until T_end.
-    """
-    every = check_integer("every", every, 1)
-    return (static_step(f_s) * every + snfs_step(f_s, f_d)) / (every + 1)
-
-
-def pruning_step(f_s: Sequence[float]) -> float:
-    """The mean of 3 f_S(t) over a training in which the topology shrinks.
-
-    Args:
-        f_s: operations of a forward pass at each of a number of equally spaced times.
-    """
-    if not f_s:
-        raise ValueError("f_s is empty: give the operations at one time or more.")
-    return sum(map(static_step, f_s)) / len(f_s)
+__all__ = [
+    "MULTIPLY_ADDS",
+    "PAPER",
+    "Convention",
+    "CostTable",
+    "cost_table",
+    "dense_step",
+    "outputs",
+    "pruning_step",
+    "rigl_step",
+    "snfs_step",
+    "static_step",
+]
 
 
 @dataclass(frozen=True)
@@ -136,12 +112,17 @@ class CostTable:
     def training_flops(self, total_steps: int) -> float:
         """Operations of a whole training, for one example in each step.
 
-        The dense gradient is counted at the updates that fire, and only if the method reads it. Selecting
-        connections and the optimizer's own work are not counted, as in the paper.
+        The dense gradient is counted at the updates that fire, if the method reads it then, or at all steps, if it
+        reads it always. Along a ramp every step costs what the topology before it does. Selecting connections and
+        the optimizer's own work are not counted, as in the paper.
         """
         total_steps = check_integer("total_steps", total_steps, 1)
-        updates = _dense_gradients(self.plan, total_steps)
-        return static_step(self.f_s) * (total_steps - updates) + snfs_step(self.f_s, self.f_d) * updates
+        recipe, flops = self.plan.recipe, 0.0
+        for steps, updates, active in self._phases(total_steps):
+            f_s = sum(self._flops(active))
+            dense = steps if recipe.reads_every_gradient else int(updates and recipe.reads_dense_gradient)
+            flops += static_step(f_s) * (steps - dense) + snfs_step(f_s, self.f_d) * dense
+        return flops
 
     def training(self, total_steps: int, *, dense_steps: int | None = None) -> float:
         """The relative cost of training: `training_flops` over those of a dense training.
@@ -163,18 +144,42 @@ class CostTable:
     def training_bytes(self, state_per_weight: int = 1, value_bytes: float = 4) -> tuple[float, ...]:
         """Bytes of each layer's weights, gradient and optimizer state, in truly sparse storage, at their peak.
 
-        The gradient is counted for active weights, or for all if the method reads the dense one.
+        The gradient is counted for active weights, or for all if the method reads the dense one; so is what it
+        remembers of every connection. Weights that learn outside the mask, and what is dense at first, count whole.
 
         Args:
             state_per_weight: values that the optimizer holds for each weight: SGD 0, momentum 1, Adam 2.
             value_bytes: of each value.
         """
-        dense = self.plan.recipe.reads_gradient
-        stored = self.weight_bytes(value_bytes)
-        return tuple(
-            own + value_bytes * (active * state_per_weight + (layer.size if dense else active))
-            for layer, active, own in zip(self.layers, self.active, stored, strict=True)
-        )
+        recipe, first = self.plan.recipe, self.plan.initial_active
+        dense = recipe.reads_dense_gradient or recipe.reads_every_gradient
+        remembered = len(set(recipe.memories) - {"shadow"})
+        costs = []
+        for i, layer in enumerate(self.layers):
+            most = max(self.active[i], first[i] if i < len(first) else 0)
+            most = layer.size if recipe.shadow else most
+            values = most * (1 + state_per_weight) + (layer.size if dense else most)
+            masked = most < layer.size or self.active[i] < layer.size
+            costs.append(value_bytes * (values + remembered * layer.size * masked) + masked * layer.size / 8)
+        return tuple(costs)
+
+    def _phases(self, total_steps: int) -> Iterator[tuple[int, bool, Sequence[int]]]:
+        """The steps from one update to the next: how many, whether the last one updates, and what is active then."""
+        plan, schedule = self.plan, self.plan.recipe.schedule
+        begin, active = 0, self.active
+        if plan.recipe.ramp is not None:
+            active = plan.initial_active + self.active[len(plan.layers) :]
+        for update in range(0 if schedule is None else schedule.updates):
+            assert schedule is not None
+            fires = schedule.step_of(update)
+            if fires >= total_steps:
+                break
+            yield fires + 1 - begin, True, active
+            begin = fires + 1
+            if plan.recipe.ramp is not None:
+                row = plan.targets[min(update, len(plan.targets) - 1)]
+                active = (*row.tolist(), *self.active[len(plan.layers) :])
+        yield total_steps - begin, False, active
 
     def __str__(self) -> str:
         rows = [("layer", "shape", "positions", "density", "dense FLOPs", "FLOPs", "bytes")]
@@ -192,7 +197,13 @@ class CostTable:
         return tuple(map(self.convention.flops, self.layers, active, self.positions))
 
 
-def cost_table(plan: Plan, network: Network | None = None, *, convention: Convention = MULTIPLY_ADDS) -> CostTable:
+def cost_table(
+    plan: Plan,
+    network: Network | None = None,
+    *,
+    convention: Convention = MULTIPLY_ADDS,
+    active: Mapping[str, int] | None = None,
+) -> CostTable:
     """Count what a plan costs.
 
     Weights of layers are counted, not biases and norms, nor products of activations (attention scores).
@@ -202,6 +213,8 @@ def cost_table(plan: Plan, network: Network | None = None, *, convention: Conven
         network: how often each weight is used, and which others cost besides: from `rigl_core.specs`, an adapter's
             ``describe``, or your own `Network`. By default a chain of fully connected layers, each used once.
         convention: what counts as an operation.
+        active: active weights by layer name, as measured, for methods that move connections between layers (DSR,
+            SNFS, global choices), of which the plan knows only the sum; by default as planned.
 
     Raises:
         ValueError: if the network does not have one of the plan's layers, or its positions are unknown.
@@ -220,18 +233,21 @@ def cost_table(plan: Plan, network: Network | None = None, *, convention: Conven
     return CostTable(
         plan,
         layers,
-        active=plan.active + tuple(layer.size for layer in others),
+        active=_measured(plan, active) + tuple(layer.size for layer in others),
         positions=tuple(network.positions[layer.name] for layer in layers),
         convention=convention,
     )
 
 
-def _dense_gradients(plan: Plan, total_steps: int) -> int:
-    """At how many of a training's steps the dense gradient is needed."""
-    schedule = plan.recipe.schedule
-    if schedule is None or not plan.recipe.reads_gradient:
-        return 0
-    return sum(schedule.step_of(update) < total_steps for update in range(schedule.updates))
+def _measured(plan: Plan, active: Mapping[str, int] | None) -> tuple[int, ...]:
+    names = [layer.name for layer in plan.layers]
+    if active is None:
+        return plan.active
+    if set(active) != set(names):
+        raise ValueError(
+            f"active has counts of other layers than the plan; they differ in {sorted(set(active) ^ set(names))}."
+        )
+    return tuple(active[name] for name in names)
 
 
 def _whole(number: float) -> str:
