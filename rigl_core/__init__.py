@@ -10,6 +10,7 @@ from rigl_core.criteria import GRADIENT, MAGNITUDE, RANDOM, Connections, Criteri
 from rigl_core.distributions import Distribution, ErdosRenyi, ErdosRenyiKernel, PerLayer, Uniform
 from rigl_core.drop_fractions import Constant, Cosine, DropFraction, InversePower, Linear, drop_counts
 from rigl_core.flops import Convention, CostTable, cost_table
+from rigl_core.history import History, Snapshot
 from rigl_core.inspect import SparsityTable
 from rigl_core.layers import Layer
 from rigl_core.methods import SET, RigL, Static
@@ -40,6 +41,7 @@ __all__ = [
     "EffectiveArchitecture",
     "ErdosRenyi",
     "ErdosRenyiKernel",
+    "History",
     "InversePower",
     "Layer",
     "Linear",
@@ -49,6 +51,7 @@ __all__ = [
     "Plan",
     "Recipe",
     "RigL",
+    "Snapshot",
     "SparsityTable",
     "Static",
     "Uniform",
