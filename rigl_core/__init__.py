@@ -21,6 +21,7 @@ from rigl_core.plan import Plan, make_plan
 from rigl_core.random import random_key, random_mask, random_scores
 from rigl_core.recipe import Recipe
 from rigl_core.schedules import UpdateSchedule
+from rigl_core.small_dense import matching_width
 from rigl_core.topology import magnitude, survivors, top_k_mask, updated_mask
 
 __version__ = "0.1.0"
@@ -65,6 +66,7 @@ __all__ = [
     "largest_remainder",
     "magnitude",
     "make_plan",
+    "matching_width",
     "numpy_namespace",
     "random_key",
     "random_mask",
