@@ -13,6 +13,7 @@ from rigl_core.flops import Convention, CostTable, cost_table
 from rigl_core.history import History, Snapshot
 from rigl_core.inspect import SparsityTable
 from rigl_core.layers import Layer
+from rigl_core.lottery import Lottery, Ticket, Trained
 from rigl_core.methods import SET, RigL, Static
 from rigl_core.namespace import Namespace, numpy_namespace
 from rigl_core.network import Network
@@ -46,6 +47,7 @@ __all__ = [
     "InversePower",
     "Layer",
     "Linear",
+    "Lottery",
     "Namespace",
     "Network",
     "PerLayer",
@@ -55,6 +57,8 @@ __all__ = [
     "Snapshot",
     "SparsityTable",
     "Static",
+    "Ticket",
+    "Trained",
     "Uniform",
     "UpdateSchedule",
     "active_count",
