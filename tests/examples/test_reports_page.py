@@ -24,7 +24,7 @@ def test_the_code_prints_what_the_page_says(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks("python"))],
         cwd=tmp_path,
-        env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1"},
+        env={**os.environ, "COLUMNS": "100", "PYTHONIOENCODING": "utf-8", "NO_COLOR": "1", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         encoding="utf-8",
         check=False,
