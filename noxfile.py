@@ -95,7 +95,7 @@ def lower_bounds(backend: str) -> list[str]:
     extras = PYPROJECT["project"]["optional-dependencies"]
     needed = [*PYPROJECT["project"]["dependencies"], *extras["testing"]]
     if backend == "numpy":
-        needed += extras["examples"]
+        needed += [*extras["examples"], *extras["report"]]
     elif backend == "jax":
         needed += [*extras["jax"], *nox.project.dependency_groups(PYPROJECT, "jax")]
     else:  # the same releases, without what a GPU needs
@@ -117,7 +117,7 @@ def lint(session: nox.Session) -> None:
 @nox.session
 def types(session: nox.Session) -> None:
     """Types, by mypy, strict."""
-    install(session, "-e", ".[testing,torch,jax]", groups=("types", "jax", "tf"))
+    install(session, "-e", ".[testing,report,torch,jax]", groups=("types", "jax", "tf"))
     session.run("mypy")
 
 

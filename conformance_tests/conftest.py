@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 HARNESSES = {  # in the order of import: PyTorch goes before TensorFlow
     "numpy": "conformance_tests.harnesses.numpy:NumPyHarness",
@@ -18,6 +19,9 @@ HARNESSES = {  # in the order of import: PyTorch goes before TensorFlow
 }
 
 WITH_DEVICES = ("torch", "jax")
+
+settings.register_profile("untimed", settings(deadline=None))  # machines are slow now and then
+settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -23,8 +23,10 @@ from rigl_core.distributions import Distribution, ErdosRenyi, ErdosRenyiKernel, 
 from rigl_core.drop_fractions import Constant, Cosine, DropFraction, InversePower, Linear, drop_counts
 from rigl_core.flops import Convention, CostTable, cost_table
 from rigl_core.grown import GradientStep, GrownWeights, InitialValues, SmallRandom, Zeros
+from rigl_core.history import History, Snapshot
 from rigl_core.inspect import SparsityTable
 from rigl_core.layers import Layer
+from rigl_core.lottery import Lottery, Ticket, Trained
 from rigl_core.methods import (
     DNS,
     DNW,
@@ -53,6 +55,7 @@ from rigl_core.ramps import CubicRamp, Ramp
 from rigl_core.random import random_key, random_mask, random_scores
 from rigl_core.recipe import Recipe
 from rigl_core.schedules import UpdateSchedule
+from rigl_core.small_dense import matching_width
 from rigl_core.structures import NM, Blocks, ConstantFanIn, Structure, Unstructured
 from rigl_core.topology import magnitude, survivors, top_k_mask, updated_mask
 from rigl_core.update import Counts, Moved, initial_masks, move_pool, weights_after
@@ -96,10 +99,12 @@ __all__ = [
     "GradientStep",
     "GradualPruning",
     "GrownWeights",
+    "History",
     "InitialValues",
     "InversePower",
     "Layer",
     "Linear",
+    "Lottery",
     "LotteryTicket",
     "Moved",
     "Namespace",
@@ -114,10 +119,13 @@ __all__ = [
     "SETAsPublished",
     "SRigL",
     "SmallRandom",
+    "Snapshot",
     "SparsityTable",
     "Static",
     "Structure",
     "SynFlow",
+    "Ticket",
+    "Trained",
     "Uniform",
     "Unstructured",
     "UpdateSchedule",
@@ -133,6 +141,7 @@ __all__ = [
     "magnitude",
     "magnitude_and_gradient",
     "make_plan",
+    "matching_width",
     "move_pool",
     "numpy_namespace",
     "random_key",

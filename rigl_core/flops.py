@@ -181,7 +181,9 @@ class CostTable:
                 active = (*row.tolist(), *self.active[len(plan.layers) :])
         yield total_steps - begin, False, active
 
-    def __str__(self) -> str:
+    @property
+    def rows(self) -> Sequence[tuple[str, ...]]:
+        """The table as text, cell by cell: headings, a row for each layer, and the total."""
         rows = [("layer", "shape", "positions", "density", "dense FLOPs", "FLOPs", "bytes")]
         columns = (self.layers, self.positions, self.active, self.dense_flops, self.flops, self.weight_bytes())
         for layer, positions, active, dense, sparse, stored in zip(*columns, strict=True):
@@ -191,7 +193,15 @@ class CostTable:
         density = sum(self.active) / sum(layer.size for layer in self.layers)
         stored = sum(self.weight_bytes())
         rows.append(("total", "", "", f"{density:.4f}", _whole(self.f_d), _whole(self.f_s), _whole(stored)))
-        return "\n".join([f"{self.plan.recipe.method}, inference at {self.inference:.4f} of dense", *aligned(rows)])
+        return rows
+
+    @property
+    def title(self) -> str:
+        """The method and its relative cost of inference."""
+        return f"{self.plan.recipe.method}, inference at {self.inference:.4f} of dense"
+
+    def __str__(self) -> str:
+        return "\n".join([self.title, *aligned(self.rows)])
 
     def _flops(self, active: Sequence[float]) -> tuple[float, ...]:
         return tuple(map(self.convention.flops, self.layers, active, self.positions))

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rigl_core.arrays import to_numpy
 from rigl_core.layers import Layer
 
 Masks = Mapping[str, Any]
-"""Bool arrays by layer name, as the ``masks`` of every adapter: whatever NumPy can read."""
+"""Bool arrays by layer name, as the ``masks`` of every adapter: whatever `rigl_core.arrays.to_numpy` can read."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +42,9 @@ class SparsityTable:
         """Weights of all layers."""
         return sum(layer.size for layer in self.layers)
 
-    def __str__(self) -> str:
+    @property
+    def rows(self) -> Sequence[tuple[str, ...]]:
+        """The table as text, cell by cell: headings, a row for each layer, and the total."""
         densities = self.densities or [_share(n, layer.size) for n, layer in zip(self.active, self.layers, strict=True)]
         rows = [("layer", "shape", "density", "active", "zeros")]
         for layer, active, density in zip(self.layers, self.active, densities, strict=True):
@@ -49,7 +52,10 @@ class SparsityTable:
             rows.append((layer.name, shape, f"{density:.4f}", f"{active:,}", f"{layer.size - active:,}"))
         active, size = self.total_active, self.total_size
         rows.append(("total", "", f"{_share(active, size):.4f}", f"{active:,}", f"{size - active:,}"))
-        return "\n".join(([self.title] if self.title else []) + aligned(rows))
+        return rows
+
+    def __str__(self) -> str:
+        return "\n".join(([self.title] if self.title else []) + aligned(self.rows))
 
 
 def _share(active: int, size: int) -> float:
@@ -62,9 +68,17 @@ def moved(before: Masks, after: Masks) -> dict[str, float]:
     Raises:
         ValueError: if the masks are not of the same layers.
     """
-    _check_same_layers(before, after)
-    pairs = {name: (np.asarray(before[name]), np.asarray(after[name])) for name in after}
-    return {name: _share(_count(new & ~old), _count(new)) for name, (old, new) in pairs.items()}
+    return {name: _share(_count(new & ~old), _count(new)) for name, (old, new) in _pairs(before, after).items()}
+
+
+def churn(before: Masks, after: Masks) -> float:
+    """The share of the active connections of all layers that are new.
+
+    Raises:
+        ValueError: if the masks are not of the same layers.
+    """
+    pairs = _pairs(before, after).values()
+    return _share(sum(_count(new & ~old) for old, new in pairs), sum(_count(new) for _, new in pairs))
 
 
 def ever_active(before: Masks, masks: Masks) -> dict[str, npt.NDArray[np.bool_]]:
@@ -73,8 +87,7 @@ def ever_active(before: Masks, masks: Masks) -> dict[str, npt.NDArray[np.bool_]]
     Raises:
         ValueError: if the masks are not of the same layers.
     """
-    _check_same_layers(before, masks)
-    return {name: np.asarray(before[name]) | np.asarray(mask) for name, mask in masks.items()}
+    return {name: old | new for name, (old, new) in _pairs(before, masks).items()}
 
 
 def density(masks: Masks) -> float:
@@ -82,7 +95,7 @@ def density(masks: Masks) -> float:
 
     Of `ever_active`, it is R_s, the in-time over-parameterization rate (Liu et al. 2021, section 3.1).
     """
-    arrays = [np.asarray(mask) for mask in masks.values()]
+    arrays = [to_numpy(mask) for mask in masks.values()]
     return _share(sum(map(_count, arrays)), sum(mask.size for mask in arrays))
 
 
@@ -91,12 +104,13 @@ def scalars(masks: Masks, before: Masks | None = None, ever: Masks | None = None
 
     Args:
         masks: as they are now.
-        before: as they were before the last update; adds what it moved.
+        before: as they were before the last update; adds the share that it moved.
         ever: what `ever_active` returned; adds R_s.
     """
     values = {"density": density(masks)}
     values |= {f"density/{name}": density({name: mask}) for name, mask in masks.items()}
     if before is not None:
+        values["moved"] = churn(before, masks)
         values |= {f"moved/{name}": share for name, share in moved(before, masks).items()}
     if ever is not None:
         values["R_s"] = density(ever)
@@ -107,11 +121,14 @@ def _count(mask: npt.NDArray[np.bool_]) -> int:
     return int(np.count_nonzero(mask))
 
 
-def _check_same_layers(before: Masks, after: Masks) -> None:
-    shapes = [{name: np.shape(mask) for name, mask in masks.items()} for masks in (before, after)]
+def _pairs(before: Masks, after: Masks) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """Each layer's masks, after checking that there are two of one shape."""
+    old, new = ({name: to_numpy(mask) for name, mask in masks.items()} for masks in (before, after))
+    shapes = [{name: mask.shape for name, mask in masks.items()} for masks in (old, new)]
     if shapes[0] != shapes[1]:
-        differing = sorted(name for name in {**before, **after} if shapes[0].get(name) != shapes[1].get(name))
+        differing = sorted(name for name in {**old, **new} if shapes[0].get(name) != shapes[1].get(name))
         raise ValueError(f"before has masks for other layers or shapes than after; they differ in {differing}.")
+    return {name: (old[name], new[name]) for name in new}
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:

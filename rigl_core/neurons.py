@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rigl_core.arrays import to_numpy
 from rigl_core.inspect import Masks
 from rigl_core.layers import Layer, check_layers
 
@@ -75,7 +76,8 @@ def effective_architecture(
         ValueError: if the layers are no chain, or their in and out axes are unknown.
     """
     layers = check_layers(layers)
-    connected = [_connected(layer, masks) for layer in layers]
+    counts = [connections(layer, masks.get(layer.name, np.ones(layer.shape, bool))) for layer in layers]
+    connected = [matrix > 0 for matrix in counts]
     sizes = [_inputs(layers[0]), *(matrix.shape[1] for matrix in connected)]
     for (before, after), size in zip(pairwise(layers), sizes[1:], strict=False):
         if size == 0 or _inputs(after) % size:
@@ -94,9 +96,9 @@ def effective_architecture(
         )
     alive = tuple(there & needed for there, needed in zip(reached, useful, strict=True))
     active = []
-    for i, layer in enumerate(layers):
+    for i, matrix in enumerate(counts):
         between = whole.features(i, alive[i])[:, None] & alive[i + 1]
-        active.append(int(np.sum(_connected(layer, masks, count=True)[between])))
+        active.append(int(np.sum(matrix[between])))
     return EffectiveArchitecture(layers, alive, tuple(active), channels_first)
 
 
@@ -150,14 +152,24 @@ def _inputs(layer: Layer) -> int:
     return layer.n_in * (layer.groups if layer.grouped_axes == "in" else 1)
 
 
-def _connected(layer: Layer, masks: Masks, *, count: bool = False) -> Array:
-    """Whether (or how many times) each input feature is connected to each output, (inputs, outputs)."""
-    mask = np.asarray(masks[layer.name], bool) if layer.name in masks else np.ones(layer.shape, bool)
+def connections(layer: Layer, mask: Any) -> Array:
+    """How many active connections each input feature has to each output: integers (inputs, outputs).
+
+    At most 1 in a fully connected layer, the positions of the kernel in a convolution. Features of all groups.
+
+    Args:
+        layer: with its in and out axes.
+        mask: bool array of the layer's shape.
+
+    Raises:
+        ValueError: for another shape, or axes that are unknown.
+    """
+    mask = np.asarray(to_numpy(mask), bool)
     if mask.shape != layer.shape:
         raise ValueError(f"masks has the shape {mask.shape} for layer {layer.name!r}: it must be {layer.shape}.")
     ordered = mask.transpose(*layer.in_axes, *layer.out_axes, *layer.kernel_axes)
     kernels = ordered.reshape(layer.n_in, layer.n_out, math.prod(ordered.shape[len(layer.in_axes + layer.out_axes) :]))
-    matrix: Array = kernels.sum(2)
+    matrix: Array = kernels.sum(2, dtype=np.int32)
     if layer.groups > 1:
         # Of the two sides, the one that is stored whole tells the group; the other starts anew in each.
         whole = 1 if layer.grouped_axes == "in" else 0
@@ -166,4 +178,4 @@ def _connected(layer: Layer, masks: Masks, *, count: bool = False) -> Array:
         for group, block in enumerate(blocks):
             rows, columns = block.shape
             matrix[group * rows : (group + 1) * rows, group * columns : (group + 1) * columns] = block
-    return matrix if count else np.asarray(matrix > 0)
+    return matrix

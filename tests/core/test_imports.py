@@ -10,14 +10,16 @@ import pytest
 import rigl_core
 
 FRAMEWORKS = ("torch", "jax", "tensorflow", "keras", "optax", "hypothesis", "pytest", "rigl_backends")
+REPORTERS = ("rich", "matplotlib")
+NOT_LOADED = {*FRAMEWORKS, *REPORTERS}
 
 
-def run(code: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)
+def run(code: str, *, warnings: str = "error") -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-W", warnings, "-c", code], capture_output=True, text=True, check=False)
 
 
 def test_the_core_loads_no_framework() -> None:
-    code = f"import sys, rigl_core; print(sorted({{m.split('.')[0] for m in sys.modules}} & set({FRAMEWORKS})))"
+    code = f"import sys, rigl_core; print(sorted({{m.split('.')[0] for m in sys.modules}} & {NOT_LOADED}))"
     assert run(code).stdout.strip() == "[]"
 
 
@@ -44,6 +46,17 @@ def test_a_missing_framework_is_named_with_its_extra(backend: str, framework: st
     code = f"import sys; sys.modules['{framework}'] = None; import rigl_backends.{backend}"
     error = run(code).stderr
     assert f"pip install 'rigl-core[{extra}]'" in error
+
+
+@pytest.mark.parametrize("missing", REPORTERS)
+def test_reports_name_their_extra(missing: str) -> None:
+    error = run(f"import sys; sys.modules['{missing}'] = None; import rigl_core.report", warnings="ignore").stderr
+    assert "ImportError: rigl_core.report needs rich and matplotlib: pip install 'rigl-core[report]'" in error
+
+
+def test_reports_leave_pyplot_and_the_frameworks_alone() -> None:
+    code = f"import sys, rigl_core.report; print(sorted(set(sys.modules) & set({(*FRAMEWORKS, 'matplotlib.pyplot')})))"
+    assert run(code, warnings="ignore").stdout.strip() == "[]"  # Matplotlib's own warnings are not our matter
 
 
 def test_the_public_names_exist_and_are_sorted() -> None:

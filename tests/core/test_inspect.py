@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -45,9 +47,38 @@ def test_shares_by_counting_one_by_one(seed: int) -> None:
         assert values[f"density/{name}"] == active / len(own)
         assert values[f"moved/{name}"] == (sum(bool(new and not old) for old, new in own) / active if active else 0)
     both = [pair for own in pairs.values() for pair in own]
-    assert values["density"] == sum(bool(new) for _, new in both) / 17
+    active = sum(bool(new) for _, new in both)
+    assert values["moved"] == (sum(bool(new and not old) for old, new in both) / active if active else 0)
+    assert values["density"] == active / 17
     assert values["R_s"] == sum(bool(old or new) for old, new in both) / 17
     assert all(type(value) is float for value in values.values())
+
+
+class OnGPU:
+    """Like a tensor of PyTorch on a GPU, which NumPy must not touch."""
+
+    dtype = "torch.bool"
+
+    def __init__(self, array: np.ndarray[Any, Any], where: str = "cuda") -> None:
+        self.array, self.where = array, where
+
+    def detach(self) -> OnGPU:
+        return self
+
+    def cpu(self) -> OnGPU:
+        return OnGPU(self.array, "cpu")
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray[Any, Any]:
+        if self.where != "cpu":
+            raise TypeError("can't convert cuda:0 device type tensor to numpy.")
+        return self.array
+
+
+def test_masks_on_a_gpu_are_fetched() -> None:
+    before, after = np.array([True, True, False, False]), np.array([True, False, True, False])
+    on_gpu = {"a": OnGPU(before)}, {"a": OnGPU(after)}
+    on_host = {"a": before}, {"a": after}
+    assert scalars(on_gpu[1], on_gpu[0], ever_active(*on_gpu)) == scalars(on_host[1], on_host[0], ever_active(*on_host))
 
 
 @checks("P3")

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rigl_core import Layer, effective_architecture, shrunken, specs
+from rigl_core.neurons import connections
 from rigl_core.testing.checks import checks
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -107,6 +108,15 @@ def test_convolutions_and_a_flattening(channels_first: bool) -> None:
     x = rng.normal(size=(2, 6))
     small = shrunken(left, weights, biases)
     np.testing.assert_allclose(output(*small, x[left.alive[0]]), output(weights, biases, x))  # type: ignore[arg-type]
+
+
+def test_connections_of_a_kernel_by_counting_one_by_one() -> None:
+    mask = np.random.default_rng(0).random((2, 3, 3, 5, 2)) < 0.5
+    layer = Layer("conv", mask.shape, in_axes=(3, 0), out_axes=(1,))
+    counts = connections(layer, mask)
+    assert counts.shape == (10, 3)
+    for i, output in np.ndindex(10, 3):
+        assert counts[i, output] == sum(mask[i % 2, output, k, i // 2, n] for k, n in np.ndindex(3, 2))
 
 
 def test_groups_keep_to_themselves() -> None:

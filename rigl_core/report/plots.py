@@ -1,0 +1,162 @@
+"""Plots, without pyplot and its state: ``plots.churn(history).savefig("churn.png")``.
+
+Each draws on the ``axes`` given, or in a figure of its own, and returns the figure. Nothing is shown or saved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
+from matplotlib.ticker import MaxNLocator
+
+from rigl_core.arrays import to_numpy
+from rigl_core.history import History, Snapshot
+from rigl_core.inspect import SparsityTable
+from rigl_core.layers import Layer
+from rigl_core.neurons import EffectiveArchitecture, connections
+from rigl_core.plan import Plan
+
+ALL, ONE, FAINT = "#c2185b", "#0072b2", "#bdbdbd"
+"""Colors: of the whole network, of a layer, of what is gone or in the background."""
+
+LEGEND = 10
+"""As many layers have colors of their own, and names in a legend; more are one background."""
+
+
+def densities(table: SparsityTable | Plan, axes: Axes | None = None) -> Figure:
+    """The share of active weights: a bar for each layer, from the first at the top, and a line for all together.
+
+    Args:
+        table: a plan, or the ``table`` of a training.
+        axes: where to draw.
+    """
+    table = table.table if isinstance(table, Plan) else table
+    axes = _axes(axes, height=_height(len(table.layers)))
+    shares = [active / (layer.size or 1) for active, layer in zip(table.active, table.layers, strict=True)]
+    axes.barh(range(len(shares)), shares, color=ONE)
+    overall = table.total_active / (table.total_size or 1)
+    axes.axvline(overall, color=ALL, linestyle="--", label=f"all layers: {overall:.4g}")
+    axes.legend()
+    _name_rows(axes, [layer.name for layer in table.layers])
+    axes.set(title="Density of each layer", xlabel="active / all weights", xlim=(0, 1))
+    return _figure(axes)
+
+
+def neurons(architecture: EffectiveArchitecture, axes: Axes | None = None) -> Figure:
+    """How many neurons are alive and dead: a bar for the inputs and for each layer's outputs."""
+    axes = _axes(axes, height=_height(len(architecture.alive)))
+    rows = range(len(architecture.alive))
+    axes.barh(rows, architecture.widths, color=ONE, label="alive")
+    axes.barh(rows, architecture.dead, left=architecture.widths, color=FAINT, label="dead")
+    axes.legend()
+    _name_rows(axes, ["inputs", *(layer.name for layer in architecture.layers)])
+    axes.set(title="Neurons", xlabel="neurons")
+    return _figure(axes)
+
+
+def mask(mask: Any, layer: Layer | None = None, axes: Axes | None = None) -> Figure:
+    """A layer's mask as an image, a row for each output and a column for each input.
+
+    Args:
+        mask: bool array.
+        layer: its layer, with in and out axes: shows active connections of each kernel, and the blocks of groups.
+            Without it, the mask has two axes, and the image its rows and columns.
+        axes: where to draw.
+
+    Raises:
+        ValueError: for a mask of other than two axes without a layer, of another shape than the layer's, or of a
+            layer whose axes are unknown.
+    """
+    array = to_numpy(mask)
+    if layer is None and array.ndim != 2:
+        raise ValueError(f"mask has the shape {array.shape}: give the layer, which knows its in and out axes.")
+    image = array.astype(np.uint8) if layer is None else connections(layer, array).T
+    axes = _axes(axes)
+    most = 1 if layer is None else int(np.prod([layer.shape[axis] for axis in layer.kernel_axes]))
+    drawn = axes.imshow(image, cmap="Greys", vmin=0, vmax=max(most, 1), aspect="auto")
+    if most > 1:
+        figure = _figure(axes)
+        figure.colorbar(drawn, ax=axes, label="active connections of a kernel")
+    density = np.count_nonzero(array) / (array.size or 1)
+    title = f"density {density:.4g}" if layer is None else f"{_plain(layer.name)}, density {density:.4g}"
+    xlabel, ylabel = ("axis 1", "axis 0") if layer is None else ("input", "output")
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    return _figure(axes)
+
+
+def churn(history: History, axes: Axes | None = None) -> Figure:
+    """The share of the active connections that each update moved, of each layer and of all."""
+    snapshots = history.snapshots[1:]
+    axes = _axes(axes)
+    names = list(snapshots[0].layers_moved) if snapshots else []
+    _draw_layers(axes, snapshots, {name: [100 * each.layers_moved[name] for each in snapshots] for name in names})
+    axes.plot(_steps(snapshots), [100 * each.moved for each in snapshots], color=ALL, marker=".", label="all layers")
+    axes.legend()
+    axes.set(title="Moved by each update", xlabel="optimizer steps", ylabel="% of the active connections")
+    axes.set_ylim(bottom=0)
+    return _figure(axes)
+
+
+def density(history: History, axes: Axes | None = None) -> Figure:
+    """The density over time, of each layer and of all: what pruning and redistribution change."""
+    snapshots = history.snapshots
+    axes = _axes(axes)
+    names = list(snapshots[0].densities) if snapshots else []
+    _draw_layers(axes, snapshots, {name: [each.densities[name] for each in snapshots] for name in names})
+    axes.plot(_steps(snapshots), [each.density for each in snapshots], color=ALL, marker=".", label="all layers")
+    axes.legend()
+    axes.set(title="Density", xlabel="optimizer steps", ylabel="active / all weights")
+    axes.set_ylim(bottom=0)
+    return _figure(axes)
+
+
+def r_s(history: History, axes: Axes | None = None) -> Figure:
+    """R_s over time, the share of all connections that have been active so far, and the density."""
+    snapshots = history.snapshots
+    axes = _axes(axes)
+    axes.plot(_steps(snapshots), [each.r_s for each in snapshots], color=ALL, marker=".", label="ever active, $R_s$")
+    axes.plot(_steps(snapshots), [each.density for each in snapshots], color=ONE, linestyle="--", label="active now")
+    axes.legend()
+    axes.set(title="Explored so far", xlabel="optimizer steps", ylabel="share of all connections")
+    axes.set_ylim(bottom=0)
+    return _figure(axes)
+
+
+def _draw_layers(axes: Axes, snapshots: Sequence[Snapshot], lines: dict[str, list[float]]) -> None:
+    for i, (name, values) in enumerate(lines.items()):
+        style: dict[str, Any] = {"color": f"C{i}", "label": _plain(name)} if len(lines) <= LEGEND else {"color": FAINT}
+        axes.plot(_steps(snapshots), values, linewidth=1, **style)
+
+
+def _steps(snapshots: Sequence[Snapshot]) -> list[int]:
+    return [snapshot.step for snapshot in snapshots]
+
+
+def _name_rows(axes: Axes, names: Sequence[str]) -> None:
+    axes.set_yticks(range(len(names)), map(_plain, names))
+    axes.invert_yaxis()
+
+
+def _plain(name: str) -> str:
+    """A name that matplotlib prints as it is: no formula between dollars, no line without a legend."""
+    return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
+
+
+def _height(rows: int) -> float:
+    """Inches."""
+    return 1.2 + 0.25 * max(rows, 4)
+
+
+def _axes(axes: Axes | None, *, height: float = 4) -> Axes:
+    return Figure(figsize=(7, height), layout="constrained").subplots() if axes is None else axes
+
+
+def _figure(axes: Axes) -> Figure:
+    figure = axes.figure
+    return figure.figure if isinstance(figure, SubFigure) else figure
