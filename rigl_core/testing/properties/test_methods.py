@@ -10,7 +10,7 @@ import pytest
 
 from rigl_core.layers import Layer
 from rigl_core.plan import Plan, make_plan
-from rigl_core.testing import method_oracle, oracle
+from rigl_core.testing import method_oracle, oracle, score_oracle
 from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Array, Harness, Mask
 from rigl_core.testing.method_trainings import MOVING, STATIC, method_trainings
@@ -39,13 +39,13 @@ class Memory:
         for layer in self.plan.layers:
             old = self.momentum.get(layer.name, np.zeros(layer.shape, np.float32))
             gradient = gradients[layer.name]
-            self.momentum[layer.name] = method_oracle.next_momentum(old, gradient, self.training.recipe.momentum)
+            self.momentum[layer.name] = score_oracle.next_momentum(old, gradient, self.training.recipe.momentum)
 
-    def states(self, step: Step, weights: dict[str, Array]) -> dict[str, method_oracle.LayerState]:
+    def states(self, step: Step, weights: dict[str, Array]) -> dict[str, score_oracle.LayerState]:
         """The layers before an update."""
         targets = self.plan.targets[min(self.updates, len(self.plan.targets) - 1)]
         return {
-            layer.name: method_oracle.LayerState(
+            layer.name: score_oracle.LayerState(
                 layer,
                 weights[layer.name].reshape(-1).tolist(),
                 step.gradients[layer.name].reshape(-1).tolist(),
@@ -64,7 +64,7 @@ def remember(training: Training) -> Memory:
     memory = Memory(training, plan, {layer.name: training.params[layer.name] for layer in training.layers})
     for layer in training.layers:
         weight = training.params[layer.name].reshape(-1).tolist()
-        drawn = method_oracle.random_signs(training.recipe.seed, layer.name, -1, layer.size)
+        drawn = score_oracle.random_signs(training.recipe.seed, layer.name, -1, layer.size)
         memory.signs[layer.name] = [np.sign(w) if w else sign for w, sign in zip(weight, drawn, strict=True)]
     return memory
 
@@ -86,7 +86,7 @@ def check_update(memory: Memory, step: Step, weights: dict[str, Array]) -> dict[
         assert actual == new, f"{layer.name} at step {step.number}: {sorted(actual)}, by the oracle {sorted(new)}"
         survive = kept if recipe.regrown == "reset" else old & new
         survivors[layer.name] = np.isin(np.arange(layer.size), sorted(survive)).reshape(layer.shape)
-        drawn = method_oracle.random_signs(recipe.seed, layer.name, number, layer.size)
+        drawn = score_oracle.random_signs(recipe.seed, layer.name, number, layer.size)
         for i in new - survive:
             memory.signs[layer.name][i] = drawn[i]
     memory.updates += 1
@@ -119,7 +119,7 @@ def check_values(memory: Memory, step: Step, survivors: dict[str, Mask]) -> None
         before, after = step.before, step.after
         grew = after.masks[layer.name] & ~before.masks[layer.name]
         initial = memory.initial[layer.name].reshape(-1).tolist()
-        values = method_oracle.grown_values(recipe, states[layer.name], number, initial)
+        values = score_oracle.grown_values(recipe, states[layer.name], number, initial)
         grown = np.array(values, np.float32).reshape(layer.shape)
         zeros = np.zeros(layer.shape, np.float32)
         expected = np.where(survivors[layer.name], before.weights[layer.name], np.where(grew, grown, zeros))
@@ -271,7 +271,7 @@ def test_noise_and_pull_are_part_of_the_gradient(harness: Harness, mode: str, tr
         gradients = training.gradients(number)
         changed = dict(gradients)
         for layer in training.layers:
-            drawn = method_oracle.noise(training.recipe.seed, layer.name, number, layer.size)
+            drawn = score_oracle.noise(training.recipe.seed, layer.name, number, layer.size)
             pull = 0.125 * np.sign(session.weights()[layer.name])
             noisy = gradients[layer.name] + pull + 0.5 * np.reshape(drawn, layer.shape)
             changed[layer.name] = np.where(masks[layer.name], noisy, 0)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypedDict
+from typing import Any, Literal, TypedDict
 
 from rigl_core.criteria import Criterion
 from rigl_core.distributions import Distribution
 from rigl_core.drop_fractions import DropFraction
 from rigl_core.grown import GrownWeights
 from rigl_core.ramps import Ramp
+from rigl_core.recipe import Recipe
 from rigl_core.structures import Structure
 
 
@@ -37,3 +38,8 @@ class Options(TypedDict, total=False):
     dense: Sequence[str]
     layer_sparsity: Mapping[str, float]
     compensate: bool
+
+
+def make_recipe(method: str, sparsity: float | None, options: Options, **parts: Any) -> Recipe:
+    """A method's recipe from its parts; what the user gives goes before them."""
+    return Recipe(sparsity=sparsity, **{"method": method, **parts, **options})

@@ -1,0 +1,102 @@
+"""What connections score, what they start with and what is remembered of them, by every method: slowly.
+
+Single-precision numbers only where the contract says that a score is one.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rigl_core.layers import Layer
+from rigl_core.recipe import Recipe
+from rigl_core.testing import oracle
+
+
+@dataclass
+class LayerState:
+    """One layer before an update: flat lists of float32 numbers, and its topology."""
+
+    layer: Layer
+    weight: Sequence[float]
+    gradient: Sequence[float]
+    momentum: Sequence[float]
+    sign: Sequence[float]
+    mask: set[int]
+    target: int
+
+    @property
+    def everything(self) -> range:
+        """All positions."""
+        return range(self.layer.size)
+
+
+def drop_and_grow(recipe: Recipe, state: LayerState, number: int) -> tuple[list[float], list[float]]:
+    """Drop and grow scores; random ones from the key, and for dropping from the key turned round."""
+    key = oracle.random_key(recipe.seed, state.layer.name, number)
+    grow = [] if recipe.grow is None else _score(recipe.grow.name, recipe.grow.parameter, state, key)
+    return _score(recipe.drop.name, recipe.drop.parameter, state, key[::-1]), grow
+
+
+def _score(name: str, parameter: float | None, state: LayerState, key: Any) -> list[float]:
+    def magnitudes(values: Sequence[float]) -> list[float]:
+        return [oracle.magnitude(float(x), "float32") for x in values]
+
+    weights, gradients = magnitudes(state.weight), magnitudes(state.gradient)
+    if name in ("magnitude", "magnitude_by_sign"):
+        return weights
+    if name == "gradient":
+        return gradients
+    if name == "momentum":
+        return magnitudes(state.momentum)
+    if name == "random":
+        return list(map(float, oracle.random_scores(key, state.layer.size)))
+    if name == "saliency":
+        return magnitudes([float(np.float32(w) * np.float32(g)) for w, g in zip(weights, gradients, strict=True)])
+    if name == "magnitude_and_gradient":
+        products = magnitudes([float(np.float32(g) * np.float32(parameter)) for g in gradients])
+        return [float(np.float32(w) + np.float32(p)) for w, p in zip(weights, products, strict=True)]
+    if name == "sign":
+        return [float(not (w > 0 > s or w < 0 < s)) for w, s in zip(state.weight, state.sign, strict=True)]
+    raise KeyError(name)
+
+
+def next_momentum(momentum: Any, gradient: Any, decay: float) -> Any:
+    """In single precision, each product rounded on its own."""
+    old, new = np.float32(decay) * momentum, np.float32(1 - decay) * gradient
+    return old + new
+
+
+def random_signs(seed: int, layer: str, number: int, size: int) -> list[float]:
+    """1 or -1, from the lowest bit of the random scores by the key turned round."""
+    scores = oracle.random_scores(oracle.random_key(seed, layer, number)[::-1], size)
+    return [1.0 if score & 1 else -1.0 for score in scores]
+
+
+def noise(seed: int, layer: str, step: int, size: int) -> list[float]:
+    """Sums of four uniform numbers of 16 bits, with mean 0 and standard deviation 1."""
+    first, second = oracle.random_key(seed, layer, -2)
+    draws = [
+        oracle.random_scores((first ^ constant, second ^ step), size)
+        for constant in (0, 0x1B873593, 0x2545F491, 0x5BD1E995)
+    ]
+    return [
+        (sum(score >> 15 for score in scores) - 2**17) / (2**16 / math.sqrt(3)) for scores in zip(*draws, strict=True)
+    ]
+
+
+def grown_values(recipe: Recipe, state: LayerState, number: int, initial: Sequence[float]) -> list[float]:
+    """What each connection starts with, if it grows."""
+    grown: Any = recipe.grown
+    if grown.kind == "initial":
+        return list(initial)
+    if grown.kind == "random":
+        scores = oracle.random_scores(oracle.random_key(recipe.seed, state.layer.name, number)[::-1], state.layer.size)
+        return [float(np.float32((score >> 7) - 2**23) * np.float32(grown.scale / 2**23)) for score in scores]
+    if grown.kind == "gradient_step":
+        return [float(np.float32(g) * np.float32(-grown.size)) for g in state.gradient]
+    return [0.0] * state.layer.size
