@@ -8,60 +8,39 @@ default. So nothing but the standard can pass, neither in the core nor in this s
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, ParamSpec, TypeVar
 
 import array_api_strict as xp
 import numpy as np
 
-from rigl_core import Connections, Layer, Namespace, errors, make_plan, random_key, survivors
+from conformance_tests.harnesses.array_api_namespace import StandardArray
+from conformance_tests.harnesses.array_api_namespace import array_api_namespace as namespace
+from rigl_core import (
+    Connections,
+    Counts,
+    Layer,
+    errors,
+    initial_masks,
+    make_plan,
+    move_pool,
+    random_key,
+    weights_after,
+)
 from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
+from rigl_core.memory import first_memory, memory_after, observe, whole_weight
+from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
 from rigl_core.random import INITIAL
 from rigl_core.testing import models
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
-StandardArray = Any  # the standard gives its arrays no type
 Arrays = dict[str, StandardArray]
 
 CPU, ELSEWHERE = xp.Device("CPU_DEVICE"), xp.Device("device1")
-
-
-class ArrayAPINamespace:
-    """See `rigl_core.namespace.Namespace`; counts may be arrays too, which are never read on the host."""
-
-    abs = staticmethod(xp.abs)
-    where = staticmethod(xp.where)
-    zeros_like = staticmethod(xp.zeros_like)
-    full_like = staticmethod(xp.full_like)
-    shift_right = staticmethod(xp.bitwise_right_shift)
-
-    @staticmethod
-    def count(mask: StandardArray, /) -> StandardArray:
-        return xp.sum(xp.astype(mask, xp.int32), dtype=xp.int32)
-
-    @staticmethod
-    def cumulative_count(mask: StandardArray, /) -> StandardArray:
-        return xp.cumulative_sum(xp.astype(mask, xp.int32), dtype=xp.int32)
-
-    @staticmethod
-    def smallest_normal(x: StandardArray, /) -> float:
-        return xp.finfo(x.dtype).smallest_normal
-
-    @staticmethod
-    def kth_largest(scores: StandardArray, k: StandardArray | int, /) -> StandardArray:
-        if scores.size == 0:
-            return xp.zeros((), dtype=scores.dtype, device=scores.device)
-        position = xp.maximum(xp.asarray(k, dtype=xp.int32, device=scores.device), 1) - 1
-        descending = xp.sort(scores, descending=True)
-        return xp.reshape(xp.take(descending, xp.reshape(position, (1,))), ())
-
-
-array_api_namespace: Namespace = ArrayAPINamespace()
-_survivors = functools.partial(survivors, xp=array_api_namespace)
 
 
 def _settings(dtype: str = "") -> AbstractContextManager[None]:
@@ -86,14 +65,17 @@ class ArrayAPISession:
         for layer in self.plan.layers:
             errors.check_dtype(layer, setup.dtype)
         self.clock = Clock(setup.recipe.schedule)
+        errors.check_scores(self.plan, setup.scores)
         self.params = {name: _to(param, setup.dtype) for name, param in setup.params.items()}
         states = _STATES[setup.optimizer.kind]
         self.state = {name: [xp.zeros_like(param)] * states for name, param in self.params.items()}
         self.gradient_steps = dict.fromkeys(setup.params, 0)
-        self.topology: Arrays = {}
-        for layer, active in zip(self.plan.layers, self.plan.active, strict=True):
-            mask = setup.recipe.initial_mask(self._connections(layer, INITIAL), active, xp=array_api_namespace)
-            self._move_to(layer, mask, mask)
+        everything = [(layer.name, xp.ones(layer.shape, dtype=xp.bool, device=ELSEWHERE)) for layer in self.plan.layers]
+        self.topology: Arrays = dict(everything)
+        self.memory: dict[str, Arrays] = {self.plan.layers[i].name: {} for i in self.plan.sparse_layers}
+        scores = {name: _to(array, setup.dtype) for name, array in (setup.scores or {}).items()}
+        for pool in self.plan.pools:
+            self._start(pool, scores)
 
     @_strictly
     def step(self, gradients: Mapping[str, Array | None]) -> None:
@@ -102,11 +84,14 @@ class ArrayAPISession:
         if update is not None and recipe.reads_gradient and not _all_finite(dense):
             self.clock.defer()
             update = None
+        for name, memory in self.memory.items():
+            if name in dense:
+                self.memory[name] = observe(memory, xp.reshape(dense[name], (-1,)), recipe.momentum, xp=namespace)
         if update is None or recipe.on_update == "after":
             self._descend(dense)
         if update is not None:
-            for position in self.plan.sparse_layers:
-                self._move(position, update, dense)
+            for number in range(len(self.plan.pools)):
+                self._move(number, update, dense)
         self.clock.advance(updated=update is not None)
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
@@ -126,7 +111,8 @@ class ArrayAPISession:
 
     def save(self) -> Any:
         optimizer = dict(self.state), dict(self.gradient_steps)
-        return dict(self.params), *optimizer, make_state(self.plan, self.clock, self.masks())
+        memory = {kind: {name: own[kind] for name, own in self.memory.items()} for kind in self.plan.recipe.memories}
+        return dict(self.params), *optimizer, make_state(self.plan, self.clock, self.masks(), memory)
 
     def load(self, saved: Any) -> None:
         params, state, gradient_steps, sparse = saved
@@ -134,46 +120,84 @@ class ArrayAPISession:
         self.params, self.state, self.gradient_steps = dict(params), dict(state), dict(gradient_steps)
         self.clock.step, self.clock.deferred = sparse["step"], sparse["deferred"]
         self.topology = {name: _to(mask, "bool") for name, mask in sparse["masks"].items()}
+        self.memory = {name: {kind: own[name] for kind, own in sparse["memory"].items()} for name in self.memory}
 
     def sparsify_again(self) -> None:
         raise errors.already_sparsified("optimizer")  # here making a session is sparsifying
 
+    def _start(self, pool: Sequence[int], scores: Arrays) -> None:
+        recipe, layers = self.plan.recipe, [self.plan.layers[i] for i in pool]
+        connections = [self._connections(layer, INITIAL, scores=scores.get(layer.name)) for layer in layers]
+        masks = initial_masks(recipe, connections, [self.plan.initial_active[i] for i in pool], xp=namespace)
+        for layer, own, mask in zip(layers, connections, masks, strict=True):
+            self.memory[layer.name] = first_memory(recipe.memories, own, mask, xp=namespace)
+            self.topology[layer.name] = xp.reshape(mask, layer.shape)
+            self.params[layer.name] = _kept(self.params[layer.name], self.topology[layer.name])
+
     def _descend(self, dense: Arrays) -> None:
-        masked = {name: _survivors(dense[name], mask, mask) for name, mask in self.topology.items() if name in dense}
-        for name, gradient in _clipped(dense | masked, self.spec.clip_norm).items():
+        recipe = self.plan.recipe
+        for layer in (self.plan.layers[i] for i in self.plan.sparse_layers):
+            self.params[layer.name] = xp.reshape(self._connections(layer, INITIAL).weight, layer.shape)
+            if layer.name in dense and not recipe.shadow:
+                dense = {**dense, layer.name: self._for_optimizer(layer, dense[layer.name])}
+        for name, gradient in _clipped(dense, self.spec.clip_norm).items():
             self.gradient_steps[name] += 1
             self.params[name], *self.state[name] = _OPTIMIZERS[self.spec.kind](
                 self.spec, self.gradient_steps[name], gradient, self.params[name], *self.state[name]
             )
-        for name, mask in self.topology.items():
-            self.params[name] = _survivors(self.params[name], mask, mask)
+        for name, memory in self.memory.items():
+            whole, mask = Connections(xp.reshape(self.params[name], (-1,))), xp.reshape(self.topology[name], (-1,))
+            if recipe.shadow:
+                self.memory[name] = memory_after(memory, whole, mask, mask, xp=namespace)
+            self.params[name] = _kept(self.params[name], self.topology[name])
 
-    def _move(self, position: int, update: int, dense: Arrays) -> None:
-        """One layer's topology update; a layer that was not used, and so has no gradient, keeps its own."""
-        layer, recipe = self.plan.layers[position], self.plan.recipe
-        if layer.name not in dense and recipe.reads_gradient:
+    def _for_optimizer(self, layer: Layer, gradient: StandardArray) -> StandardArray:
+        """What the optimizer sees: the gradient of active weights, with what the recipe adds to it."""
+        recipe = self.plan.recipe
+        if recipe.changes_gradient:
+            noisy = self._connections(layer, GRADIENT_NOISE, gradient)
+            added = noisy_gradient(noisy, recipe.l1, recipe.noise, self.clock.step, xp=namespace)
+            gradient = xp.reshape(added, layer.shape)
+        return _kept(gradient, self.topology[layer.name])
+
+    def _move(self, number: int, update: int, dense: Arrays) -> None:
+        """One pool's topology update; a layer on its own that was not used, and so has no gradient, keeps its own."""
+        recipe, row, plan = self.plan.recipe, self.plan.row(update), self.plan
+        layers = [plan.layers[i] for i in plan.pools[number]]
+        if len(layers) == 1 and layers[0].name not in dense and recipe.reads_gradient:
             return
-        drop_count = int(self.plan.drop_counts[update, position])
-        connections = self._connections(layer, update, dense.get(layer.name))
-        old = xp.reshape(self.topology[layer.name], (-1,))
-        keep = self.plan.active[position] - drop_count
-        new = recipe.updated_mask(connections, old, keep, drop_count, xp=array_api_namespace)
-        self._move_to(layer, old, new)
+        connections = [self._connections(layer, update, dense.get(layer.name)) for layer in layers]
+        old = [xp.reshape(self.topology[layer.name], (-1,)) for layer in layers]
+        keep, grow = (int(table[row, number]) for table in (plan.keep_counts, plan.grow_counts))
+        counts = Counts(keep, grow, _to(plan.digits[row], "int32"))
+        for layer, own, before, moved in zip(
+            layers, connections, old, move_pool(recipe, connections, old, counts, xp=namespace), strict=True
+        ):
+            name, survivors = layer.name, xp.reshape(moved.survivors, layer.shape)
+            self.params[name] = xp.reshape(weights_after(recipe, own, before, moved, xp=namespace), layer.shape)
+            self.memory[name] = memory_after(self.memory[name], own, moved.mask, moved.survivors, xp=namespace)
+            self.topology[name] = xp.reshape(moved.mask, layer.shape)
+            if not recipe.shadow:
+                self.state[name] = [_kept(values, survivors) for values in self.state[name]]
 
-    def _move_to(self, layer: Layer, old: StandardArray, new: StandardArray) -> None:
-        """Give a layer its new mask, and leave weights and per-weight optimizer state with what survives."""
-        name, old, new = layer.name, xp.reshape(old, layer.shape), xp.reshape(new, layer.shape)
-        self.topology[name] = new
-        self.params[name] = _survivors(self.params[name], old, new)
-        self.state[name] = [_survivors(values, old, new) for values in self.state[name]]
-
-    def _connections(self, layer: Layer, update: int, gradient: StandardArray | None = None) -> Connections:
+    def _connections(
+        self, layer: Layer, update: int, gradient: StandardArray | None = None, scores: StandardArray | None = None
+    ) -> Connections:
+        memory, mask = self.memory[layer.name], xp.reshape(self.topology[layer.name], (-1,))
+        weight = whole_weight(xp.reshape(self.params[layer.name], (-1,)), memory, mask, xp=namespace)
         return Connections(
-            weight=xp.reshape(self.params[layer.name], (-1,)),
-            gradient=None if gradient is None else xp.reshape(gradient, (-1,)),
+            weight=weight,
+            gradient=xp.zeros_like(weight) if gradient is None else xp.reshape(gradient, (-1,)),
             indices=xp.arange(layer.size, dtype=xp.int32, device=ELSEWHERE),
             random_key=random_key(self.plan.recipe.seed, layer.name, update),
+            scores=None if scores is None else xp.reshape(scores, (-1,)),
+            layer=layer,
+            **{kind: array for kind, array in memory.items() if kind != "shadow"},
         )
+
+
+def _kept(values: StandardArray, mask: StandardArray) -> StandardArray:
+    return xp.where(mask, values, xp.zeros_like(values))
 
 
 def _all_finite(arrays: Arrays) -> bool:
@@ -220,7 +244,7 @@ class ArrayAPIHarness(Harness):
     dtypes = ("float32", "float64")
     modes = ("eager",)
     unused_layers = True
-    xp = array_api_namespace
+    xp = namespace
     session = ArrayAPISession
     to_backend = staticmethod(_to)
     to_numpy = staticmethod(_array)

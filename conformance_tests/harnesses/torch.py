@@ -62,7 +62,7 @@ class TorchSession:
         self.params = dict(self.model.named_parameters())
         self.clip_norm = setup.optimizer.clip_norm
         self.optimizer = _make(setup.optimizer, list(self.model.parameters()))
-        self.sparse = sparsify(self.model, self.optimizer, setup.recipe)
+        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, scores=setup.scores)
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         self.optimizer.zero_grad()
