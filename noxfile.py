@@ -53,6 +53,13 @@ def quickstart(session: nox.Session) -> None:
 
 
 @nox.session
+def methods(session: nox.Session) -> None:
+    """Train every method that the paper compares, in every framework, on real data; print one table."""
+    install(session, "-e", ".[examples,torch,jax]", groups=("tf",))
+    session.run("python", "examples/methods", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Everything: the tests on all backends in one process, then lint, types, minimums, package and fifth_library."""
     install(session, "-e", ".[testing,torch,jax]", groups=("test", "jax", "tf"))

@@ -10,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from data import Batch, Images, Labels
-from runs import Run
+from rigl_core.inspect import density, ever_active
+from runs import Arrays, Run
 
 Mask = npt.NDArray[np.bool_]
 
@@ -30,6 +31,9 @@ class History:
         accuracies: share of the test images that it got right then.
         update_steps: steps at which the topology was updated.
         changed: share of the active connections that each update replaced by others.
+        masks: the topology at the end, by layer name.
+        ever_active: share of all connections that were active at some time (R_s).
+        weights: the parameters after the last step, in the names and shapes of ``run.weights``.
     """
 
     run: Run
@@ -40,6 +44,9 @@ class History:
     accuracies: list[float] = field(default_factory=list)
     update_steps: list[int] = field(default_factory=list)
     changed: list[float] = field(default_factory=list)
+    masks: Mapping[str, Mask] = field(default_factory=dict)
+    ever_active: float = 1.0
+    weights: Arrays = field(default_factory=dict)
 
 
 class Backend(Protocol):
@@ -62,14 +69,23 @@ class Watch:
         predict: gives labels, int64 (images,), for images, float32 (images, pixels).
         masks: gives the current topology as NumPy arrays, in the names and shapes of ``run.layers``;
             layers that it leaves out are dense.
+        weights: gives the current parameters, in the names and shapes of ``run.weights``.
     """
 
-    def __init__(self, run: Run, predict: Callable[[Images], Labels], masks: Callable[[], Mapping[str, Mask]]) -> None:
+    def __init__(
+        self,
+        run: Run,
+        predict: Callable[[Images], Labels],
+        masks: Callable[[], Mapping[str, Mask]],
+        weights: Callable[[], Arrays],
+    ) -> None:
         self._run = run
+        self._read_weights = weights
         self._predict = predict
         self._read_masks = masks
         self._steps = 0
         self._masks = self._topology()
+        self._ever_active = dict(self._masks)
         pixels = self._pixels()
         self.history = History(run, self._active(), pixels_at_start=pixels, pixels_at_end=pixels)
         self._test()
@@ -82,6 +98,13 @@ class Watch:
         self._steps += 1
         if self._steps % STEPS_BETWEEN_TESTS == 0 or self._steps == self._run.steps:
             self._test()
+        if self._steps == self._run.steps:
+            self._end()
+
+    def _end(self) -> None:
+        self.history.masks = self._topology()
+        self.history.ever_active = density(self._ever_active)
+        self.history.weights = self._read_weights()
 
     def _test(self) -> None:
         dataset = self._run.dataset
@@ -92,6 +115,7 @@ class Watch:
     def _compare_topology(self) -> None:
         before, self._masks = self._masks, self._topology()
         new = sum(int(np.count_nonzero(mask & ~before[name])) for name, mask in self._masks.items())
+        self._ever_active = ever_active(self._ever_active, self._masks)
         self.history.active = self._active()
         self.history.pixels_at_end = self._pixels()
         self.history.update_steps.append(self._steps)

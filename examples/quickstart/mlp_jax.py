@@ -37,7 +37,7 @@ def train(run: Run, batches: Iterable[Batch]) -> History:
     params = {name: jnp.asarray(array) for name, array in run.weights.items()}
     optimizer = optax.sgd(run.learning_rate, momentum=run.momentum)
     if run.recipe:  # the line that makes it sparse; dense training has no recipe
-        optimizer = sparsify(optimizer, run.recipe, layers=run.layers)
+        optimizer = sparsify(optimizer, run.recipe, layers=run.layers, scores=run.scores)
     opt_state = optimizer.init(params)
     if run.recipe:
         params = apply_masks(params, opt_state)
@@ -56,7 +56,7 @@ def train(run: Run, batches: Iterable[Batch]) -> History:
     def masks() -> dict[str, Mask]:
         return {name: np.asarray(mask) for name, mask in masks_of(opt_state, params).items()} if run.recipe else {}
 
-    watch = Watch(run, predict, masks)
+    watch = Watch(run, predict, masks, lambda: {name: np.array(param) for name, param in params.items()})
     for images, labels in batches:
         params, opt_state = step(params, opt_state, jnp.asarray(images), jnp.asarray(labels))
         watch.step_done()

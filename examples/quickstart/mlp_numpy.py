@@ -20,7 +20,7 @@ def train(run: Run, batches: Iterable[Batch]) -> History:
     params = {name: array.copy() for name, array in run.weights.items()}
     optimizer = SGD(params, lr=run.learning_rate, momentum=run.momentum)
     # The one line that makes it sparse; dense training has no recipe.
-    sparse = sparsify(params, optimizer, run.recipe, layers=run.layers) if run.recipe else None
+    sparse = sparsify(params, optimizer, run.recipe, layers=run.layers, scores=run.scores) if run.recipe else None
 
     def predict(images: Images) -> Labels:
         labels: Labels = forward(params, images)[-1].argmax(axis=1)
@@ -29,7 +29,7 @@ def train(run: Run, batches: Iterable[Batch]) -> History:
     def masks() -> dict[str, Mask]:
         return sparse.masks if sparse else {}
 
-    watch = Watch(run, predict, masks)
+    watch = Watch(run, predict, masks, lambda: {name: array.copy() for name, array in params.items()})
     for images, labels in batches:
         optimizer.step(gradients(params, images, labels))
         watch.step_done()

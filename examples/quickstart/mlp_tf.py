@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -10,7 +11,7 @@ import tensorflow as tf
 from data import Batch, Images, Labels
 from history import History, Mask, Watch
 from rigl_backends.tf import sparsify
-from runs import Run
+from runs import Arrays, Run
 
 
 def make_model(run: Run) -> keras.Model:
@@ -30,12 +31,17 @@ def make_model(run: Run) -> keras.Model:
     return model
 
 
+def by_path(arrays: Arrays | None) -> dict[str, Any] | None:
+    """Arrays of layers as Keras names and stores them."""
+    return None if arrays is None else {f"mlp/{name.split('.')[0]}/kernel": array.T for name, array in arrays.items()}
+
+
 def train(run: Run, batches: Iterable[Batch]) -> History:
     """Train the network of ``run``."""
     model = make_model(run)
     optimizer = keras.optimizers.SGD(run.learning_rate, momentum=run.momentum)
     if run.recipe:  # the one line that makes it sparse; dense training has no recipe
-        optimizer = sparsify(optimizer, run.recipe, model=model)
+        optimizer = sparsify(optimizer, run.recipe, model=model, scores=by_path(run.scores))
     loss_of = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
     @tf.function
@@ -53,7 +59,14 @@ def train(run: Run, batches: Iterable[Batch]) -> History:
         kernels = optimizer.masks if run.recipe else {}  # by path, such as mlp/fc1/kernel
         return {f"{path.split('/')[-2]}.weight": mask.T for path, mask in kernels.items()}
 
-    watch = Watch(run, predict, masks)
+    def weights() -> Arrays:
+        arrays = {}
+        for layer in model.layers:
+            kernel, bias = layer.get_weights()
+            arrays |= {f"{layer.name}.weight": kernel.T, f"{layer.name}.bias": bias}
+        return arrays
+
+    watch = Watch(run, predict, masks, weights)
     for images, labels in batches:
         step(tf.constant(images), tf.constant(labels))
         watch.step_done()

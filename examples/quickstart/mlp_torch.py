@@ -11,7 +11,7 @@ from torch.nn import functional
 from data import Batch, Images, Labels
 from history import History, Mask, Watch
 from rigl_backends.torch import sparsify
-from runs import Run
+from runs import Arrays, Run
 
 
 class MLP(nn.Module):
@@ -30,12 +30,17 @@ class MLP(nn.Module):
         return logits
 
 
+def tensors(arrays: Arrays | None) -> dict[str, Tensor] | None:
+    """The arrays as tensors."""
+    return None if arrays is None else {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
 def train(run: Run, batches: Iterable[Batch]) -> History:
     """Train the network of ``run``."""
     model = MLP(run)
     optimizer = torch.optim.SGD(model.parameters(), lr=run.learning_rate, momentum=run.momentum)
     # The one line that makes it sparse; dense training has no recipe.
-    sparse = sparsify(model, optimizer, run.recipe) if run.recipe else None
+    sparse = sparsify(model, optimizer, run.recipe, scores=tensors(run.scores)) if run.recipe else None
 
     @torch.no_grad()
     def predict(images: Images) -> Labels:
@@ -45,7 +50,10 @@ def train(run: Run, batches: Iterable[Batch]) -> History:
     def masks() -> dict[str, Mask]:
         return {name: mask.numpy() for name, mask in sparse.masks.items()} if sparse else {}
 
-    watch = Watch(run, predict, masks)
+    def weights() -> Arrays:
+        return {name: param.detach().numpy().copy() for name, param in model.named_parameters()}
+
+    watch = Watch(run, predict, masks, weights)
     for images, labels in batches:
         logits = model(torch.from_numpy(images))
         loss = functional.cross_entropy(logits, torch.from_numpy(labels))

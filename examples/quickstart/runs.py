@@ -37,6 +37,7 @@ class Run:
         weights: initial weights, (out, in), and biases, (out,), by name.
         batch_rows: int64, (steps, batch size): the training images of each step.
         dataset: what to learn.
+        scores: by layer name, for recipes that start from scores.
     """
 
     method: str
@@ -49,6 +50,7 @@ class Run:
     dataset: Dataset
     learning_rate: float = LEARNING_RATE
     momentum: float = MOMENTUM
+    scores: Arrays | None = None
 
     @property
     def steps(self) -> int:
