@@ -61,7 +61,7 @@ def share_budget(recipe: Recipe, layers: Sequence[Layer], progress: float = 1.0)
         densities |= _free_densities(recipe, free, budget)
         shares = [densities[layer.name] * layer.size for layer in free]
         counts |= {layer.name: n for layer, n in zip(free, largest_remainder(shares, budget), strict=True)}
-        if isinstance(recipe.distribution, ScaledByShape):
+        if isinstance(recipe.distribution, ScaledByShape) and progress == 1:
             epsilon = float(recipe.distribution.epsilon(free, budget))
     return Shared(
         tuple(_fitting(recipe, layer, counts[layer.name]) for layer in layers),

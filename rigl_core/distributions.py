@@ -5,6 +5,7 @@ A distribution is any object with the members of `Distribution`.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
@@ -72,14 +73,18 @@ class ScaledByShape:
         return self._solve(layers, active)[0]
 
     def _solve(self, layers: Sequence[Layer], active: int) -> tuple[Fraction, set[Layer]]:
-        dense = {layer for layer in layers if layer.size == 0}
-        while sparse := [layer for layer in layers if layer not in dense]:
-            budget = active - sum(layer.size for layer in dense)
-            epsilon = budget / sum((self.scale(layer) * layer.size for layer in sparse), Fraction(0))
-            maximum = max(self.scale(layer) for layer in sparse)
+        scales = {layer: self.scale(layer) for layer in layers if layer.size}
+        sparse_size = {layer: scales[layer] * layer.size for layer in scales}
+        dense, budget, size = {layer for layer in layers if not layer.size}, Fraction(active), sum(sparse_size.values())
+        largest_first = sorted(scales, key=lambda layer: -scales[layer])
+        for maximum, at_maximum in itertools.groupby(largest_first, key=lambda layer: scales[layer]):
+            epsilon = budget / size
             if epsilon * maximum <= 1:
                 return epsilon, dense
-            dense |= {layer for layer in sparse if self.scale(layer) == maximum}
+            for layer in at_maximum:
+                dense.add(layer)
+                budget -= layer.size
+                size -= sparse_size[layer]
         return Fraction(0), dense
 
 
