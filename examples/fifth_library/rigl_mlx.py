@@ -1,52 +1,40 @@
-"""RigL for MLX, written outside of rigl-core: a namespace, `sparsify`, and the handle that it gives."""
+"""RigL, and every other method of rigl-core, for MLX, written outside of it: `sparsify`, and the handle it gives."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from types import SimpleNamespace
 from typing import Any
 
 import mlx.core as mx
 import mlx.nn as nn
-import numpy as np
 from mlx.optimizers import Optimizer
-from mlx.utils import tree_flatten, tree_map, tree_map_with_path
+from mlx.utils import tree_flatten, tree_map_with_path
 
-from rigl_core import Connections, Layer, Namespace, Plan, Recipe, errors, make_plan, random_key, survivors
+from rigl_core import Counts, Layer, Plan, Recipe, errors, initial_masks, make_plan, move_pool
 from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
 from rigl_core.random import INITIAL
+from rigl_mlx_layer import SparseLayer
+from rigl_mlx_namespace import mlx_namespace
 
 Tree = Any  # nested dicts and lists of arrays, as MLX keeps parameters, gradients and optimizer state
-Masks = Mapping[str, mx.array]
-
-
-def _kth_largest(scores: mx.array, k: int) -> mx.array:
-    position = scores.size - max(k, 1)
-    return mx.partition(scores, position)[position] if scores.size else mx.zeros((), scores.dtype)
-
-
-mlx_namespace: Namespace = SimpleNamespace(
-    abs=mx.abs,
-    where=mx.where,
-    zeros_like=mx.zeros_like,
-    full_like=mx.full_like,
-    count=mx.sum,
-    cumulative_count=lambda mask: mx.cumsum(mask.astype(mx.int32)),
-    smallest_normal=lambda x: mx.finfo(x.dtype).smallest_normal,
-    shift_right=mx.right_shift,
-    kth_largest=_kth_largest,
-)
+Arrays = dict[str, mx.array]  # the same, by path
 
 
 def sparsify(
-    model: nn.Module, optimizer: Optimizer, recipe: Recipe, *, layers: Sequence[Layer] | None = None
+    model: nn.Module,
+    optimizer: Optimizer,
+    recipe: Recipe,
+    *,
+    layers: Sequence[Layer] | None = None,
+    scores: Mapping[str, mx.array] | None = None,
 ) -> SparseTraining:
     """Make ``model`` sparse and let ``optimizer.update(model, gradients)`` follow the recipe from now on.
 
     The gradients given to it are dense; if you clip or log them before, pass them through
     `SparseTraining.mask_gradients` first. Compile the loss and its gradient, but not the update: it counts steps.
-    By default the ``layers`` are the weights of linear and convolutional modules.
+    By default the ``layers`` are the weights of linear and convolutional modules. ``scores``, by layer name, choose
+    the initial topology for recipes that ask for them (GraSP, SynFlow, lottery tickets).
     """
     if "apply_gradients" in vars(optimizer):
         raise errors.already_sparsified("optimizer")
@@ -56,7 +44,8 @@ def sparsify(
         if layer.name not in params or params[layer.name].shape != layer.shape:
             raise errors.no_such_array(layer)
         errors.check_dtype(layer, params[layer.name].dtype)
-    return SparseTraining(plan, model, optimizer)
+    errors.check_scores(plan, scores)
+    return SparseTraining(plan, model, optimizer, scores or {})
 
 
 def find_layers(model: nn.Module) -> list[Layer]:
@@ -72,21 +61,21 @@ def find_layers(model: nn.Module) -> list[Layer]:
 class SparseTraining:
     """The handle of a sparse training, made by `sparsify`."""
 
-    def __init__(self, plan: Plan, model: nn.Module, optimizer: Optimizer) -> None:
+    def __init__(self, plan: Plan, model: nn.Module, optimizer: Optimizer, scores: Mapping[str, mx.array]) -> None:
         self.plan, self._model, self._optimizer = plan, model, optimizer
-        self._clock, masks = Clock(plan.recipe.schedule), {}
-        weights = dict(tree_flatten(model.trainable_parameters()))
-        for layer, active in zip(plan.layers, plan.active, strict=True):
-            connections = self._connections(layer, INITIAL, weights[layer.name])
-            masks[layer.name] = plan.recipe.initial_mask(connections, active, xp=mlx_namespace).reshape(layer.shape)
+        self._clock = Clock(plan.recipe.schedule)
+        self._layers = {i: SparseLayer(plan.layers[i], plan.recipe) for i in plan.sparse_layers}
+        for pool in plan.pools:
+            self._start(pool, scores)
         optimizer.init(model.trainable_parameters())
-        self._set_masks(masks)
+        self._zero_outside()
         optimizer.apply_gradients = self._apply_gradients  # what optimizer.update(model, gradients) calls
 
     @property
-    def masks(self) -> dict[str, mx.array]:
+    def masks(self) -> Arrays:
         """Copies of the masks, by layer name, in the layers' shapes."""
-        return {name: mx.array(mask) for name, mask in self._masks.items()}
+        dense = {layer.name: mx.ones(layer.shape, mx.bool_) for layer in self.plan.layers}
+        return dense | {name: mx.array(mask) for name, mask in self._masks.items()}
 
     @property
     def step(self) -> int:
@@ -94,76 +83,132 @@ class SparseTraining:
         return self._clock.step
 
     def mask_gradients(self, gradients: Tree) -> Tree:
-        """The gradients as a truly sparse network has them; dense at a step whose update reads them."""
-        dense = self._clock.due is not None and self.plan.recipe.reads_gradient
-        return gradients if dense else _survivors(gradients, self._masks, self._masks)
+        """The gradients as a truly sparse network has them; dense at a step that reads dense ones."""
+        recipe = self.plan.recipe
+        dense = recipe.reads_every_gradient or (self._clock.due is not None and recipe.reads_gradient)
+        return gradients if dense else _kept(gradients, self._masks)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed training needs besides the parameters and the optimizer's state."""
-        return make_state(self.plan, self._clock, {name: np.array(mask) for name, mask in self._masks.items()})
+        memory = {
+            kind: {layer.name: mx.array(layer.memory[kind]) for layer in self._layers.values()}
+            for kind in self.plan.recipe.memories
+        }
+        return make_state(self.plan, self._clock, self.masks, memory)
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from what `state_dict` gave."""
         check_state(self.plan, state)
         self._clock.step, self._clock.deferred = state["step"], state["deferred"]
-        self._set_masks({name: mx.array(mask) for name, mask in state["masks"].items()})
+        for layer in self._layers.values():
+            layer.mask = mx.array(state["masks"][layer.name])
+            layer.memory = {kind: mx.array(arrays[layer.name]) for kind, arrays in state["memory"].items()}
+        self._zero_outside()
 
-    def _set_masks(self, masks: Masks) -> None:
-        self._masks = dict(masks)
-        self._model.update(_survivors(self._model.trainable_parameters(), masks, masks))
-        self._keep_state(masks, masks)
+    @property
+    def _masks(self) -> Arrays:
+        return {layer.name: layer.mask for layer in self._layers.values()}
 
-    def _keep_state(self, old: Masks, new: Masks) -> None:
-        for optimizer in getattr(self._optimizer, "optimizers", [self._optimizer]):  # those of a MultiOptimizer
-            optimizer.state = _survivors(optimizer.state, old, new)
+    @property
+    def _shadow(self) -> bool:
+        """Whether weights outside the masks go on learning, and so keep their optimizer state."""
+        return "shadow" in self.plan.recipe.memories
+
+    def _start(self, pool: Sequence[int], scores: Mapping[str, mx.array]) -> None:
+        layers, weights = [self._layers[i] for i in pool], dict(tree_flatten(self._model.parameters()))
+        connections = [
+            layer.connections(INITIAL, weights[layer.name], scores=scores.get(layer.name)) for layer in layers
+        ]
+        active = [self.plan.initial_active[i] for i in pool]
+        masks = initial_masks(self.plan.recipe, connections, active, xp=mlx_namespace)
+        for layer, own, mask in zip(layers, connections, masks, strict=True):
+            layer.start(own, mask)
+
+    def _zero_outside(self) -> None:
+        self._model.update(_kept(self._model.parameters(), self._masks))
+        self._keep_state(self._masks)
+
+    def _keep_state(self, survivors: Arrays) -> None:
+        if not self._shadow:
+            for optimizer in getattr(self._optimizer, "optimizers", [self._optimizer]):  # those of a MultiOptimizer
+                optimizer.state = _kept(optimizer.state, survivors)
 
     def _apply_gradients(self, gradients: Tree, parameters: Tree) -> Tree:
-        """One step, an update or the optimizer's own; gives the new parameters."""
-        mx.eval(gradients)  # an error inside mx.compile, where steps would be counted only once
-        recipe, update = self.plan.recipe, self._clock.due
-        if update is not None and recipe.reads_gradient and not _all_finite(gradients):
+        """One step: an update, the optimizer's own, or both; gives the new parameters."""
+        # An error inside mx.compile, where steps would be counted only once; and lazy memory would keep all its past.
+        mx.eval(gradients, [layer.memory for layer in self._layers.values()])
+        recipe, update, dense = self.plan.recipe, self._clock.due, dict(tree_flatten(gradients))
+        if update is not None and recipe.reads_gradient and not _all_finite(dense):
             self._clock.defer()
             update = None
-        if update is not None and recipe.on_update == "replace":
-            parameters = tree_map(lambda _, param: param, gradients, parameters)
-        else:
-            sparse = _survivors(gradients, self._masks, self._masks)
-            stepped = type(self._optimizer).apply_gradients(self._optimizer, sparse, parameters)
-            parameters = _survivors(stepped, self._masks, self._masks)
+        for layer in self._layers.values():
+            if layer.name in dense:
+                layer.observe(dense[layer.name])
+        if isinstance(parameters, nn.Module):
+            parameters = parameters.parameters()
+        if update is None or recipe.on_update == "after":
+            parameters = self._gradient_step(gradients, parameters)
         if update is not None:
-            parameters = self._move(update, parameters, dict(tree_flatten(gradients)))
+            parameters = self._move(update, parameters, dense)
         self._clock.advance(updated=update is not None)
         return parameters
 
-    def _move(self, update: int, parameters: Tree, gradients: Mapping[str, mx.array]) -> Tree:
-        """The topology update of every layer that has a gradient; gives what survives of the parameters."""
-        old, weights = dict(self._masks), dict(tree_flatten(parameters))
-        for position in self.plan.sparse_layers:
-            layer, k = self.plan.layers[position], int(self.plan.drop_counts[update, position])
-            if layer.name in gradients:
-                connections = self._connections(layer, update, weights[layer.name], gradients[layer.name].reshape(-1))
-                mask, keep = old[layer.name].reshape(-1), self.plan.active[position] - k
-                new = self.plan.recipe.updated_mask(connections, mask, keep, k, xp=mlx_namespace)
-                self._masks[layer.name] = new.reshape(layer.shape)
-        self._keep_state(old, self._masks)
-        return _survivors(parameters, old, self._masks)
+    def _gradient_step(self, gradients: Tree, parameters: Tree) -> Tree:
+        """The optimizer's own step, of the sparse network; or of all weights, if they go on learning."""
+        weights = dict(tree_flatten(parameters))
+        whole = {layer.name: layer.whole_weight(weights[layer.name]) for layer in self._layers.values()}
+        parameters = _replaced(parameters, whole)
+        sparse = gradients if self._shadow else self._for_optimizer(gradients, weights)
+        stepped = type(self._optimizer).apply_gradients(self._optimizer, sparse, parameters)
+        weights |= whole | dict(tree_flatten(stepped))
+        for layer in self._layers.values():
+            layer.remember(weights[layer.name])
+        return _kept(_replaced(parameters, weights), self._masks)
 
-    def _connections(self, layer: Layer, update: int, weight: mx.array, gradient: mx.array = None) -> Connections:
-        key = random_key(self.plan.recipe.seed, layer.name, update)
-        return Connections(weight.reshape(-1), gradient, mx.arange(layer.size, dtype=mx.int32), key)
+    def _for_optimizer(self, gradients: Tree, weights: Arrays) -> Tree:
+        """The gradients of active weights, with what the recipe adds to them."""
+        if self.plan.recipe.changes_gradient:
+            dense = dict(tree_flatten(gradients))
+            used = [layer for layer in self._layers.values() if layer.name in dense]
+            noisy = {layer.name: layer.noisy(weights[layer.name], dense[layer.name], self.step) for layer in used}
+            gradients = _replaced(gradients, noisy)
+        return _kept(gradients, self._masks)
+
+    def _move(self, update: int, parameters: Tree, dense: Arrays) -> Tree:
+        """The topology update; a layer on its own without a gradient keeps its topology, if gradients are read."""
+        recipe, row, weights = self.plan.recipe, self.plan.row(update), dict(tree_flatten(parameters))
+        survivors = {}
+        for number, pool in enumerate(self.plan.pools):
+            layers = [self._layers[i] for i in pool]
+            if recipe.reads_gradient and len(pool) == 1 and layers[0].name not in dense:
+                continue
+            connections = [layer.connections(update, weights[layer.name], dense.get(layer.name)) for layer in layers]
+            keep, grow = (int(table[row, number]) for table in (self.plan.keep_counts, self.plan.grow_counts))
+            counts = Counts(keep, grow, mx.array(self.plan.digits[row]))
+            flat = [layer.mask.reshape(-1) for layer in layers]
+            moved = move_pool(recipe, connections, flat, counts, xp=mlx_namespace)
+            for layer, own, new in zip(layers, connections, moved, strict=True):
+                weights[layer.name], survivors[layer.name] = layer.move_to(own, new)
+        self._keep_state(survivors)
+        return _replaced(parameters, weights)
 
 
-def _survivors(tree: Tree, old: Masks, new: Masks) -> Tree:
-    """Parameters, gradients or optimizer state: what belongs to a layer's weights is zeroed but for the survivors."""
+def _replaced(tree: Tree, arrays: Arrays) -> Tree:
+    """Some of a tree's arrays replaced, by their paths."""
+    return tree_map_with_path(lambda path, array: arrays.get(path, array), tree)
+
+
+def _kept(tree: Tree, masks: Arrays) -> Tree:
+    """Parameters, gradients or optimizer state: what belongs to a layer's weights is zeroed outside its mask."""
 
     def keep(path: str, values: mx.array) -> mx.array:
-        name = path if path in new else path.rpartition(".")[0]  # Adam's mean of fc.weight is at fc.weight.m
-        if name not in new or values.shape != new[name].shape:
+        name = path if path in masks else path.rpartition(".")[0]  # Adam's mean of fc.weight is at fc.weight.m
+        if name not in masks or values.shape != masks[name].shape:
             return values
-        return survivors(values, old[name], new[name], xp=mlx_namespace)
+        return mx.where(masks[name], values, mx.zeros_like(values))
 
     return tree_map_with_path(keep, tree)
 
 
-def _all_finite(gradients: Tree) -> bool:
-    return all(mx.isfinite(gradient).all().item() for _, gradient in tree_flatten(gradients))
+def _all_finite(arrays: Arrays) -> bool:
+    return all(mx.isfinite(array).all().item() for array in arrays.values())

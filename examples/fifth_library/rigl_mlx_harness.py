@@ -13,7 +13,8 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 from rigl_core.testing import Array, Harness, Mask, OptimizerSpec, Setup
-from rigl_mlx import Tree, mlx_namespace, sparsify
+from rigl_mlx import Tree, sparsify
+from rigl_mlx_namespace import mlx_namespace
 
 
 class MLXSession:
@@ -22,7 +23,8 @@ class MLXSession:
     def __init__(self, setup: Setup) -> None:
         self.model, self.spec, self.dtype = _module(setup.params, setup.dtype), setup.optimizer, setup.dtype
         self.optimizer = _optimizer(setup.optimizer, setup.dtype)
-        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers)
+        scores = None if setup.scores is None else {name: _mlx(x, setup.dtype) for name, x in setup.scores.items()}
+        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=scores)
         self.gradient = {name: _in_mode(mx.grad(loss), setup.mode) for name, loss in _LOSSES.items()}
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
