@@ -38,7 +38,7 @@ def SNIP(
 def GraSP(sparsity: float | None = None, **options: Unpack[Options]) -> Recipe:
     """Before training, keep what the gradient flow needs: the largest weight * (Hessian gradient) (Wang et al. 2020).
 
-    Give `sparsify` the scores: each adapter's ``saliency.grasp`` computes them. The published code ranks by
+    Give `sparsify` the scores: each adapter's ``grasp_scores`` computes them. The published code ranks by
     -weight * Hg and removes the largest, after scaling by their sum: the same order.
     """
     return make_recipe("GraSP", sparsity, options, initial=SCORES, scope="global")
@@ -47,7 +47,7 @@ def GraSP(sparsity: float | None = None, **options: Unpack[Options]) -> Recipe:
 def SynFlow(sparsity: float | None = None, **options: Unpack[Options]) -> Recipe:
     """Before training and without data, keep what carries the most flow (Tanaka et al. 2020, algorithm 1).
 
-    Give `sparsify` the scores: each adapter's ``saliency.synflow`` computes them, pruning again and again.
+    Give `sparsify` the scores: each adapter's ``synflow_scores`` computes them, pruning again and again.
     """
     return make_recipe("SynFlow", sparsity, options, initial=SCORES, scope="global")
 

@@ -10,11 +10,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from rigl_core import Recipe, RigL, UpdateSchedule
+from rigl_core import DNS, DNW, MEST, SET, SNFS, DeepR, InitialValues, Recipe, RigL, UpdateSchedule
 
 SCHEDULE = UpdateSchedule(end=25, every=5, begin=2)
 """Updates fire at steps 2, 7, 12, 17 and 22."""
+
+METHODS: dict[str, Recipe] = {
+    "RigL": RigL(0.7, schedule=SCHEDULE),
+    "initial values": RigL(0.7, schedule=SCHEDULE, grown=InitialValues()),
+    "SET": SET(0.7, schedule=SCHEDULE),
+    "MEST": MEST(0.7, schedule=SCHEDULE),
+    "SNFS": SNFS(0.7, schedule=SCHEDULE),
+    "Deep R": DeepR(0.7, schedule=SCHEDULE, l1=0.01, noise=0.1),
+    "DNW": DNW(0.7, schedule=SCHEDULE),
+    "DNS": DNS(0.7, schedule=SCHEDULE),
+}
+"""One of each kind that the adapter treats in a way of its own."""
 
 Batch = tuple[Tensor, Tensor]
 
@@ -100,3 +113,16 @@ def hooks_of(model: nn.Module, optimizer: Optimizer) -> int:
         for hooks in (param._post_accumulate_grad_hooks, param._backward_hooks)
     )
     return on_params + len(optimizer._optimizer_step_pre_hooks) + len(optimizer._optimizer_step_post_hooks)
+
+
+class HostSyncs(TorchDispatchMode):
+    """Counts the operations that make the host wait for a device."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in ("_local_scalar_dense", "nonzero", "equal", "masked_select", "is_nonzero"):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))

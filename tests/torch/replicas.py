@@ -19,7 +19,8 @@ from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from rigl_backends.torch import sparsify
-from tests.torch.helpers import batch, dense_gradients, hooks_of, loss_of, rigl
+from rigl_core import Recipe
+from tests.torch.helpers import METHODS, batch, dense_gradients, hooks_of, loss_of, rigl
 
 WORLD = 2
 STEPS = 13
@@ -45,6 +46,7 @@ class Network(nn.Module):
 
 
 class Scenario(NamedTuple):
+    recipe: Recipe = rigl(0.8)
     wrapper: dict[str, Any] = {}  # noqa: RUF012  (arguments for DistributedDataParallel)
     wrap_first: bool = False
     micro_batches: int = 1
@@ -56,15 +58,22 @@ class Scenario(NamedTuple):
 SCENARIOS = {
     "plain": Scenario(),
     "wrapped first": Scenario(wrap_first=True),
-    "gradients as views": Scenario({"gradient_as_bucket_view": True}),
-    "static graph": Scenario({"static_graph": True, "gradient_as_bucket_view": True}),
-    "many buckets": Scenario({"bucket_cap_mb": 0.0005}),
+    "gradients as views": Scenario(wrapper={"gradient_as_bucket_view": True}),
+    "static graph": Scenario(wrapper={"static_graph": True, "gradient_as_bucket_view": True}),
+    "many buckets": Scenario(wrapper={"bucket_cap_mb": 0.0005}),
     "accumulation": Scenario(micro_batches=3),
-    "accumulation in views": Scenario({"gradient_as_bucket_view": True}, micro_batches=3),
-    "unused layers": Scenario({"find_unused_parameters": True}, partly_used=True),
+    "accumulation in views": Scenario(wrapper={"gradient_as_bucket_view": True}, micro_batches=3),
+    "unused layers": Scenario(wrapper={"find_unused_parameters": True}, partly_used=True),
     "a NaN on one replica": Scenario(nan_on_replica_0_at=7),
     "compressed": Scenario(power_sgd=True),
 }
+
+
+METHOD_SCENARIOS = {
+    method: Scenario(METHODS[method], {"gradient_as_bucket_view": True}, micro_batches=2)
+    for method in ("SNFS", "Deep R", "DNW", "DNS")
+}
+ALL_SCENARIOS = {**SCENARIOS, **METHOD_SCENARIOS}
 
 
 def work(rank: int, folder: str) -> None:
@@ -72,7 +81,7 @@ def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     meeting, patience = f"file://{folder}/meeting", timedelta(minutes=2)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=WORLD, timeout=patience)
-    records: dict[str, Any] = {name: train(rank, scenario) for name, scenario in SCENARIOS.items()}
+    records: dict[str, Any] = {name: train(rank, scenario) for name, scenario in ALL_SCENARIOS.items()}
     records["sharded"] = refuse_shards()
     torch.save(records, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
@@ -86,9 +95,9 @@ def train(rank: int, scenario: Scenario) -> list[dict[str, Any]]:
     wrap: Callable[[], nn.Module] = lambda: DistributedDataParallel(model, **scenario.wrapper)  # noqa: E731
     if scenario.wrap_first:
         replica = wrap()
-        sparse = sparsify(model, optimizer, rigl(0.8))
+        sparse = sparsify(model, optimizer, scenario.recipe)
     else:
-        sparse = sparsify(model, optimizer, rigl(0.8))
+        sparse = sparsify(model, optimizer, scenario.recipe)
         replica = wrap()
     if scenario.power_sgd:
         state = powerSGD_hook.PowerSGDState(None, start_powerSGD_iter=2, min_compression_rate=0.5)
@@ -117,7 +126,8 @@ def train(rank: int, scenario: Scenario) -> list[dict[str, Any]]:
         scaler.step(optimizer)
         scaler.update()
         record["new masks"], record["new weights"] = sparse.masks, weights_of(model)
-        record["deferred"] = sparse.state_dict()["deferred"]
+        state = sparse.state_dict()
+        record["deferred"], record["memory"] = state["deferred"], state["memory"]
         records.append(record)
     return records
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch import sparsify
-from rigl_core import PerLayer, RigL, Static, Uniform, UpdateSchedule
+from rigl_core import PerLayer, RigL, Static, SynFlow, Uniform, UpdateSchedule
 from rigl_core.testing.checks import checks
 from tests.torch.helpers import batch, hooks_of, mlp, rigl, same_bits, snapshot, train_step
 
@@ -20,6 +20,10 @@ Call = Callable[[nn.Module, Optimizer], object]
 
 def sgd(model: nn.Module) -> Optimizer:
     return torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+
+
+def scores_of(model: nn.Module) -> dict[str, Tensor]:
+    return {f"{i}.weight": model.get_parameter(f"{i}.weight").detach().clone() for i in (0, 2)}
 
 
 @contextmanager
@@ -55,6 +59,31 @@ BAD_CALLS: dict[str, tuple[Call, type[Exception], str]] = {
         lambda m, o: sparsify(m, o, Static(distribution=PerLayer({"0.*": 0.5}))),
         ValueError,
         r"sparsities says nothing of layer '2\.weight'",
+    ),
+    "no scores": (
+        lambda m, o: sparsify(m, o, SynFlow(0.5)),
+        TypeError,
+        "scores is NoneType: the recipe asks for arrays",
+    ),
+    "scores nobody asked for": (
+        lambda m, o: sparsify(m, o, rigl(), scores=scores_of(m)),
+        ValueError,
+        "scores are given, and the recipe starts from 'random'",
+    ),
+    "a layer without scores": (
+        lambda m, o: sparsify(m, o, SynFlow(0.5), scores={"0.weight": m[0].weight}),
+        ValueError,
+        r"scores has none for layer '2\.weight': give an array of shape \(6, 16\)",
+    ),
+    "scores of another shape": (
+        lambda m, o: sparsify(m, o, SynFlow(0.5), scores={**scores_of(m), "2.weight": torch.ones(16, 6)}),
+        ValueError,
+        r"scores of layer '2\.weight' have the shape \(16, 6\): they must have the layer's, \(6, 16\)",
+    ),
+    "scores in lists": (
+        lambda m, o: sparsify(m, o, SynFlow(0.5), scores={"0.weight": [], "2.weight": []}),
+        TypeError,
+        r"scores of layer '0\.weight' are a list: give an array",
     ),
     "end before begin": (
         lambda m, o: sparsify(m, o, RigL(0.9, schedule=UpdateSchedule(end=5, begin=6))),

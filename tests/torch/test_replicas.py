@@ -14,7 +14,7 @@ import torch.multiprocessing as mp
 from rigl_core import Layer, make_plan
 from rigl_core.testing.checks import checks
 from tests.torch.helpers import SCHEDULE, expected_mask, rigl, same_bits
-from tests.torch.replicas import SCENARIOS, STEPS, WORLD, work
+from tests.torch.replicas import ALL_SCENARIOS, METHOD_SCENARIOS, SCENARIOS, STEPS, WORLD, work
 
 REDUCED_PLAINLY = [name for name, scenario in SCENARIOS.items() if not scenario.power_sgd]
 
@@ -35,10 +35,10 @@ def steps(records: list[dict[str, Any]], scenario: str) -> Iterator[tuple[int, d
 
 
 @checks("G2", "N1")
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize("scenario", ALL_SCENARIOS)
 def test_replicas_stay_alike(records: list[dict[str, Any]], scenario: str) -> None:
     for step, first, second in steps(records, scenario):
-        for key in ("masks", "weights", "gradient", "norm", "new masks", "new weights", "deferred"):
+        for key in ("masks", "weights", "gradient", "norm", "new masks", "new weights", "deferred", "memory"):
             assert same_bits(first[key], second[key]), (step, key)
         for name, mask in first["new masks"].items():
             assert not first["new weights"][name][~mask].any()
@@ -93,6 +93,24 @@ def test_updates_follow_the_reduced_gradient(records: list[dict[str, Any]], scen
     assert update == 3
     assert moved > 10
     assert own_way > 0  # this replica's own gradient would have moved it elsewhere
+
+
+@checks("G1", "G2", "M9")
+@pytest.mark.parametrize("method", METHOD_SCENARIOS)
+def test_methods_read_the_reduced_gradient(records: list[dict[str, Any]], method: str) -> None:
+    recipe, moved = METHOD_SCENARIOS[method].recipe, 0
+    momentum = {name: torch.zeros(mask.numel()) for name, mask in records[0][method][0]["masks"].items()}
+    for step, first, second in steps(records, method):
+        for name, mask in first["masks"].items():
+            mean = (first["own gradient"][name] + second["own gradient"][name]) / WORLD
+            seen = mean if recipe.reads_every_gradient else torch.where(mask, mean, 0)
+            torch.testing.assert_close(first["gradient"][name], seen)
+            momentum[name] = momentum[name] * 0.9 + mean.reshape(-1) * (1 - 0.9)
+            if "momentum" in recipe.memories:
+                torch.testing.assert_close(first["memory"]["momentum"][name], momentum[name])
+            moved += int((mask != first["new masks"][name]).sum())
+            assert SCHEDULE.fires(step) or torch.equal(mask, first["new masks"][name])
+    assert moved > 0
 
 
 def test_a_nan_on_one_replica_defers_the_update_on_both(records: list[dict[str, Any]]) -> None:

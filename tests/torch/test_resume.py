@@ -14,14 +14,13 @@ from torch.amp import GradScaler
 from torch.optim import Optimizer
 
 from rigl_backends.torch import SparseTraining, sparsify
-from rigl_core import SET, Recipe
+from rigl_core import Recipe
 from rigl_core.testing.checks import checks
-from tests.torch.helpers import SCHEDULE, batch, loss_of, mlp, rigl, same_bits, snapshot, train_step
+from tests.torch.helpers import METHODS, batch, loss_of, mlp, same_bits, snapshot, train_step
 
 STEPS = 15
 OVERFLOWS = (5, 7, 8, 12)
 """Ordinary steps, and the updates 1 and 2 of which the first is deferred twice."""
-RECIPES: dict[str, Recipe] = {"RigL": rigl(), "SET": SET(0.7, schedule=SCHEDULE)}
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "nesterov": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
     "fused adamw": lambda p: torch.optim.AdamW(p, 0.01, fused=True),
@@ -72,20 +71,21 @@ class Run(NamedTuple):
 
 @checks("P2", "T5")
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step.*` before `optimizer.step:UserWarning")
-@pytest.mark.parametrize("method", RECIPES)
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", OPTIMIZERS)
 def test_killed_after_any_step_and_continued_by_new_objects(kind: str, method: str) -> None:
-    whole = Run.make(kind, RECIPES[method])
+    whole = Run.make(kind, METHODS[method])
     saved, bits, deferred = [whole.save()], [whole.bits()], []
     for step in range(STEPS):
         whole.step(step)
         saved.append(whole.save())
         bits.append(whole.bits())
         deferred.append(whole.sparse.state_dict()["deferred"])
-    assert any(deferred) == (kind == "fused adamw" and method == "RigL")  # the others are not called at all
+    # The scaler does not call the others at all.
+    assert any(deferred) == (kind == "fused adamw" and METHODS[method].reads_gradient)
     orders = list(permutations(["model", "optimizer", "sparse"]))
     for killed_after in range(STEPS):
-        resumed = Run.make(kind, RECIPES[method], seed=99)
+        resumed = Run.make(kind, METHODS[method], seed=99)
         resumed.load(saved[killed_after], orders[killed_after % len(orders)])
         assert same_bits(resumed.bits(), bits[killed_after]), f"loaded after step {killed_after}"
         for step in range(killed_after, STEPS):
@@ -95,7 +95,7 @@ def test_killed_after_any_step_and_continued_by_new_objects(kind: str, method: s
 
 @checks("P2")
 def test_a_saved_state_does_not_change_when_the_training_goes_on() -> None:
-    run = Run.make("nesterov", RECIPES["RigL"])
+    run = Run.make("nesterov", METHODS["RigL"])
     state, masks = run.sparse.state_dict(), run.sparse.masks
     first = torch.load(io.BytesIO(run.save()), weights_only=True)["sparse"]
     for step in range(STEPS):
@@ -109,23 +109,40 @@ def test_a_saved_state_does_not_change_when_the_training_goes_on() -> None:
     assert same_bits(run.sparse.masks, masks)
 
 
-def test_masks_may_come_as_numpy_arrays_from_another_framework() -> None:
+@checks("P2")
+@pytest.mark.parametrize("method", METHODS)
+def test_a_saved_memory_is_a_copy(method: str) -> None:
+    run = Run.make("nesterov", METHODS[method])
+    for step in range(3):
+        run.step(step)
+    before, state = run.sparse.state_dict(), run.sparse.state_dict()
+    run.sparse.load_state_dict(state)
+    for arrays in state["memory"].values():
+        for array in arrays.values():
+            array.add_(1)
+    assert same_bits(run.sparse.state_dict(), before)
+
+
+@pytest.mark.parametrize("method", ["RigL", "SNFS", "DNW"])
+def test_a_state_may_come_as_numpy_arrays_from_another_framework(method: str) -> None:
     model, other = mlp(), mlp(seed=1)
-    sparse = sparsify(model, torch.optim.SGD(model.parameters(), 0.1), rigl())
+    sparse = sparsify(model, torch.optim.SGD(model.parameters(), 0.1), METHODS[method])
     optimizer = torch.optim.SGD(other.parameters(), 0.1)
-    continued = sparsify(other, optimizer, rigl())
+    continued = sparsify(other, optimizer, METHODS[method])
     for step in range(9):
         train_step(other, optimizer, batch(step))
     state = continued.state_dict()
-    sparse.load_state_dict({**state, "masks": {name: mask.numpy() for name, mask in state["masks"].items()}})
+    to_numpy = {name: mask.numpy() for name, mask in state["masks"].items()}
+    memory = {kind: {name: x.numpy() for name, x in arrays.items()} for kind, arrays in state["memory"].items()}
+    sparse.load_state_dict({**state, "masks": to_numpy, "memory": memory})
     assert sparse.step == 9
-    assert same_bits(sparse.masks, continued.masks)
+    assert same_bits(sparse.state_dict(), state)
     assert all(not model.get_parameter(name)[~mask].any() for name, mask in sparse.masks.items())
 
 
 @checks("P3")
 def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
-    run = Run.make("nesterov", RECIPES["RigL"])
+    run = Run.make("nesterov", METHODS["RigL"])
     for step in range(3):
         run.step(step)
     state, before = run.sparse.state_dict(), run.bits()
@@ -146,6 +163,7 @@ def test_a_state_that_does_not_fit_is_refused_and_changes_nothing() -> None:
         ({**state, "masks": {name: masks[name]}}, r"they differ in \['0\.weight'\]"),
         ({**state, "masks": {**masks, name: masks[name].float()}}, r"float32 mask .* for layer '2\.weight'"),
         ({**state, "masks": {**masks, name: masks[name].T}}, r"of shape \(16, 6\) for layer '2\.weight'"),
+        ({**state, "memory": {"momentum": {}}}, "state has memory for other layers"),
         ({**state, "step": 9, "masks": crowded}, r"96 active weights in layer '2\.weight'; the plan has"),
     ]
     for bad, message in cases:

@@ -9,7 +9,16 @@ except ModuleNotFoundError as error:
 
 from rigl_backends.torch.describe import describe
 from rigl_backends.torch.namespace import TorchNamespace, torch_namespace
+from rigl_backends.torch.saliency import grasp_scores, synflow_scores
 from rigl_backends.torch.sparsify import sparsify
 from rigl_backends.torch.training import SparseTraining
 
-__all__ = ["SparseTraining", "TorchNamespace", "describe", "sparsify", "torch_namespace"]
+__all__ = [
+    "SparseTraining",
+    "TorchNamespace",
+    "describe",
+    "grasp_scores",
+    "sparsify",
+    "synflow_scores",
+    "torch_namespace",
+]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from rigl_backends.torch.host import as_numpy, kth_largest_on_host, numpy_shares
 from rigl_core.namespace import HostNamespace
 
 
@@ -18,47 +20,62 @@ class TorchNamespace:
     abs = staticmethod(torch.abs)
     zeros_like = staticmethod(torch.zeros_like)
     full_like = staticmethod(torch.full_like)
-    count = staticmethod(torch.count_nonzero)
+    reshape = staticmethod(torch.reshape)
+    permute = staticmethod(torch.permute)
 
     @staticmethod
     def where(condition: Tensor, x: Tensor, y: Tensor, /) -> Tensor:
         return torch.where(condition, x, y)
 
     @staticmethod
-    def shift_right(x: Tensor, bits: int, /) -> Tensor:
-        return torch.bitwise_right_shift(x, bits)
+    def count(mask: Tensor, /) -> Tensor:
+        return torch.sum(mask, -1, keepdim=True, dtype=torch.int32)
 
     @staticmethod
     def cumulative_count(mask: Tensor, /) -> Tensor:
-        return torch.cumsum(mask, 0, dtype=torch.int32)
+        return torch.cumsum(mask, -1, dtype=torch.int32)
 
     @staticmethod
     def smallest_normal(x: Tensor, /) -> float:
         return torch.finfo(x.dtype).smallest_normal
 
     @staticmethod
-    def kth_largest(scores: Tensor, k: int, /) -> Tensor:
-        if scores.numel() == 0:
-            return scores.new_zeros(())
-        k = max(k, 1)
-        if torch.compiler.is_compiling() or scores.device.type != "cpu":
-            return torch.topk(scores, k).values[-1]
-        # NumPy selects some fifteen times faster.
-        shared = (scores if _numpy_shares(scores) else scores.float()).numpy()
-        position = shared.size - k
-        return scores.new_tensor(np.partition(shared, position)[position].item())
+    def shift_right(x: Tensor, bits: int, /) -> Tensor:
+        return torch.bitwise_right_shift(x, bits)
+
+    @staticmethod
+    def kth_largest(scores: Tensor, k: Any, /) -> Tensor:
+        if scores.shape[-1] == 0:
+            return scores.new_zeros((*scores.shape[:-1], 1))
+        if numpy_shares(scores):
+            return kth_largest_on_host(scores, max(int(k), 1))  # NumPy selects some fifteen times faster
+        if not isinstance(k, Tensor):
+            return torch.topk(scores, max(k, 1)).values[..., -1:]
+        # A number that is on the device stays there.
+        position = (k.reshape(()) - 1).clamp(min=0).expand(*scores.shape[:-1], 1)
+        return torch.sort(scores, descending=True).values.gather(-1, position.long())
+
+    @staticmethod
+    def concat(arrays: Sequence[Tensor], /) -> Tensor:
+        return torch.cat(list(arrays))
+
+    @staticmethod
+    def widen(x: Tensor, /) -> Tensor:
+        return x.float() if x.dtype.itemsize == 2 else x
+
+    @staticmethod
+    def cast(x: Tensor, like: Tensor, /) -> Tensor:
+        return x.to(like.dtype)
+
+    @staticmethod
+    def integers(x: Tensor, /) -> Tensor:
+        return x.to(torch.int32)
 
     @staticmethod
     def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Tensor | int) -> Tensor | None:
-        tensors = [array for array in arrays if isinstance(array, Tensor)]
-        if not all(map(_numpy_shares, tensors)):
+        if not all(numpy_shares(array) for array in arrays if isinstance(array, Tensor)):
             return None
-        return torch.from_numpy(choose(*(x.numpy() if isinstance(x, Tensor) else x for x in arrays)))
-
-
-def _numpy_shares(x: Tensor) -> bool:
-    """Whether NumPy can work in the tensor's memory: it lacks bfloat16."""
-    return not torch.compiler.is_compiling() and x.device.type == "cpu" and x.dtype != torch.bfloat16
+        return torch.from_numpy(choose(*(as_numpy(x) if isinstance(x, Tensor) else x for x in arrays)))
 
 
 torch_namespace: HostNamespace = TorchNamespace()

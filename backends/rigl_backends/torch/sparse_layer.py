@@ -1,10 +1,11 @@
-"""One layer of a PyTorch model and its topology."""
+"""One parameter of a PyTorch model, its topology, and what the optimizer and the method hold for it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -12,27 +13,35 @@ from torch.optim import Optimizer
 from rigl_backends.torch.bits import bits_of, fits, keep_active_, mask_of
 from rigl_backends.torch.namespace import torch_namespace as xp
 from rigl_core import errors
-from rigl_core.criteria import Connections
+from rigl_core.connections import Connections
 from rigl_core.layers import Layer
+from rigl_core.memory import first_memory, memory_after, observe, whole_weight
+from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
 from rigl_core.random import INITIAL, random_key
 from rigl_core.recipe import Recipe
+from rigl_core.update import Moved, weights_after
 
 
 class SparseLayer:
-    """A parameter, its mask, and what the optimizer holds for it.
+    """A layer's part in a sparse training.
 
     Attributes:
         layer: the description.
-        active: how many weights are active.
         param: the parameter itself.
     """
 
-    def __init__(self, layer: Layer, active: int, param: nn.Parameter, optimizer: Optimizer) -> None:
+    def __init__(self, layer: Layer, recipe: Recipe, param: nn.Parameter, optimizer: Optimizer) -> None:
         self.layer = layer
-        self.active = active
         self.param = param
+        self._recipe = recipe
         self._optimizer = optimizer
         self._bits: Tensor | None = None
+        self._memory: dict[str, Tensor] = {}
+
+    @property
+    def name(self) -> str:
+        """The layer's name."""
+        return self.layer.name
 
     @property
     def mask(self) -> Tensor:
@@ -40,26 +49,42 @@ class SparseLayer:
         return mask_of(self._fitting_bits(self.param))
 
     @property
+    def memory(self) -> dict[str, Tensor]:
+        """What the recipe remembers of each connection (`rigl_core.memory`), flat; it follows the parameter."""
+        dtype, wide = self.param.dtype, _wide(self.param)
+        return {
+            kind: array.to(self.param.device, wide if kind == "momentum" else dtype)
+            for kind, array in self._memory.items()
+        }
+
+    @property
     def gradient(self) -> Tensor | None:
         """The gradient that the optimizer sees, unscaled; None if the layer was not used."""
-        scale = getattr(self._optimizer, "grad_scale", None)  # fused optimizers unscale inside their step
-        grad = self.param.grad
-        return grad if grad is None or scale is None else grad / scale.to(grad.device)
-
-    def initial_mask(self, recipe: Recipe) -> Tensor:
-        """The topology to start with, in the layer's shape."""
-        connections = self._connections(recipe, INITIAL, None, indices=recipe.initial.reads_random)
-        mask: Tensor = recipe.initial_mask(connections, self.active, xp=xp)
-        return mask.reshape(self.layer.shape)
+        grad, scale = self.param.grad, self._scale
+        return None if grad is None else grad.detach() if scale is None else grad.detach() / scale
 
     def start(self, mask: Tensor) -> None:
         """Begin with a topology: zeros outside it, also in what the optimizer holds already."""
-        self._keep(mask, mask)
+        kinds, mask = self._recipe.memories, mask.to(self.param.device)
+        connections = self.connections(INITIAL, indices="sign" in kinds)
+        self._memory = first_memory(kinds, connections, mask.reshape(-1), xp=xp)
+        self.set_mask(mask)
+        self._zero_state(bits_of(mask, self.param))
 
     def set_mask(self, mask: Tensor) -> None:
         """Take a topology over. The optimizer's state stays as it is: its own checkpoint restores that."""
-        self._bits = bits_of(mask.to(self.param.device), self.param)
-        self.mask_weights()
+        self._bits = bits_of(mask, self.param)
+        self._mask_weights()
+
+    def set_memory(self, memory: Mapping[str, Any]) -> None:
+        """Take over what was remembered, as copies."""
+        self._memory = {kind: _tensor(array).clone() for kind, array in memory.items()}
+
+    def observe(self) -> None:
+        """Remember what a step's dense gradient tells."""
+        gradient = self.gradient if "momentum" in self._memory else None
+        if gradient is not None:
+            self._memory = observe(self.memory, gradient.reshape(-1), self._recipe.momentum, xp=xp)
 
     def mask_gradient(self) -> None:
         """Keep the gradient of the active weights."""
@@ -67,18 +92,56 @@ class SparseLayer:
         if grad is not None:
             keep_active_(grad, self._fitting_bits(grad))
 
-    def mask_weights(self) -> None:
-        """Keep the active weights, whatever the optimizer did to the others."""
-        keep_active_(self.param, self._fitting_bits(self.param))
-
-    def move(self, recipe: Recipe, update: int, drop_count: int, gradient: Tensor | None) -> None:
-        """The topology update. A layer that was not used, and so has no gradient to grow by, keeps its own."""
-        if gradient is None and recipe.reads_gradient:
+    def add_noise(self, step: int) -> None:
+        """Add to the gradient of active weights what the recipe adds to it."""
+        gradient, scale = self.gradient, self._scale
+        if gradient is None or self.param.grad is None:
             return
-        connections = self._connections(recipe, update, gradient, indices=recipe.reads_random)
-        old = self.mask
-        new = recipe.updated_mask(connections, old.reshape(-1), self.active - drop_count, drop_count, xp=xp)
-        self._keep(old, new.reshape(self.layer.shape))
+        connections = self.connections(GRADIENT_NOISE, gradient, indices=self._recipe.noise > 0)
+        noisy = noisy_gradient(connections, self._recipe.l1, self._recipe.noise, step, xp=xp).reshape(gradient.shape)
+        self.param.grad.detach().copy_(noisy if scale is None else noisy * scale)
+        self.mask_gradient()
+
+    def show_shadow(self) -> None:
+        """Before the optimizer's step: weights outside the mask take part in it."""
+        if "shadow" in self._memory:
+            self._set_weight(self._whole_weight())
+
+    def hide_shadow(self) -> None:
+        """After it: zero what is outside the mask, and remember those weights."""
+        if "shadow" in self._memory:
+            flat = self.mask.reshape(-1)
+            self._memory = memory_after(self.memory, Connections(self._weight), flat, flat, xp=xp)
+        self._mask_weights()
+
+    def connections(
+        self, update: int, gradient: Tensor | None = None, *, indices: bool, scores: Any = None
+    ) -> Connections:
+        """All connections at an update, or before the first; without a gradient it counts as 0."""
+        weight = self._whole_weight()
+        if gradient is None and self._recipe.reads_gradient and update != INITIAL:
+            gradient = torch.zeros_like(weight)
+        return Connections(
+            weight,
+            None if gradient is None else gradient.reshape(-1),
+            torch.arange(len(weight), dtype=torch.int32, device=weight.device) if indices else None,
+            random_key(self._recipe.seed, self.name, update),
+            scores=None if scores is None else _tensor(scores).to(weight.device, _wide(weight)).reshape(-1),
+            layer=self.layer,
+            **{kind: array for kind, array in self.memory.items() if kind != "shadow"},
+        )
+
+    def move_to(self, connections: Connections, moved: Moved) -> None:
+        """Take an update over: topology, weights, optimizer state and memory."""
+        moved = Moved(moved.mask.to(self.param.device), moved.survivors.to(self.param.device))
+        survivors = bits_of(moved.survivors.reshape(self.layer.shape), self.param)
+        if self._recipe.grows_from_zero:
+            keep_active_(self.param, survivors)
+        else:
+            self._set_weight(weights_after(self._recipe, connections, self.mask.reshape(-1), moved, xp=xp))
+        self._memory = memory_after(self.memory, connections, moved.mask, moved.survivors, xp=xp)
+        self._bits = bits_of(moved.mask.reshape(self.layer.shape), self.param)
+        self._zero_state(survivors)
 
     def check_shape(self) -> None:
         """Refuse a parameter or gradient that is not what the plan was made for."""
@@ -88,25 +151,37 @@ class SparseLayer:
                 raise errors.wrong_shape(self.layer, kind, tuple(array.shape))
         if grad is not None and grad.layout != torch.strided:
             raise ValueError(
-                f"layer {self.layer.name!r} has a sparse gradient tensor: use sparse=False, or exclude the layer."
+                f"layer {self.name!r} has a sparse gradient tensor: use sparse=False, or exclude the layer."
             )
 
-    def _connections(self, recipe: Recipe, update: int, gradient: Tensor | None, *, indices: bool) -> Connections:
-        weight = self.param.detach().reshape(-1)
-        return Connections(
-            weight=weight,
-            gradient=None if gradient is None else gradient.reshape(-1),
-            indices=torch.arange(len(weight), dtype=torch.int32, device=weight.device) if indices else None,
-            random_key=random_key(recipe.seed, self.layer.name, update),
-        )
+    @property
+    def _scale(self) -> Tensor | None:
+        """A gradient scaler's factor, which fused optimizers take out of the gradient inside their step."""
+        scale, grad = getattr(self._optimizer, "grad_scale", None), self.param.grad
+        return None if scale is None or grad is None else scale.to(grad.device)
 
-    def _keep(self, old: Tensor, new: Tensor) -> None:
-        """Take the new topology; zero the weights and every per-weight optimizer state, but for the survivors."""
-        survivors = bits_of(old.to(self.param.device) & new.to(self.param.device), self.param)
-        keep_active_(self.param, survivors)
-        for values in _tensors(self._optimizer.state.get(self.param), self.param.shape):
-            keep_active_(values, survivors if fits(survivors, values) else bits_of(mask_of(survivors), values))
-        self._bits = bits_of(new, self.param)
+    @property
+    def _weight(self) -> Tensor:
+        return self.param.detach().reshape(-1)
+
+    def _whole_weight(self) -> Tensor:
+        if "shadow" not in self._memory:
+            return self._weight
+        whole: Tensor = whole_weight(self._weight, self.memory, self.mask.reshape(-1), xp=xp)
+        return whole
+
+    def _set_weight(self, flat: Tensor) -> None:
+        self.param.detach().copy_(flat.reshape(self.layer.shape))
+
+    def _mask_weights(self) -> None:
+        """Keep the active weights, whatever the optimizer did to the others."""
+        keep_active_(self.param, self._fitting_bits(self.param))
+
+    def _zero_state(self, survivors: Tensor) -> None:
+        """Zero every per-weight optimizer state, but for the survivors; that of shadow weights stays."""
+        if "shadow" not in self._memory:
+            for values in _tensors(self._optimizer.state.get(self.param), self.param.shape):
+                keep_active_(values, survivors if fits(survivors, values) else bits_of(mask_of(survivors), values))
 
     def _fitting_bits(self, values: Tensor) -> Tensor:
         """The mask for these values, made anew once after the model moved to another device or dtype."""
@@ -114,6 +189,15 @@ class SparseLayer:
         if not fits(self._bits, values):
             self._bits = bits_of(mask_of(self._bits).to(values.device), values)
         return self._bits
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """That of `Namespace.widen`."""
+    return torch.promote_types(tensor.dtype, torch.float32)
+
+
+def _tensor(array: Any) -> Tensor:
+    return array.detach() if isinstance(array, Tensor) else torch.tensor(np.asarray(array))
 
 
 def _tensors(state: Any, shape: torch.Size) -> Iterator[Tensor]:

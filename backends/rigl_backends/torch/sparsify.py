@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,17 +23,22 @@ def sparsify(
     *,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    scores: Mapping[str, Any] | None = None,
 ) -> SparseTraining:
     """Make ``model`` sparse and let ``optimizer.step()`` follow the recipe from now on.
 
     On ordinary steps everything after ``backward()`` (clipping, norms, logging) sees the gradient of the
     active weights only; the dense gradient is visible at update steps, whose gradient step the update
-    replaces.
+    replaces. Methods with momentum or shadow weights (SNFS, DNW, DNS) need the dense gradient at every step,
+    as the optimizer would get it: with them clipping, too, sees it always. What Deep R adds to the gradient
+    is added after clipping.
 
     Gradient accumulation, closures, loss scaling, torch.compile and DistributedDataParallel work as they
-    are. Two things to know: compression between replicas that mixes weights (PowerSGD) hands clipping the
-    whole gradient, and only the optimizer sees the sparse one; and where a loss scaler skips an overflowing
-    step, optimizers that it does not call (all but the fused ones) have made no step, so the schedule waits.
+    are. Three things to know: compression between replicas that mixes weights (PowerSGD) hands clipping the
+    whole gradient, and only the optimizer sees the sparse one; where a loss scaler skips an overflowing
+    step, optimizers that it does not call (all but the fused ones) have made no step, so the schedule waits;
+    and replicas must start with the same weights where a method looks at these (initial magnitudes, signs,
+    initial or shadow weights): wrap the model in DistributedDataParallel first, or seed every process alike.
 
     Args:
         model: any module; weights outside the initial topology become zero. Give the bare model, before
@@ -42,6 +48,8 @@ def sparsify(
         include: name patterns of parameters to sparsify besides the default ones (see
             `rigl_backends.torch.layers.choose_layers`), for example embeddings.
         exclude: name patterns of parameters to leave alone, outside every count.
+        scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
+            lottery tickets).
 
     Returns:
         A handle: masks, step, table, ``remove()``, ``state_dict()`` and ``load_state_dict()``. It need
@@ -65,7 +73,8 @@ def sparsify(
     plan = make_plan(recipe, [layer for layer, _ in chosen])
     params = [parameter for _, parameter in chosen]
     _check_params(plan, params, optimizer)
-    return SparseTraining(plan, params, optimizer)
+    errors.check_scores(plan, scores)
+    return SparseTraining(plan, params, optimizer, scores)
 
 
 def _check_params(plan: Plan, params: Sequence[nn.Parameter], optimizer: Optimizer) -> None:

@@ -10,12 +10,17 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rigl_backends.torch import gradients
+from rigl_backends.torch.namespace import torch_namespace as xp
 from rigl_backends.torch.sparse_layer import SparseLayer
 from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
+from rigl_core.connections import Connections
 from rigl_core.inspect import SparsityTable
 from rigl_core.plan import Plan
+from rigl_core.random import INITIAL
 from rigl_core.selection import one_at_a_time, two_at_a_time
+from rigl_core.update import Counts, initial_masks, move_pool
 
 
 class SparseTraining:
@@ -25,25 +30,23 @@ class SparseTraining:
         plan: the exact counts.
     """
 
-    def __init__(self, plan: Plan, params: Sequence[nn.Parameter], optimizer: Optimizer) -> None:
+    def __init__(
+        self, plan: Plan, params: Sequence[nn.Parameter], optimizer: Optimizer, scores: Mapping[str, Any] | None = None
+    ) -> None:
         self.plan = plan
         self._optimizer = optimizer
         self._clock = Clock(plan.recipe.schedule)
         self._params = list(params)
-        self._layers = {
-            i: SparseLayer(plan.layers[i], plan.active[i], params[i], optimizer) for i in plan.sparse_layers
-        }
+        self._layers = {i: SparseLayer(plan.layers[i], plan.recipe, params[i], optimizer) for i in plan.sparse_layers}
         self._of_param = {layer.param: layer for layer in self._layers.values()}
         self._update: int | None = None
         # A subclass's step() that calls its parent's runs the hooks of both: only the outer call is a step.
         self._running = 0
         self._in_closure = False
-        self._dense_gradients: dict[int, Tensor] = {}
+        self._gradients: dict[int, Tensor] = {}
         self._hidden: list[tuple[Tensor, Tensor]] = []
         with torch.no_grad():
-            masks = {i: layer.initial_mask(plan.recipe) for i, layer in self._layers.items()}
-            for i, layer in self._layers.items():
-                layer.start(masks[i])
+            self._start(scores or {})
         # A compiled optimizer.step() runs the hooks as they are: they read the clock, which moves at every step.
         self._hooks = [
             optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),  # type: ignore[no-untyped-call]
@@ -79,7 +82,11 @@ class SparseTraining:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything that a resumed training needs besides the model's and the optimizer's state_dict."""
-        return make_state(self.plan, self._clock, self.masks)
+        memory = {
+            kind: {layer.name: layer.memory[kind].clone() for layer in self._layers.values()}
+            for kind in self.plan.recipe.memories
+        }
+        return make_state(self.plan, self._clock, self.masks, memory)
 
     @torch.no_grad()
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -95,16 +102,31 @@ class SparseTraining:
         check_state(self.plan, state)
         self._clock.step, self._clock.deferred = state["step"], state["deferred"]
         for layer in self._layers.values():
-            layer.set_mask(torch.as_tensor(state["masks"][layer.layer.name]))
+            layer.set_memory({kind: arrays[layer.name] for kind, arrays in state["memory"].items()})
+            layer.set_mask(torch.as_tensor(state["masks"][layer.name]))
+
+    def _start(self, scores: Mapping[str, Any]) -> None:
+        masks = [self._initial_masks(pool, scores) for pool in self.plan.pools]
+        for pool, own in zip(self.plan.pools, masks, strict=True):
+            for i, mask in zip(pool, own, strict=True):
+                self._layers[i].start(mask.reshape(self.plan.layers[i].shape))
+
+    def _initial_masks(self, pool: Sequence[int], scores: Mapping[str, Any]) -> list[Tensor]:
+        recipe, layers = self.plan.recipe, [self._layers[i] for i in pool]
+        draws = recipe.initial.reads_random
+        connections = [layer.connections(INITIAL, indices=draws, scores=scores.get(layer.name)) for layer in layers]
+        active = [self.plan.initial_active[i] for i in pool]
+        return initial_masks(recipe, _on_one_device(connections), active, xp=xp)
 
     @torch.no_grad()
     def _on_gradient(self, param: nn.Parameter) -> None:
-        """After backward() has accumulated a gradient: keep the sparse one, unless the update needs it all."""
+        """After backward() has accumulated a gradient: keep the sparse one, unless the step needs it all."""
         if not self._in_closure:
             self._running = 0  # a step that failed has not ended
         layer = self._of_param[param]
         layer.check_shape()
-        if self._clock.due is None or not self.plan.recipe.reads_gradient:
+        recipe = self.plan.recipe
+        if not (recipe.reads_every_gradient or (self._clock.due is not None and recipe.reads_gradient)):
             layer.mask_gradient()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
@@ -135,20 +157,30 @@ class SparseTraining:
         for layer in self._layers.values():
             layer.check_shape()
         recipe, self._update = self.plan.recipe, self._clock.due
+        if self._update is not None and recipe.reads_gradient and not gradients.are_finite(self._optimizer):
+            self._clock.defer()
+            self._update = None
+        for layer in self._layers.values():
+            layer.observe()
         if self._update is not None and recipe.reads_gradient:
-            gradients = {i: layer.gradient for i, layer in self._layers.items()}
-            self._dense_gradients = {i: gradient for i, gradient in gradients.items() if gradient is not None}
-            if not self._gradients_are_finite():
-                self._clock.defer()
-                self._update = None
+            own = {i: layer.gradient for i, layer in self._layers.items()}
+            self._gradients = {i: gradient for i, gradient in own.items() if gradient is not None}
         if self._update is not None and recipe.on_update == "replace":
             self._move()
-            self._hide_gradients()
+            self._hidden = gradients.hide(self._optimizer)
             return
-        if self._update is not None:
-            self._dense_gradients = {i: gradient.clone() for i, gradient in self._dense_gradients.items()}
+        self._gradients = {i: gradient.clone() for i, gradient in self._gradients.items()}
+        self._prepare_gradient_step()
+
+    def _prepare_gradient_step(self) -> None:
+        """What the optimizer sees: the active weights and their gradients, or all, if the others learn too."""
         for layer in self._layers.values():
+            if "shadow" in self.plan.recipe.memories:
+                layer.show_shadow()
+                continue
             layer.mask_gradient()
+            if self.plan.recipe.changes_gradient:
+                layer.add_noise(self._clock.step)
 
     @torch.no_grad()
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
@@ -156,45 +188,35 @@ class SparseTraining:
         if self._running > 0:
             return
         for layer in self._layers.values():
-            layer.mask_weights()
+            layer.hide_shadow()
         if self._update is not None and self.plan.recipe.on_update == "after":
             self._move()
-        self._show_gradients()
-        self._dense_gradients = {}
+        gradients.show(self._hidden)
+        self._hidden, self._gradients = [], {}
         self._clock.advance(updated=self._update is not None)
 
     def _move(self) -> None:
-        assert self._update is not None
-        update = self._update
-
-        def move(i: int) -> None:
-            drop_count = int(self.plan.drop_counts[update, i])
-            self._layers[i].move(self.plan.recipe, update, drop_count, self._dense_gradients.get(i))
-
         on_host = all(param.device.type == "cpu" for param in self._of_param)
         for_each = two_at_a_time if on_host else one_at_a_time  # threads would lose a GPU's current stream
-        for_each(move, self._layers)
+        for_each(self._move_pool, range(len(self.plan.pools)))
 
-    def _gradients_are_finite(self) -> bool:
-        """Of all parameters the optimizer holds: clipping spreads what is wrong with one over the others."""
-        overflow = getattr(self._optimizer, "found_inf", None)  # a gradient scaler's finding, for fused optimizers
-        flags = [_is_finite(_values(gradient)) for _, gradient in self._gradients()]
-        return all(bool(flag) for flag in flags) and not (overflow is not None and overflow.item())
-
-    def _hide_gradients(self) -> None:
-        """Without gradients the optimizer's step is empty: no parameter moves, no state advances."""
-        self._hidden = self._gradients()
-        for param, _ in self._hidden:
-            param.grad = None
-
-    def _gradients(self) -> list[tuple[Tensor, Tensor]]:
-        held = (param for group in self._optimizer.param_groups for param in group["params"])
-        return [(param, param.grad) for param in held if param.grad is not None]
-
-    def _show_gradients(self) -> None:
-        for param, gradient in self._hidden:
-            param.grad = gradient
-        self._hidden = []
+    @torch.no_grad()  # which a thread does not inherit
+    def _move_pool(self, number: int) -> None:
+        """One pool's topology update; a layer on its own that was not used, and so has no gradient, keeps its own."""
+        assert self._update is not None
+        recipe, row, pool = self.plan.recipe, self.plan.row(self._update), self.plan.pools[number]
+        if recipe.reads_gradient and len(pool) == 1 and pool[0] not in self._gradients:
+            return
+        update, draws, layers = self._update, recipe.reads_random, [self._layers[i] for i in pool]
+        own = [self._layers[i].connections(update, self._gradients.get(i), indices=draws) for i in pool]
+        connections = _on_one_device(own)
+        device = connections[0].weight.device
+        keep, grow = int(self.plan.keep_counts[row, number]), int(self.plan.grow_counts[row, number])
+        counts = Counts(keep, grow, torch.tensor(self.plan.digits[row], device=device))
+        masks = [layer.mask.reshape(-1).to(device) for layer in layers]
+        moved = move_pool(recipe, connections, masks, counts, xp=xp)
+        for layer, before, new in zip(layers, own, moved, strict=True):
+            layer.move_to(before, new)
 
 
 def is_sparsified(owner: Optimizer | Tensor) -> bool:
@@ -205,17 +227,13 @@ def is_sparsified(owner: Optimizer | Tensor) -> bool:
     return any(isinstance(getattr(method, "__self__", None), SparseTraining) for method in methods)
 
 
-def _values(gradient: Tensor) -> Tensor:
-    """The numbers of a gradient, which a dense embedding may hold as a sparse tensor."""
-    return gradient.coalesce().values() if gradient.layout == torch.sparse_coo else gradient
-
-
-def _is_finite(values: Tensor) -> Tensor:
-    """Whether all numbers are; their smallest and largest tell, a NaN going before both."""
-    if not values.numel():
-        return torch.ones((), dtype=torch.bool)
-    real = torch.view_as_real(values) if values.is_complex() else values
-    return torch.isfinite(torch.stack(torch.aminmax(real))).all()
+def _on_one_device(pool: Sequence[Connections]) -> list[Connections]:
+    """The connections of layers that choose together, where the first of them is."""
+    device = pool[0].weight.device
+    return [
+        connections.with_arrays([x.to(device) if isinstance(x, Tensor) else x for x in connections.arrays])
+        for connections in pool
+    ]
 
 
 def _on_host(state: Any) -> Any:
