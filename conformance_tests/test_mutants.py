@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 from hypothesis import Phase
@@ -13,20 +11,21 @@ from hypothesis.errors import Flaky
 
 from conformance_tests.harnesses.numpy import NumPyHarness
 from conformance_tests.mutants import MUTANTS
+from conformance_tests.mutants.registry import Property
 
 checks_file = importlib.import_module("rigl_core.testing.checks")  # the package's name of it is the function
 
 
-def run(property_: Callable[..., Any]) -> None:
-    parameters = inspect.signature(property_).parameters
-    if "harness" in parameters:
-        property_(NumPyHarness(), "eager")
-    elif marks := [mark for mark in getattr(property_, "pytestmark", []) if mark.name == "parametrize"]:
+def run(property_: Property) -> None:
+    test = property_.test
+    if "harness" in inspect.signature(test).parameters:
+        test(NumPyHarness(), "eager", **({} if property_.method is None else {"method": property_.method}))
+    elif marks := [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]:
         names, cases = marks[0].args
         for case in cases:
-            property_(**dict(zip(names, case, strict=True)))
+            test(**dict(zip(names, case, strict=True)))
     else:
-        property_()
+        test()
 
 
 @pytest.mark.parametrize("name", MUTANTS)
@@ -36,7 +35,7 @@ def test_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(checks_file, "PHASES", (Phase.generate,))  # a failure is wanted, not its smallest example
     with pytest.raises(BaseException) as caught:  # noqa: PT011
         run(property_)
-    assert _failed_an_assertion(caught.value), f"{name}: {property_.__name__} crashed with {caught.value!r}"
+    assert _failed_an_assertion(caught.value), f"{name}: {property_} crashed with {caught.value!r}"
 
 
 def _failed_an_assertion(error: BaseException) -> bool:
@@ -47,6 +46,6 @@ def _failed_an_assertion(error: BaseException) -> bool:
     return isinstance(error, AssertionError)
 
 
-@pytest.mark.parametrize("property_", {p for _, p in MUTANTS.values()}, ids=lambda p: p.__name__)
-def test_properties_hold_without_the_bugs(property_: Callable[..., Any]) -> None:
+@pytest.mark.parametrize("property_", {property_ for _, property_ in MUTANTS.values()}, ids=str)
+def test_properties_hold_without_the_bugs(property_: Property) -> None:
     run(property_)

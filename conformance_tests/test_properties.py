@@ -2,6 +2,7 @@
 
 from rigl_core.testing.properties.test_errors import *
 from rigl_core.testing.properties.test_gradients import *
+from rigl_core.testing.properties.test_memory import *
 from rigl_core.testing.properties.test_methods import *
 from rigl_core.testing.properties.test_resume import *
 from rigl_core.testing.properties.test_topology import *

@@ -49,6 +49,8 @@ def share_budget(recipe: Recipe, layers: Sequence[Layer], progress: float = 1.0)
         if recipe.ramp is None:
             return final
         sparsity = recipe.ramp.sparsity(progress, final)
+        if sparsity == final:
+            return final
         return check_sparsity(float(round(decimal(sparsity, "ramp"), _DECIMALS)), "ramp")
 
     counts = _pinned_counts(recipe, layers, sparsity_of)
@@ -140,7 +142,7 @@ def _free_densities(recipe: Recipe, free: Sequence[Layer], budget: int) -> dict[
     given = recipe.distribution.densities(free, budget)
     densities = {layer.name: Fraction(density) for layer, density in zip(free, given, strict=True)}
     for name, density in densities.items():
-        if not 0 <= density <= 1:
+        if not 0 <= density.numerator <= density.denominator:
             raise ValueError(
                 f"distribution {recipe.distribution.kind!r} gives layer {name!r} the density {float(density)}: "
                 "it must be in [0, 1]."

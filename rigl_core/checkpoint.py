@@ -100,9 +100,10 @@ def _check_mask(layer: Layer, saved: Array) -> None:
 
 
 def _check_flat(layer: Layer, kind: str, saved: Array) -> None:
-    if tuple(saved.shape) != (layer.size,):
+    shape = tuple(np.shape(saved))
+    if shape != (layer.size,):
         raise ValueError(
-            f"state has a {kind} array of shape {tuple(saved.shape)} for layer {layer.name!r}: "
+            f"state has a {kind} array of shape {shape} for layer {layer.name!r}: "
             f"it must be flat, of {layer.size} numbers."
         )
 

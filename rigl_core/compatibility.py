@@ -40,13 +40,33 @@ def check_together(recipe: Any) -> None:
         raise ValueError(f"drop is {recipe.drop.name!r}: use scope='layer'.")
     if recipe.drop.reads_sign and recipe.regrown != "reset":
         raise ValueError(f"drop is {recipe.drop.name!r}, after which signs are drawn anew: use regrown='reset'.")
-    if recipe.shadow and (recipe.on_update != "after" or not isinstance(recipe.grown, Zeros)):
+    alone = isinstance(recipe.grown, Zeros) and recipe.regrown == "keep"
+    if recipe.shadow and (recipe.on_update != "after" or not alone):
         raise ValueError(
             "shadow is True: weights outside the mask learn at every step, and grow with what they learned; use "
-            "on_update='after' and leave grown as it is."
+            "on_update='after' and leave grown and regrown as they are."
         )
-    if recipe.ramp is not None and recipe.schedule is None:
-        raise ValueError("ramp is given without a schedule, so that sparsity would never rise: give a schedule.")
+    if recipe.shadow and (recipe.l1 or recipe.noise):
+        raise ValueError("l1 and noise change the gradient of active weights, and with shadow=True all of them learn.")
+    if recipe.schedule is None:
+        _check_static(recipe)
+    elif recipe.ramp is not None and not recipe.schedule.updates:
+        raise ValueError("ramp is given, and the schedule has no update, as end equals begin: raise end.")
+
+
+def _check_static(recipe: Any) -> None:
+    for parameter, given in (
+        ("ramp", recipe.ramp is not None),
+        ("redistribution", recipe.redistribution is not None),
+        ("shadow", recipe.shadow),
+        ("l1", recipe.l1),
+        ("noise", recipe.noise),
+    ):
+        if given:
+            raise ValueError(
+                f"{parameter} is given without a schedule, and means nothing while the topology never moves: give a "
+                "schedule, or leave it out."
+            )
 
 
 def _check_redistribution(recipe: Any) -> None:

@@ -66,7 +66,7 @@ def _random(connections: Connections, xp: Namespace) -> Array:
 
 
 def _saliency(connections: Connections, xp: Namespace) -> Array:
-    weight, gradient = (topology.normal(xp.widen(x), xp=xp) for x in (connections.weight, connections.gradient))
+    weight, gradient = (xp.widen(topology.normal(x, xp=xp)) for x in (connections.weight, connections.gradient))
     return topology.magnitude(weight * gradient, xp=xp)
 
 
@@ -87,7 +87,7 @@ class _MagnitudeAndGradient:
     share: float
 
     def __call__(self, connections: Connections, xp: Namespace) -> Array:
-        weight, gradient = (topology.magnitude(xp.widen(x), xp=xp) for x in (connections.weight, connections.gradient))
+        weight, gradient = (xp.widen(topology.magnitude(x, xp=xp)) for x in (connections.weight, connections.gradient))
         # The product stands alone, between two roundings: compilers must not fuse it with the sum.
         return weight + topology.magnitude(gradient * self.share, xp=xp)
 
@@ -128,7 +128,7 @@ def magnitude_and_gradient(share: float = 1.0) -> Criterion:
     """
     if decimal(share, "share") < 0:
         raise ValueError(f"share is {share}: it must be at least 0.")
-    share = float(share)
+    share = float(decimal(share, "share"))
     return Criterion("magnitude_and_gradient", _MagnitudeAndGradient(share), reads_gradient=True, parameter=share)
 
 

@@ -112,17 +112,27 @@ def drop_counts(
     Raises:
         ValueError: if a fraction is outside [0, 1].
     """
-    fractions = np.array([int(text.replace(".", "")) for text in fraction_texts(schedule, drop_fraction)], np.int64)
+    return counts_of(fraction_numbers(schedule, drop_fraction), np.atleast_2d(np.asarray(active, np.int64)))
+
+
+def counts_of(fractions: npt.NDArray[np.int64], active: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """floor(f * active) for every update, without large tables on the way.
+
+    Args:
+        fractions: (updates,), from `fraction_numbers`.
+        active: (updates, layers), below 2**31; of either there may be one row that stands for all.
+    """
     # floor(f * n / 10^12) in two digits of base 10^6, since the product does not fit 64 bits.
     base = 10 ** (_DECIMALS // 2)
-    counts = np.atleast_2d(np.asarray(active, np.int64))
-    high, low = np.divmod(fractions[:, None], base)
-    table: npt.NDArray[np.int64] = (high * counts + low * counts // base) // base
-    return table.astype(np.int32)
+    high, low = np.divmod(fractions, base)
+    counts = np.empty((*np.broadcast_shapes(fractions.shape, active.shape[:1]), active.shape[1]), np.int32)
+    for layer, column in enumerate(active.T):
+        counts[:, layer] = (high * column + low * column // base) // base
+    return counts
 
 
-def fraction_texts(schedule: UpdateSchedule, drop_fraction: DropFraction) -> list[str]:
-    """f at each update, in decimals.
+def fraction_numbers(schedule: UpdateSchedule, drop_fraction: DropFraction) -> npt.NDArray[np.int64]:
+    """f at each update, rounded to 12 decimals, as whole numbers of 10**-12.
 
     Raises:
         ValueError: if a fraction is outside [0, 1].
@@ -133,15 +143,16 @@ def fraction_texts(schedule: UpdateSchedule, drop_fraction: DropFraction) -> lis
             raise ValueError(
                 f"drop_fraction gives {fraction} at step {schedule.step_of(update)}: it must stay in [0, 1]."
             )
-    return [f"{fraction:.{_DECIMALS}f}" for fraction in fractions]
+    # As text, which is rounded exactly; often it is the same fraction throughout.
+    numbers = {fraction: int(f"{fraction:.{_DECIMALS}f}".replace(".", "")) for fraction in set(fractions)}
+    return np.fromiter((numbers[fraction] for fraction in fractions), np.int64, len(fractions))
 
 
-def fraction_digits(schedule: UpdateSchedule, drop_fraction: DropFraction) -> npt.NDArray[np.int32]:
-    """f at each update, digit by digit: the whole part, then the decimals (`rigl_core.sharing.share_of`).
+def fraction_digits(fractions: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
+    """What `fraction_numbers` gives, digit by digit (`rigl_core.sharing.share_of`).
 
     Returns:
-        int32 array (updates, 13).
+        int32 array (updates, 13): the whole part, then the decimals.
     """
-    texts = fraction_texts(schedule, drop_fraction)
-    digits = [[int(digit) for digit in text.replace(".", "")] for text in texts]
-    return np.array(digits, np.int32).reshape(len(texts), _DECIMALS + 1)
+    places = 10 ** np.arange(_DECIMALS, -1, -1, dtype=np.int64)
+    return (fractions[:, None] // places % 10).astype(np.int32)

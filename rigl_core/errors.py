@@ -93,5 +93,11 @@ def check_scores(plan: Plan, scores: Mapping[str, Any] | None) -> None:
         layer = plan.layers[i]
         if layer.name not in scores:
             raise ValueError(f"scores has none for layer {layer.name!r}: give an array of shape {layer.shape}.")
-        if tuple(scores[layer.name].shape) != layer.shape:
-            raise wrong_shape(layer, "scores", tuple(scores[layer.name].shape))
+        given = scores[layer.name]
+        if not hasattr(given, "shape"):
+            raise TypeError(f"scores of layer {layer.name!r} are a {type(given).__name__}: give an array.")
+        if tuple(given.shape) != layer.shape:
+            raise ValueError(
+                f"scores of layer {layer.name!r} have the shape {tuple(given.shape)}: they must have the layer's, "
+                f"{layer.shape}."
+            )

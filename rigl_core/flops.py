@@ -117,11 +117,11 @@ class CostTable:
         the optimizer's own work are not counted, as in the paper.
         """
         total_steps = check_integer("total_steps", total_steps, 1)
-        recipe, flops = self.plan.recipe, 0.0
+        recipe, flops, f_d = self.plan.recipe, 0.0, self.f_d
         for steps, updates, active in self._phases(total_steps):
             f_s = sum(self._flops(active))
-            dense = steps if recipe.reads_every_gradient else int(updates and recipe.reads_dense_gradient)
-            flops += static_step(f_s) * (steps - dense) + snfs_step(f_s, self.f_d) * dense
+            dense = steps if recipe.reads_every_gradient else updates * recipe.reads_dense_gradient
+            flops += static_step(f_s) * (steps - dense) + snfs_step(f_s, f_d) * dense
         return flops
 
     def training(self, total_steps: int, *, dense_steps: int | None = None) -> float:
@@ -163,23 +163,20 @@ class CostTable:
             costs.append(value_bytes * (values + remembered * layer.size * masked) + masked * layer.size / 8)
         return tuple(costs)
 
-    def _phases(self, total_steps: int) -> Iterator[tuple[int, bool, Sequence[int]]]:
-        """The steps from one update to the next: how many, whether the last one updates, and what is active then."""
+    def _phases(self, total_steps: int) -> Iterator[tuple[int, int, Sequence[int]]]:
+        """The times in which the same is active: how many steps, how many of them update, and what is active."""
         plan, schedule = self.plan, self.plan.recipe.schedule
-        begin, active = 0, self.active
-        if plan.recipe.ramp is not None:
-            active = plan.initial_active + self.active[len(plan.layers) :]
-        for update in range(0 if schedule is None else schedule.updates):
-            assert schedule is not None
-            fires = schedule.step_of(update)
-            if fires >= total_steps:
-                break
-            yield fires + 1 - begin, True, active
-            begin = fires + 1
-            if plan.recipe.ramp is not None:
-                row = plan.targets[min(update, len(plan.targets) - 1)]
-                active = (*row.tolist(), *self.active[len(plan.layers) :])
-        yield total_steps - begin, False, active
+        fires = [] if schedule is None else range(schedule.begin, min(schedule.end, total_steps), schedule.every)
+        if plan.recipe.ramp is None:
+            yield total_steps, len(fires), self.active
+            return
+        begin, always = 0, self.active[len(plan.layers) :]
+        active = plan.initial_active
+        for update, step in enumerate(fires):
+            yield step + 1 - begin, 1, active + always
+            begin, last = step + 1, schedule is not None and update == schedule.updates - 1
+            active = self.active[: len(plan.layers)] if last else plan.active_after(update)
+        yield total_steps - begin, 0, active + always
 
     @property
     def rows(self) -> Sequence[tuple[str, ...]]:
@@ -227,7 +224,8 @@ def cost_table(
             SNFS, global choices), of which the plan knows only the sum; by default as planned.
 
     Raises:
-        ValueError: if the network does not have one of the plan's layers, or its positions are unknown.
+        ValueError: if the network does not have one of the plan's layers, its positions are unknown, or ``active`` has
+            counts that the plan's layers cannot have.
     """
     network = Network(plan.layers) if network is None else network
     known = {layer.name: layer.shape for layer in network.weights}
@@ -255,8 +253,15 @@ def _measured(plan: Plan, active: Mapping[str, int] | None) -> tuple[int, ...]:
         return plan.active
     if set(active) != set(names):
         raise ValueError(
-            f"active has counts of other layers than the plan; they differ in {sorted(set(active) ^ set(names))}."
+            f"active has counts of other layers than the plan; they differ in {sorted(set(active) ^ set(names))}. Give "
+            "one for each of the plan's layers."
         )
+    for layer in plan.layers:
+        if not 0 <= active[layer.name] <= layer.size:
+            raise ValueError(
+                f"active[{layer.name!r}] is {active[layer.name]}: the layer has {layer.size} weights; give a number "
+                "from 0 to this."
+            )
     return tuple(active[name] for name in names)
 
 

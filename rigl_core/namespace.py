@@ -3,8 +3,8 @@
 `topology`, `criteria`, `random` and what stands on them are written once, over an explicit namespace ``xp`` with
 exactly these names. Each backend gives its own; the names and meanings follow the Python array API where it
 has them. Arrays are flat, or have two axes where connections are chosen in groups. Operators
-(``& | ~ > >= == + - * // % ^``) and slices are the arrays' own; a Python number beside an array takes the array's dtype,
-so that 2.0**-512 beside float64 is not 0.
+(``& | ~ > >= == + - * // % ^``) and slices are the arrays' own; a Python number beside an array takes the array's
+dtype, so that 2.0**-512 beside float64 is not 0.
 """
 
 from __future__ import annotations

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from rigl_core import sharing
 from rigl_core.budget import Shared, share_budget
-from rigl_core.drop_fractions import drop_counts, fraction_digits
+from rigl_core.drop_fractions import counts_of, fraction_digits, fraction_numbers
 from rigl_core.inspect import SparsityTable
 from rigl_core.layers import Layer, check_layers
 from rigl_core.recipe import Recipe
 
 Table = npt.NDArray[np.int32]
+_MOST = 2**31
 
 
 @dataclass(frozen=True)
@@ -34,7 +37,8 @@ class Plan:
             they are chosen in groups. Where all rows would be the same there is only one; see `row`.
         grow_counts: the same, how many it grows; with the same sparsity throughout also how many it drops.
         digits: the decimals of the drop fraction at each update, (rows, 13), if layers change their size.
-        targets: int32 array (rows, layers): active weights of each layer after each update, as planned.
+        targets: int32 array (updates, layers), or with one row if nothing changes: active weights of each layer after
+            each update, as planned; see `active_after`.
         epsilon: the scale that ER and ERK solve for; None for other distributions.
     """
 
@@ -57,8 +61,12 @@ class Plan:
         return tuple(i for i, layer in enumerate(self.layers) if i in moving or self.active[i] < layer.size)
 
     def row(self, update: int) -> int:
-        """Which row of the tables an update reads."""
+        """Which row of ``keep_counts``, ``grow_counts`` and ``digits`` an update reads."""
         return min(update, len(self.keep_counts) - 1)
+
+    def active_after(self, update: int) -> tuple[int, ...]:
+        """Active weights of each layer after an update, as planned."""
+        return tuple(self.targets[min(update, len(self.targets) - 1)].tolist())
 
     @property
     def drop_counts(self) -> Table:
@@ -108,6 +116,8 @@ def make_plan(recipe: Recipe, layers: Sequence[Layer]) -> Plan:
         at_start = share_budget(recipe, layers, progress=0.0).active
         initial = tuple(max(start, *column) for start, column in zip(at_start, targets.T.tolist(), strict=True))
     pools = _pools(recipe, layers, final, initial)
+    for pool in pools:
+        _check_size(recipe, [layers[i] for i in pool])
     keep, grow, digits = _count_tables(recipe, layers, pools, targets)
     return Plan(
         recipe,
@@ -125,10 +135,10 @@ def make_plan(recipe: Recipe, layers: Sequence[Layer]) -> Plan:
 
 
 def _targets(recipe: Recipe, layers: Sequence[Layer], final: Shared) -> npt.NDArray[np.int64]:
-    """Active weights (updates, layers) after each update."""
+    """Active weights (updates, layers) after each update; a single row if nothing changes."""
     updates = 0 if recipe.schedule is None else recipe.schedule.updates
     if recipe.ramp is None:
-        return np.tile(np.array(final.active, np.int64), (updates, 1))
+        return np.array([final.active] * min(updates, 1), np.int64).reshape(-1, len(layers))
     times = [update / (updates - 1) if updates > 1 else 1.0 for update in range(updates)]
     rows = [share_budget(recipe, layers, progress).active for progress in times[:-1]] + [final.active] * (updates > 0)
     table = np.array(rows, np.int64).reshape(updates, len(layers))
@@ -146,18 +156,37 @@ def _pools(
     return ((free,) if free else ()) + tuple((i,) for i in sparse if i not in free)
 
 
+def _check_size(recipe: Recipe, pool: Sequence[Layer]) -> None:
+    """Counts are int32 numbers, and must stay below what they are multiplied with."""
+    size = sum(layer.size for layer in pool)
+    if size >= _MOST and len(pool) > 1:
+        parameter = "scope" if recipe.redistribution is None else "redistribution"
+        raise ValueError(
+            f"{parameter} is {getattr(recipe, parameter)!r}, and layers {pool[0].name!r} to {pool[-1].name!r} have "
+            f"{size:,} weights: fewer than 2**31 can be chosen from together. Pin or exclude layers, or use "
+            "scope='layer' without redistribution."
+        )
+    if recipe.drop.by_sign and size >= sharing.MOST:
+        raise ValueError(
+            f"drop is {recipe.drop.name!r}, and layer {pool[0].name!r} has {size:,} weights: it can share fewer than "
+            "2**27. Pin or exclude the layer, or use another drop."
+        )
+
+
 def _count_tables(
     recipe: Recipe, layers: Sequence[Layer], pools: Sequence[Sequence[int]], targets: npt.NDArray[np.int64]
 ) -> tuple[Table, Table, Table]:
     """What each update keeps and grows in each pool, and the digits of its drop fraction."""
     columns = [targets[:, list(pool)].sum(axis=1) // _step(recipe, layers, pool) for pool in pools]
     after = np.array(columns, np.int64).reshape(len(pools), len(targets)).T
-    grow, digits = np.zeros(after.shape, np.int64), np.zeros((len(targets), 0), np.int64)
+    fractions = np.zeros(len(targets), np.int64)
     if recipe.schedule is not None and recipe.grow is not None:
-        grow = drop_counts(recipe.schedule, recipe.drop_fraction, after).astype(np.int64)
-        if recipe.redistribution is not None:
-            digits = fraction_digits(recipe.schedule, recipe.drop_fraction).astype(np.int64)
-    tables = _rows(after - grow, grow, digits)
+        fractions = fraction_numbers(recipe.schedule, recipe.drop_fraction)
+        fractions = fractions[:1] if (fractions == fractions[:1]).all() else fractions
+    grow = counts_of(fractions, after)
+    digits = fraction_digits(fractions)[:, : None if recipe.redistribution is not None else 0]
+    digits = np.broadcast_to(digits, (len(grow), digits.shape[1]))
+    tables = _rows(after.astype(np.int32) - grow, grow, digits)
     return tables[0], tables[1], tables[2]
 
 
@@ -167,7 +196,7 @@ def _step(recipe: Recipe, layers: Sequence[Layer], pool: Sequence[int]) -> int:
     return 1 if arrangement is None else max(arrangement.groups * arrangement.unit, 1)
 
 
-def _rows(*tables: npt.NDArray[np.int64]) -> list[Table]:
+def _rows(*tables: npt.NDArray[Any]) -> list[Table]:
     """The tables, read-only: one row of each, if all their rows are the same."""
     same = all((table == table[:1]).all() for table in tables)
     small = [np.array(table[:1] if same else table, np.int32) for table in tables]

@@ -104,7 +104,7 @@ class Recipe:
             if decimal(getattr(self, parameter), parameter) < 0 or (parameter == "momentum" and self.momentum >= 1):
                 limits = "in [0, 1)" if parameter == "momentum" else "at least 0"
                 raise ValueError(f"{parameter} is {getattr(self, parameter)}: it must be {limits}.")
-            object.__setattr__(self, parameter, float(getattr(self, parameter)))
+            object.__setattr__(self, parameter, float(decimal(getattr(self, parameter), parameter)))
         if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__"):
             raise TypeError(f"seed is {self.seed!r}: it must be a whole number.")
         object.__setattr__(self, "seed", self.seed.__index__())
@@ -179,8 +179,9 @@ class Recipe:
 
         Args:
             data: plain data.
-            parts: your own `Criterion` objects, and classes of your own distributions, drop fractions, ramps,
-                structures and grown weights, which are found by their ``name`` or ``kind``.
+            parts: your own `Criterion` objects or functions that make one of a number, and classes of your own
+                distributions, drop fractions, ramps, structures and grown weights, which are found by their ``name``
+                or ``kind``.
 
         Raises:
             ValueError: for an unknown key or an unknown part.

@@ -41,7 +41,7 @@ def to_dict(recipe: Any) -> dict[str, Any]:
 def from_dict(cls: type, data: object, parts: Iterable[Any]) -> dict[str, Any]:
     """The values of a recipe's fields that are given in ``data``."""
     values = dict(_check_keys("recipe", data, cls))
-    own = {getattr(part, "kind", None) or part.name: part for part in parts}
+    own = {_name_of(part): part for part in parts}
     for parameter, catalog in _CATALOGS.items():
         if values.get(parameter) is not None:
             values[parameter] = _part_from_dict(parameter, values[parameter], {**catalog, **own})
@@ -53,6 +53,14 @@ def from_dict(cls: type, data: object, parts: Iterable[Any]) -> dict[str, Any]:
     return values
 
 
+def _name_of(part: Any) -> str:
+    """Under which a part of one's own is found: its kind or name, or that of the function that makes it."""
+    for attribute in ("kind", "name", "__name__"):
+        if isinstance(name := getattr(part, attribute, None), str):
+            return name
+    raise TypeError(f"parts holds {part!r}: it has neither a kind nor a name.")
+
+
 def _criterion_to_data(criterion: Criterion | None) -> Any:
     if criterion is None or criterion.parameter is None:
         return None if criterion is None else criterion.name
@@ -61,16 +69,27 @@ def _criterion_to_data(criterion: Criterion | None) -> Any:
 
 def _criterion_from_data(parameter: str, data: Any, catalog: Mapping[str, Any]) -> Any:
     if not isinstance(data, Mapping):
-        return _look_up(parameter, data, catalog)
+        data = {"name": data, "parameter": None}
     if set(data) != {"name", "parameter"}:
         raise ValueError(f"{parameter} is {data!r}: it must be a name, or a mapping of 'name' and 'parameter'.")
-    return _look_up(parameter, data["name"], catalog)(data["parameter"])
+    name, number = data["name"], data["parameter"]
+    found = _look_up(parameter, name, catalog)
+    if isinstance(found, Criterion):
+        if found.parameter != number:
+            raise ValueError(
+                f"{parameter} names {name!r} with the parameter {number!r}, and there is one with {found.parameter!r}: "
+                "hand over the one that you mean, or a function that makes it, with parts=[...]."
+            )
+        return found
+    if number is None:
+        raise ValueError(f"{parameter} names {name!r}, which has a parameter: use {{'name': ..., 'parameter': ...}}.")
+    return found(number)
 
 
 def _check_keys(parameter: str, data: object, cls: type) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise TypeError(f"{parameter} is {data!r}: it must be a mapping.")
-    known = [field.name for field in dataclasses.fields(cls)]
+    known = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
     for key in data:
         if key not in known:
             raise ValueError(f"{parameter} has the unknown key {key!r}: remove it; known are {', '.join(known)}.")
@@ -88,12 +107,18 @@ def _look_up(parameter: str, name: object, catalog: Mapping[str, Any]) -> Any:
 
 def _part_to_dict(part: Any) -> dict[str, Any]:
     values = dataclasses.asdict(part) if dataclasses.is_dataclass(part) and not isinstance(part, type) else {}
-    plain = {key: list(map(list, value)) if isinstance(value, tuple) else value for key, value in values.items()}
-    return {"kind": part.kind, **plain}
+    return {"kind": part.kind, **{key: _as(list, value) for key, value in values.items()}}
 
 
-def _part_from_dict(parameter: str, data: object, catalog: Mapping[str, type]) -> Any:
+def _part_from_dict(parameter: str, data: object, catalog: Mapping[str, Any]) -> Any:
     if not isinstance(data, Mapping) or "kind" not in data:
         raise ValueError(f"{parameter} is {data!r}: it must be a mapping with the key 'kind'.")
-    cls = _look_up(parameter, data["kind"], catalog)
-    return cls(**_check_keys(parameter, {key: value for key, value in data.items() if key != "kind"}, cls))
+    found = _look_up(parameter, data["kind"], catalog)
+    cls = found if isinstance(found, type) else type(found)
+    values = _check_keys(parameter, {key: value for key, value in data.items() if key != "kind"}, cls)
+    return cls(**{key: _as(tuple, value) for key, value in values.items()})
+
+
+def _as(sequence: type[list[Any]] | type[tuple[Any, ...]], value: Any) -> Any:
+    """Lists as tuples, so that parts can be hashed, or tuples as lists, as JSON has them."""
+    return sequence(_as(sequence, one) for one in value) if isinstance(value, list | tuple) else value

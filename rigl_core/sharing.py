@@ -12,8 +12,8 @@ from rigl_core.namespace import Array, Namespace
 from rigl_core.topology import magnitude, top_k_mask
 
 _ROUNDS = 3
-_MEAN_BITS, _MORE_BITS = 16, 4
-MOST = 2**27
+_MEAN_BITS, _MORE_BITS, _LAYER_BITS = 16, 4, 7
+MOST = 2 ** (_MEAN_BITS + _MORE_BITS + _LAYER_BITS)
 """What weights of `in_proportion` may add up to."""
 
 
@@ -67,21 +67,24 @@ def share_of(count: Array, digits: Array, *, xp: Namespace) -> Array:
     """floor(fraction * count), exactly, for a fraction in decimals.
 
     Args:
-        count: int32, below 2**31 / 10.
+        count: int32, >= 0.
         digits: int32, one for each decimal of the fraction, before which stands the whole part (0 or 1).
     """
-    # floor((d1 + (d2 + ...)/10 )/10 * count), from the last digit to the first: floors nest.
-    last = digits.shape[0] - 1
+    # floor((d1 + (d2 + ...)/10 )/10 * count), from the last digit to the first: floors nest. By tens and ones, since
+    # ten times a count does not fit.
+    tens, ones = count // 10, count % 10
     share = count * 0
-    for place in range(last, 0, -1):
-        share = (digits[place] * count + share) // 10
+    for place in range(digits.shape[0] - 1, 0, -1):
+        digit = digits[place]
+        share = digit * tens + share // 10 + (digit * ones + share % 10) // 10
     return digits[0] * count + share
 
 
 def mean_scores(scores: list[Array], masks: list[Array], *, xp: Namespace) -> Array:
     """The mean score of each layer's active connections, on a scale common to all, in whole numbers.
 
-    Scores are cut to 16 bits below the largest; from there the mean is exact, and cut to 20 bits. Infinities count 0.
+    Scores are cut to 16 bits below the largest; from there the mean is exact, and cut to 20 bits, or with more than
+    128 layers to so many fewer that all add up to less than `MOST`. Infinities count 0.
 
     Args:
         scores: flat floats of each layer, >= 0, without NaN.
@@ -93,8 +96,9 @@ def mean_scores(scores: list[Array], masks: list[Array], *, xp: Namespace) -> Ar
     finite = [_finite(xp.widen(values), mask, xp) for values, mask in zip(scores, masks, strict=True)]
     largest = xp.kth_largest(xp.concat([_largest(values, xp) for values in finite]), 1)
     scale = _scale(largest, xp)
-    means = [_mean(xp.integers(values * scale), mask, xp) for values, mask in zip(finite, masks, strict=True)]
-    return xp.concat(means)
+    more = _scale(largest * scale, xp)  # the smallest floats take two powers of two
+    means = [_mean(xp.integers(values * scale * more), mask, xp) for values, mask in zip(finite, masks, strict=True)]
+    return xp.shift_right(xp.concat(means), max((len(means) - 1).bit_length() - _LAYER_BITS, 0))
 
 
 def _finite(scores: Array, mask: Array, xp: Namespace) -> Array:

@@ -15,6 +15,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 from rigl_core.layers import Layer
 from rigl_core.namespace import Array, Namespace
 from rigl_core.schedules import check_integer
+from rigl_core.topology import normal
 
 
 @dataclass(frozen=True)
@@ -41,12 +42,20 @@ class Arrangement:
         return min(round(Fraction(active, step)), self.units) * step if step else 0
 
     def of_units(self, scores: Array, *, xp: Namespace) -> Array:
-        """From flat scores of weights those of units, (groups, units): a unit's are added from first to last."""
-        columns = self._columns(scores if self.unit == 1 else xp.widen(scores), xp)
-        total = columns[:, 0]
-        for i in range(1, self.unit):
-            total = total + columns[:, i]
-        return xp.reshape(total, (self.groups, self.units))
+        """From flat scores of weights those of units, (groups, units): a unit's are added from first to last.
+
+        Integers lose as many of their last bits before as their sum has more. The sum of opposite infinities counts as
+        0, as NaN does everywhere.
+        """
+        columns = self._columns(scores, xp)
+        if self.unit > 1:
+            whole = "int" in str(scores.dtype)
+            columns = xp.shift_right(columns, (self.unit - 1).bit_length()) if whole else xp.widen(columns)
+            total = columns[:, 0]
+            for i in range(1, self.unit):
+                total = total + columns[:, i]
+            columns = total if whole else normal(total, xp=xp)
+        return xp.reshape(columns, (self.groups, self.units))
 
     def any_of_units(self, mask: Array, *, xp: Namespace) -> Array:
         """From a flat mask of weights that of units, (groups, units)."""

@@ -13,7 +13,7 @@ import pytest
 
 from conformance_tests import test_budget, test_schedule
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import distributions, drop_fractions, plan, schedules
+from rigl_core import budget, distributions, drop_fractions, plan, schedules
 from rigl_core.testing.properties import test_training
 
 
@@ -55,7 +55,10 @@ def drop_count_from_the_target(patch: pytest.MonkeyPatch) -> None:
         made = original(a_recipe, layers)
         target = [math.ceil((1 - made.recipe.sparsity) * layer.size) for layer in layers]
         table = drop_fractions.drop_counts(made.recipe.schedule, made.recipe.drop_fraction, target)
-        object.__setattr__(made, "drop_counts", np.minimum(table, made.active))
+        grow = np.minimum(table, made.active)[:, [pool[0] for pool in made.pools]]
+        keep = np.array([made.active[pool[0]] for pool in made.pools], np.int32) - grow
+        for name, rows in (("grow_counts", grow), ("keep_counts", keep), ("digits", grow[:, :0])):
+            object.__setattr__(made, name, rows)
         return made
 
     patch.setattr(importlib.import_module("rigl_backends.numpy.sparsify"), "make_plan", make_plan)
@@ -72,13 +75,13 @@ def er_on_the_last_two_axes(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_budget.test_pinned_layers_are_outside_the_budget)
 def pinned_layers_counted_in_the_budget(patch: pytest.MonkeyPatch) -> None:
-    original = plan._budget
+    original = budget._budget
 
-    def budget(a_recipe: Any, layers: Any, free: Any, pinned: int) -> int:
-        everything = original(a_recipe, layers, layers, 0)
+    def of_everything(a_recipe: Any, layers: Any, free: Any, pinned: int, sparsity_of: Any) -> int:
+        everything = original(a_recipe, layers, layers, 0, sparsity_of)
         return min(everything, sum(layer.size for layer in free))
 
-    patch.setattr(plan, "_budget", budget)
+    patch.setattr(budget, "_budget", of_everything)
 
 
 @caught_by(test_budget.test_erk)
@@ -88,17 +91,17 @@ def erk_clamped_once_without_redistribution(patch: pytest.MonkeyPatch) -> None:
         return [min(Fraction(1), epsilon * self.scale(layer)) for layer in layers]
 
     patch.setattr(distributions.ScaledByShape, "densities", densities)
-    patch.setattr(plan, "largest_remainder", lambda shares, total: [math.floor(share) for share in shares])
+    patch.setattr(budget, "largest_remainder", lambda shares, total: [math.floor(share) for share in shares])
 
 
 @caught_by(test_budget.test_active_count_is_exact)
 def counts_rounded_layer_by_layer(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(plan, "largest_remainder", lambda shares, total: [round(share) for share in shares])
+    patch.setattr(budget, "largest_remainder", lambda shares, total: [round(share) for share in shares])
 
 
 @caught_by(test_budget.test_sparsity_is_the_decimal_its_user_wrote)
 def sparsity_read_as_a_binary_float(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(plan, "active_count", lambda sparsity, size: round((1 - sparsity) * size))
+    patch.setattr(budget, "active_count", lambda sparsity, size: round((1 - sparsity) * size))
 
 
 def _patch_fires(patch: pytest.MonkeyPatch, fires: Callable[[Any, int], bool]) -> None:

@@ -3,18 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 Patch = Callable[[pytest.MonkeyPatch], None]
-MUTANTS: dict[str, tuple[Patch, Callable[..., Any]]] = {}
+
+
+@dataclass(frozen=True)
+class Property:
+    """A test, and the method that it is to be run for, if it has that parameter."""
+
+    test: Callable[..., Any]
+    method: str | None = None
+
+    def __str__(self) -> str:
+        name: str = self.test.__name__
+        return name if self.method is None else f"{name}[{self.method}]"
+
+
+MUTANTS: dict[str, tuple[Patch, Property]] = {}
 """By the bug's name: how to make it, and the property that must catch it."""
 
 
-def caught_by(property_: Callable[..., Any]) -> Callable[[Patch], Patch]:
+def caught_by(test: Callable[..., Any], method: str | None = None) -> Callable[[Patch], Patch]:
     def register(patch: Patch) -> Patch:
-        MUTANTS[patch.__name__] = patch, property_
+        assert patch.__name__ not in MUTANTS, patch.__name__
+        MUTANTS[patch.__name__] = patch, Property(test, method)
         return patch
 
     return register

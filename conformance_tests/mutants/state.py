@@ -2,69 +2,62 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
-from conformance_tests.mutants.topology import take_the_definition
+from rigl_backends.numpy.sparse_layer import SparseLayer
 from rigl_backends.numpy.training import SparseTraining
-from rigl_core import random, recipe, topology
+from rigl_core import random, update
 from rigl_core.testing.properties import test_resume, test_training
 
 
 @caught_by(test_training.test_optimizer_state_after_an_update)
 def optimizer_state_of_dropped_weights_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SparseTraining, "_keep", lambda self, name, old, new: _zero(self, name, old & new, states=()))
+    patch.setattr(SparseLayer, "_zero_state", lambda self, survivors: None)
 
 
 @caught_by(test_training.test_optimizer_state_after_an_update)
 def second_moment_of_adam_kept(patch: pytest.MonkeyPatch) -> None:
-    states = ("momentum", "mean")
-    patch.setattr(SparseTraining, "_keep", lambda self, name, old, new: _zero(self, name, old & new, states=states))
+    def zero_state(self: SparseLayer, survivors: Any) -> None:
+        for key, values in self._optimizer.state[self.name].items():
+            if key in ("momentum", "mean"):
+                values[~survivors] = 0
+
+    patch.setattr(SparseLayer, "_zero_state", zero_state)
 
 
 @caught_by(test_training.test_optimizer_state_after_an_update)
 def optimizer_state_misaligned(patch: pytest.MonkeyPatch) -> None:
-    def keep(self: SparseTraining, name: str, old: Any, new: Any) -> None:
-        _zero(self, name, old & new, states=())
-        for value in self._optimizer.state[name].values():
-            if isinstance(value, np.ndarray):
-                value[~np.roll(old & new, 1)] = 0
-
-    patch.setattr(SparseTraining, "_keep", keep)
+    original = SparseLayer._zero_state
+    patch.setattr(SparseLayer, "_zero_state", lambda self, survivors: original(self, np.roll(survivors, 1)))
 
 
 @caught_by(test_training.test_weights_after_an_update)
 def grown_weights_take_stale_values(patch: pytest.MonkeyPatch) -> None:
-    stale: dict[tuple[int, str], Any] = {}
+    start, move_to = SparseLayer.start, SparseLayer.move_to
 
-    def keep(self: SparseTraining, name: str, old: Any, new: Any) -> None:
-        param = self._optimizer.params[name]
-        shadow = stale.setdefault((id(self), name), param.copy())
-        shadow[old] = param[old]
-        _zero(self, name, old & new)
-        param[new & ~old] = shadow[new & ~old]
+    def remember(self: SparseLayer, connections: Any, mask: Any) -> None:
+        self.stale = self.weight.copy()  # type: ignore[attr-defined]
+        start(self, connections, mask)
 
-    patch.setattr(SparseTraining, "_keep", keep)
+    def take(self: SparseLayer, connections: Any, moved: Any) -> None:
+        old = self.mask
+        self.stale[old] = self.weight[old]  # type: ignore[attr-defined]
+        move_to(self, connections, moved)
+        grown = self.mask & ~old
+        self.weight[grown] = self.stale[grown]  # type: ignore[attr-defined]
+
+    patch.setattr(SparseLayer, "start", remember)
+    patch.setattr(SparseLayer, "move_to", take)
 
 
 @caught_by(test_training.test_weights_after_an_update)
 def regrown_connections_reset(patch: pytest.MonkeyPatch) -> None:
-    original = topology.updated_mask
-
-    def updated_mask(drop_scores: Any, grow_scores: Any, mask: Any, keep: Any, grow: Any, *, xp: Any) -> Any:
-        updated_mask.kept = topology.top_k_mask(np.where(mask, drop_scores, -1), keep, xp=xp)  # type: ignore[attr-defined]
-        return original(drop_scores, grow_scores, mask, keep, grow, xp=xp)
-
-    def keep(self: SparseTraining, name: str, old: Any, new: Any) -> None:
-        moved = old is not new
-        _zero(self, name, updated_mask.kept.reshape(old.shape) if moved else old)  # type: ignore[attr-defined]
-
-    take_the_definition(patch)
-    patch.setattr(recipe, "updated_mask", updated_mask)
-    patch.setattr(SparseTraining, "_keep", keep)
+    patch_regrown(patch, "reset")
 
 
 @caught_by(test_training.test_initial_topology)
@@ -105,32 +98,35 @@ def step_counter_not_saved(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SparseTraining, "load_state_dict", lambda self, state: original(self, {**state, "step": 0}))
 
 
-def _zero(self: SparseTraining, name: str, survivors: Any, *, weights: bool = True, states: Any = None) -> None:
-    """`SparseTraining._keep`, but for what a mutant leaves out."""
-    param = self._optimizer.params[name]
-    if weights:
-        param[~survivors] = 0
-    for key, value in self._optimizer.state[name].items():
-        if isinstance(value, np.ndarray) and (states is None or key in states):
-            value[~survivors] = 0
+def patch_regrown(patch: pytest.MonkeyPatch, regrown: str) -> None:
+    """Whatever the recipe says."""
+    original = update.move_pool
+
+    def move_pool(recipe: Any, *arguments: Any, xp: Any) -> Any:
+        changed = copy.copy(recipe)
+        object.__setattr__(changed, "regrown", regrown)  # past the checks of what goes together
+        return original(changed, *arguments, xp=xp)
+
+    patch.setattr("rigl_backends.numpy.training.move_pool", move_pool)
 
 
 def _patch_key(patch: pytest.MonkeyPatch, random_key: Any) -> None:
     patch.setattr(random, "random_key", random_key)
-    patch.setattr("rigl_backends.numpy.training.random_key", random_key)
+    patch.setattr("rigl_backends.numpy.sparse_layer.random_key", random_key)
 
 
 def _alias_masks(patch: pytest.MonkeyPatch) -> None:
-    original = SparseTraining._keep
+    original = SparseLayer.move_to
 
-    def move(self: SparseTraining, position: int, update: int, grad: Any) -> None:
-        name = self.plan.layers[position].name
-        live = self._masks[name]
-        moves(self, position, update, grad)
-        live[...] = self._masks[name]
-        self._masks[name] = live
+    def move_to(self: SparseLayer, connections: Any, moved: Any) -> None:
+        live = self.mask
+        original(self, connections, moved)
+        live[...] = self.mask
+        self.mask = live
 
-    moves = SparseTraining._move
-    patch.setattr(SparseTraining, "_keep", original)
-    patch.setattr(SparseTraining, "_move", move)
-    patch.setattr(SparseTraining, "masks", property(lambda self: self._masks))
+    def masks(self: SparseTraining) -> dict[str, Any]:
+        live = {layer.name: layer.mask for layer in self._layers.values()}
+        return {layer.name: live.get(layer.name, np.ones(layer.shape, np.bool_)) for layer in self.plan.layers}
+
+    patch.setattr(SparseLayer, "move_to", move_to)
+    patch.setattr(SparseTraining, "masks", property(masks))

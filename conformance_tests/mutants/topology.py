@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import recipe, topology
+from rigl_core import topology
 from rigl_core.namespace import NumPyNamespace
 from rigl_core.testing.properties import test_topology
 
 
 @caught_by(test_topology.test_inactive_is_never_kept_even_if_active_weights_are_zero)
 def inactive_positions_revived(patch: pytest.MonkeyPatch) -> None:
-    def updated_mask(drop_scores: Any, grow_scores: Any, mask: Any, keep: Any, grow: Any, *, xp: Any) -> Any:
-        kept = topology.top_k_mask(drop_scores * mask, keep, xp=xp)
-        return kept | topology.top_k_mask(np.where(kept, -1, grow_scores), grow, xp=xp)
+    def kept_mask(drop_scores: Any, mask: Any, keep: Any, *, xp: Any) -> Any:
+        return topology.top_k_mask(drop_scores * mask, keep, xp=xp)
 
-    _patch_update(patch, updated_mask)
+    take_the_definition(patch)
+    patch.setattr(topology, "kept_mask", kept_mask)
 
 
 @caught_by(test_topology.test_ties_go_to_the_lower_flat_index)
@@ -47,17 +47,19 @@ def nan_steals_a_slot(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_topology.test_just_dropped_connections_can_be_regrown)
 def just_dropped_not_eligible(patch: pytest.MonkeyPatch) -> None:
-    def updated_mask(drop_scores: Any, grow_scores: Any, mask: Any, keep: Any, grow: Any, *, xp: Any) -> Any:
-        kept = topology.top_k_mask(np.where(mask, drop_scores, -1), keep, xp=xp)
-        return kept | topology.top_k_mask(np.where(mask, -1, grow_scores), grow, xp=xp)
+    original = topology.kept_mask
+    before: list[Any] = []
 
-    _patch_update(patch, updated_mask)
+    def kept_mask(drop_scores: Any, mask: Any, keep: Any, *, xp: Any) -> Any:
+        before.append(mask)
+        return original(drop_scores, mask, keep, xp=xp)
 
+    def grown_mask(grow_scores: Any, kept: Any, grow: Any, *, xp: Any) -> Any:
+        return topology.top_k_mask(np.where(kept | before.pop(), -1, grow_scores), grow, xp=xp)
 
-def _patch_update(patch: pytest.MonkeyPatch, updated_mask: Any) -> None:
     take_the_definition(patch)
-    patch.setattr(topology, "updated_mask", updated_mask)
-    patch.setattr(recipe, "updated_mask", updated_mask)
+    patch.setattr(topology, "kept_mask", kept_mask)
+    patch.setattr(topology, "grown_mask", grown_mask)
 
 
 def take_the_definition(patch: pytest.MonkeyPatch) -> None:

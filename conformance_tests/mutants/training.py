@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
+from rigl_backends.numpy.sparse_layer import SparseLayer
 from rigl_backends.numpy.training import SparseTraining
 from rigl_core import clock
 from rigl_core.testing.properties import test_gradients, test_training
@@ -46,18 +47,10 @@ def momentum_outside_the_mask(patch: pytest.MonkeyPatch) -> None:
 def gradients_masked_by_multiplication(patch: pytest.MonkeyPatch) -> None:
     def masked(self: SparseTraining, grads: Mapping[str, Any]) -> dict[str, Any]:
         with np.errstate(invalid="ignore"):
-            return {name: g if name not in self._masks else g * self._masks[name] for name, g in grads.items()}
-
-    def step(self: SparseTraining, grads: Any) -> None:
-        for position, layer in enumerate(self.plan.layers):
-            if self._clock.due is not None:
-                self._move(position, self._clock.due, grads[layer.name])
-        if self._clock.due is None:
-            type(self._optimizer).step(self._optimizer, self._masked(grads))
-        self._clock.advance(updated=True)
+            return {name: g if name not in self.masks else g * self.masks[name] for name, g in grads.items()}
 
     patch.setattr(SparseTraining, "_masked", masked)
-    patch.setattr(SparseTraining, "_step", step)
+    patch.setattr(SparseLayer, "hide_shadow", lambda self: None)
 
 
 @caught_by(test_gradients.test_ordinary_steps_are_those_of_a_sparse_network)
@@ -92,23 +85,14 @@ def deferred_update_never_made(patch: pytest.MonkeyPatch) -> None:
 def unused_layer_grows_at_the_lowest_indices(patch: pytest.MonkeyPatch) -> None:
     original = SparseTraining._move
 
-    def move(self: SparseTraining, position: int, update: int, grad: Any) -> None:
-        shape = self.plan.layers[position].shape
-        original(self, position, update, np.zeros(shape, np.float32) if grad is None else grad)
+    def move(self: SparseTraining, number: int, update: int, grads: Mapping[str, Any]) -> None:
+        zeros = {layer.name: np.zeros(layer.shape, np.float32) for layer in self.plan.layers}
+        original(self, number, update, {name: zeros[name] if g is None else g for name, g in grads.items()})
 
     patch.setattr(SparseTraining, "_move", move)
 
 
 def _step_without_projection(patch: pytest.MonkeyPatch, seen: Callable[[SparseTraining, Any], Any]) -> None:
     """Steps that give the optimizer what ``seen`` makes of the gradients, and leave the weights as it leaves them."""
-
-    def step(self: SparseTraining, grads: Any) -> None:
-        update = self._clock.due
-        if update is None:
-            type(self._optimizer).step(self._optimizer, seen(self, grads))
-        else:
-            for position in self.plan.sparse_layers:
-                self._move(position, update, grads[self.plan.layers[position].name])
-        self._clock.advance(updated=update is not None)
-
-    patch.setattr(SparseTraining, "_step", step)
+    patch.setattr(SparseTraining, "_for_optimizer", seen)
+    patch.setattr(SparseLayer, "hide_shadow", lambda self: None)

@@ -51,7 +51,10 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
     kept: set[int] = set()
     new: set[int] = set()
     for group in groups:
-        drop_of, grow_of = ([_total(scores, unit) for unit in group] if scores else [] for scores in (drop, grow))
+        drop_of, grow_of = (
+            [unit_score(criterion.name, scores, unit) for unit in group] if criterion is not None else []
+            for criterion, scores in ((recipe.drop, drop), (recipe.grow, grow))
+        )
         active = [i for i, unit in enumerate(group) if unit[0] in state.mask]
         stay = _staying(recipe, state, drop_of, active, target - moves)
         grows = len(active) - len(stay) if recipe.drop.drops_zeros else moves
@@ -136,15 +139,19 @@ def within_room(total: int, weights: Sequence[int], room: Sequence[int]) -> list
 
 
 def mean_scores(scores: Sequence[Sequence[float]], masks: Sequence[set[int]]) -> list[int]:
-    """The mean active score in 20 bits, of scores cut to 16 bits below the largest of them."""
+    """The mean active score in 20 bits, of scores cut to 16 bits below the largest of them.
+
+    With more than 128 layers in fewer bits, so that all add up to less than 2**27.
+    """
     finite = [
         [x for i, x in enumerate(own) if i in mask and math.isfinite(x)]
         for own, mask in zip(scores, masks, strict=True)
     ]
     largest = max((x for own in finite for x in own), default=0.0)
     scale = Fraction(2) ** (15 - math.frexp(largest)[1] + 1) if largest else Fraction(1)
+    fewer = next(bits for bits in range(32) if len(scores) <= 2 ** (7 + bits))
     return [
-        16 * sum(math.floor(Fraction(x) * scale) for x in own) // max(len(mask), 1)
+        16 * sum(math.floor(Fraction(x) * scale) for x in own) // max(len(mask), 1) // 2**fewer
         for own, mask in zip(finite, masks, strict=True)
     ]
 
@@ -173,7 +180,11 @@ def groups_of(recipe: Recipe, layer: Layer) -> Groups:
     return [[(i,) for i in sorted(group)] for group in keyed.values()]
 
 
-def _total(scores: Sequence[float], unit: Sequence[int]) -> float:
+def unit_score(criterion: str, scores: Sequence[float], unit: Sequence[int]) -> float:
+    """The sum of its weights' scores, in their order; random integers lose the bits that the sum has more."""
+    if criterion == "random":
+        fewer = next(bits for bits in range(32) if len(unit) <= 2**bits)
+        return float(sum(int(scores[position]) >> fewer for position in unit))
     total = np.float32(scores[unit[0]])
     for position in unit[1:]:
         total = total + np.float32(scores[position])

@@ -21,6 +21,8 @@ from rigl_core.structures import NM, Blocks
 from rigl_core.testing.harness import OptimizerSpec
 from rigl_core.testing.strategies import ADAM, SGD, Training
 
+HALF = Constant(0.5)
+"""Of few groups and blocks less would not move."""
 _SHAPES = ((8, 4), (4, 8), (4, 4, 2, 1))
 
 STATIC: Mapping[str, Any] = {
@@ -34,9 +36,9 @@ STATIC: Mapping[str, Any] = {
 MOVING: Mapping[str, Any] = {
     "RigL": lambda s, when: methods.RigL(s, schedule=when),
     "RigL-ITOP": lambda s, when: methods.RigLITOP(s, schedule=when),
-    "RigL 2:4": lambda s, when: methods.RigL(schedule=when, structure=NM(2, 4)),
-    "RigL 1:4 blocks of 2": lambda s, when: methods.RigL(0.75, schedule=when, structure=Blocks(2)),
-    "SRigL": lambda s, when: methods.SRigL(s, schedule=when),
+    "RigL 2:4": lambda s, when: methods.RigL(schedule=when, structure=NM(2, 4), drop_fraction=HALF),
+    "RigL, blocks of 2": lambda s, when: methods.RigL(s, schedule=when, structure=Blocks(2), drop_fraction=HALF),
+    "SRigL": lambda s, when: methods.SRigL(s, schedule=when, drop_fraction=HALF),
     "RigL, all layers": lambda s, when: methods.RigL(s, schedule=when, scope="global"),
     "RigL, on a ramp": lambda s, when: methods.RigL(s, schedule=when, ramp=CubicRamp(0.2)),
     "RigL, initial values": lambda s, when: methods.RigL(s, schedule=when, grown=InitialValues()),
@@ -46,11 +48,12 @@ MOVING: Mapping[str, Any] = {
         methods.RigL(s, schedule=when, scope="global"), redistribution="mean_score"
     ),
     "SET": lambda s, when: methods.SET(s, schedule=when),
+    "SET, blocks of 2": lambda s, when: methods.SET(s, schedule=when, structure=Blocks(2), drop_fraction=HALF),
     "SET as published": lambda s, when: methods.SETAsPublished(s, schedule=when),
-    "Deep R": lambda s, when: methods.DeepR(s, schedule=when, noise=0.01),
+    "Deep R": lambda s, when: methods.DeepR(s, schedule=when, l1=4.0, noise=0.01),
     "SNFS": lambda s, when: methods.SNFS(s, schedule=when),
     "SNFS, no redistribution": lambda s, when: methods.SNFS(s, schedule=when, redistribution=None),
-    "DSR": lambda s, when: methods.DSR(s, schedule=when, drop_fraction=Constant(0.4)),
+    "DSR": lambda s, when: methods.DSR(s, schedule=when, drop_fraction=Constant(0.9)),
     "MEST": lambda s, when: methods.MEST(s, schedule=when, share=0.3),
     "SNIP": lambda s, _: methods.SNIP(s),
     "SNIP by layer": lambda s, _: methods.SNIP(s, scope="layer"),
@@ -63,6 +66,9 @@ MOVING: Mapping[str, Any] = {
     "RigL's growth on shadows": lambda s, when: methods.DNW(s, schedule=when, grow=GRADIENT),
 }
 """Methods whose topology moves."""
+
+SHADOW = ("DNW", "DNS", "RigL's growth on shadows")
+"""Of them those whose weights learn outside the mask too."""
 
 
 @st.composite

@@ -79,6 +79,7 @@ def test_the_methods() -> None:
         ({"distribution": "erk"}, "distribution is 'erk': it must be a distribution"),
         ({"distribution": Uniform}, "it must be a distribution"),
         ({"schedule": 100}, "schedule is 100: it must be an UpdateSchedule"),
+        ({"shadow": True, "on_update": "after", "regrown": "reset"}, "shadow is True: .* leave grown and regrown as"),
         ({"drop": "magnitude"}, "drop is 'magnitude': it must be a Criterion"),
         ({"initial": GRADIENT}, "initial is 'gradient', which reads the gradient"),
         ({"on_update": "before"}, "on_update is 'before': use 'replace' or 'after'"),

@@ -93,7 +93,7 @@ class SparseLayer:
             None if grad is None else grad.reshape(-1),
             np.arange(self.layer.size, dtype=np.int32) if indices else None,
             random_key(self._recipe.seed, self.name, update),
-            scores=None if scores is None else np.asarray(scores, weight.dtype).reshape(-1),
+            scores=None if scores is None else np.asarray(scores, xp.widen(weight).dtype).reshape(-1),
             layer=self.layer,
             **{kind: array for kind, array in self.memory.items() if kind != "shadow"},
         )

@@ -1,11 +1,13 @@
-"""Properties of one update of one flat array (rules T1 to T4, N1, P1)."""
+"""Properties of one update of one flat array (rules T1 to T4, M2, N1, P1)."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from rigl_core.criteria import GRADIENT, MAGNITUDE
+from rigl_core.criteria import GRADIENT, MAGNITUDE, SALIENCY, magnitude_and_gradient
 from rigl_core.random import random_key
 from rigl_core.testing import oracle
 from rigl_core.testing.checks import checks, for_all
@@ -126,6 +128,27 @@ def test_scores_are_magnitudes(harness: Harness, mode: str, case: Update) -> Non
         scores = harness.scores(criterion, case.weight, case.gradient, dtype=case.dtype, mode=mode)
         assert scores.tolist() == [oracle.magnitude(x, case.dtype) for x in array.tolist()]
         assert not np.signbit(scores).any()
+
+
+@checks("M2", "T4", "P1")
+@for_all(updates(ALL_DTYPES, special=True), eager=60, compiled=8)
+def test_scores_of_products_are_rounded_one_by_one(harness: Harness, mode: str, case: Update) -> None:
+    """Subnormal weights, gradients and products count as 0; 16-bit numbers are multiplied as float32."""
+    if case.dtype not in harness.dtypes:
+        return
+    name = "float64" if case.dtype == "float64" else "float32"
+    wide: Any = np.dtype(name).type
+    numbers = [[oracle.magnitude(x, case.dtype) for x in array.tolist()] for array in (case.weight, case.gradient)]
+    weight, gradient = (np.array(array, wide) for array in numbers)
+    with np.errstate(all="ignore"):
+        saliency, pulled = (
+            [oracle.magnitude(x, name) for x in product.tolist()]
+            for product in (weight * gradient, gradient * wide(0.3))
+        )
+        total = (weight + np.array(pulled, wide)).tolist()
+        for criterion, expected in ((SALIENCY, saliency), (magnitude_and_gradient(0.3), total)):
+            scores = harness.scores(criterion, case.weight, case.gradient, dtype=case.dtype, mode=mode)
+            assert scores.tolist() == expected, criterion.name
 
 
 @checks("N1", "P1")

@@ -75,7 +75,7 @@ def test_weights_after_an_update(harness: Harness, mode: str, training: Training
 
 
 @checks("V1", "V2", "V3", "V4")
-@for_all(trainings(), eager=40, compiled=6)
+@for_all(trainings(), eager=80, compiled=6)
 def test_optimizer_state_after_an_update(harness: Harness, mode: str, training: Training) -> None:
     """Momentum and both of Adam's moments follow the weights they belong to."""
     for step in steps(start(harness, mode, training), training):

@@ -1,0 +1,61 @@
+"""Bugs of what methods do with a single layer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.mutants.registry import caught_by
+from conformance_tests.mutants.state import patch_regrown
+from rigl_core import criteria, grown, sharing, update
+from rigl_core.testing.properties import test_methods
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SET as published")
+def shares_by_sign_swapped(patch: pytest.MonkeyPatch) -> None:
+    original = sharing.in_proportion
+    patch.setattr(sharing, "in_proportion", lambda total, weights, *, xp: original(total, weights[::-1], xp=xp))
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SET as published")
+def zeros_count_as_negative(patch: pytest.MonkeyPatch) -> None:
+    original = update._kept_by_sign
+
+    def kept_by_sign(scores: Any, weight: Any, mask: Any, keep: Any, xp: Any) -> Any:
+        return original(scores, np.where(weight == 0, np.float32(-1), weight), mask, keep, xp)
+
+    patch.setattr(update, "_kept_by_sign", kept_by_sign)
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "Deep R")
+def flipped_signs_kept(patch: pytest.MonkeyPatch) -> None:
+    original = criteria.SIGN.score
+    patch_score(patch, criteria.SIGN, lambda connections, xp: 1 - original(connections, xp))
+
+
+@caught_by(test_methods.test_what_grows_draws_a_sign)
+def grown_connections_draw_no_sign(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("rigl_backends.numpy.sparse_layer.memory_after", lambda memory, *_, xp: dict(memory))
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SET as published")
+def regrown_connections_kept_though_reset(patch: pytest.MonkeyPatch) -> None:
+    patch_regrown(patch, "keep")
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL, initial values")
+def grown_weights_start_at_zero(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(grown.InitialValues, "values", grown.Zeros.values)
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL, small random")
+def small_random_weights_are_never_negative(patch: pytest.MonkeyPatch) -> None:
+    original = grown.SmallRandom.values
+    patch.setattr(grown.SmallRandom, "values", lambda self, connections, xp: np.abs(original(self, connections, xp)))
+
+
+def patch_score(patch: pytest.MonkeyPatch, criterion: criteria.Criterion, score: Any) -> None:
+    """Give a criterion, which recipes hold, another score."""
+    patch.setitem(vars(criterion), "score", score)

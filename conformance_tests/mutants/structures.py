@@ -1,0 +1,72 @@
+"""Bugs of groups and blocks."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests import test_ramps
+from conformance_tests.mutants.registry import caught_by
+from rigl_core import structures
+from rigl_core.testing.properties import test_methods
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SRigL")
+def fan_out_instead_of_fan_in(patch: pytest.MonkeyPatch) -> None:
+    original = structures.ConstantFanIn.arrangement
+
+    def arrangement(self: Any, layer: Any) -> Any:
+        return original(self, replace(layer, in_axes=layer.out_axes, out_axes=layer.in_axes))
+
+    patch.setattr(structures.ConstantFanIn, "arrangement", arrangement)
+
+
+@caught_by(test_methods.test_every_method_keeps_its_counts_and_resumes, "RigL 2:4")
+def groups_of_outputs_instead_of_inputs(patch: pytest.MonkeyPatch) -> None:
+    def arrangement(self: Any, layer: Any) -> Any:
+        order = (*layer.kernel_axes, *layer.in_axes, *layer.out_axes)
+        return structures.Arrangement(layer.shape, order, layer.size // self.m, self.m)
+
+    patch.setattr(structures.NM, "arrangement", arrangement)
+
+
+@caught_by(test_methods.test_every_method_keeps_its_counts_and_resumes, "RigL, blocks of 2")
+def blocks_of_partial_activity(patch: pytest.MonkeyPatch) -> None:
+    """The weights of a unit are laid out one after the other, but for an order of axes that is lost."""
+
+    def of_weights(self: Any, mask: Any, *, xp: Any) -> Any:
+        return np.repeat(np.reshape(mask, -1), self.unit)
+
+    patch.setattr(structures.Arrangement, "of_weights", of_weights)
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL, blocks of 2")
+def blocks_scored_by_their_first_weight(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(structures.Arrangement, "of_units", structures.Arrangement.any_of_units)
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SET, blocks of 2")
+def sums_of_random_integers_wrap_around(patch: pytest.MonkeyPatch) -> None:
+    def of_units(self: Any, scores: Any, *, xp: Any) -> Any:
+        columns = self._columns(xp.widen(scores), xp)
+        return xp.reshape(columns.sum(axis=1, dtype=columns.dtype), (self.groups, self.units))
+
+    patch.setattr(structures.Arrangement, "of_units", of_units)
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SRigL")
+def groups_share_what_the_layer_keeps(patch: pytest.MonkeyPatch) -> None:
+    """One choice for the whole layer, so that outputs have different numbers of connections."""
+    patch.setattr("rigl_core.update.arrangement_of", lambda recipe, connections: None)
+
+
+@caught_by(test_ramps.test_counts_of_a_structure)
+def counts_of_groups_rounded_down(patch: pytest.MonkeyPatch) -> None:
+    def rounded(self: Any, active: int) -> int:
+        step = self.groups * self.unit
+        return active // step * step if step else 0
+
+    patch.setattr(structures.Arrangement, "rounded", rounded)

@@ -1,0 +1,76 @@
+"""Properties of what methods remember and add: shadow weights, noise, momentum (rules M6, M8 and M9)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from rigl_core.testing import score_oracle
+from rigl_core.testing.checks import checks, for_all
+from rigl_core.testing.harness import Harness
+from rigl_core.testing.method_trainings import SHADOW, method_trainings
+from rigl_core.testing.recording import start, steps
+from rigl_core.testing.reference import ReferenceOptimizer
+from rigl_core.testing.strategies import SGD, STILL, Training
+
+
+@checks("M6")
+@for_all(method_trainings(SHADOW, optimizers=(SGD,)), eager=30, compiled=4)
+def test_shadow_weights_go_on_learning(harness: Harness, mode: str, training: Training) -> None:
+    """All weights take the optimizer's step, with the dense gradient; the network sees those in the mask."""
+    session = start(harness, mode, training)
+    reference = ReferenceOptimizer(training.optimizer, training.params)
+    for step in steps(session, training):
+        reference.step(dict(step.gradients))
+        for name, whole in reference.weights.items():
+            mask = step.after.masks.get(name, np.True_)
+            np.testing.assert_allclose(
+                step.after.weights[name], np.where(mask, whole, 0), rtol=2e-4, atol=2e-5, err_msg=name
+            )
+
+
+@checks("M8", "N1")
+@for_all(method_trainings(["Deep R"], optimizers=(SGD,)), eager=20, compiled=3)
+def test_noise_and_pull_are_part_of_the_gradient(harness: Harness, mode: str, training: Training) -> None:
+    """Active weights take the step of gradient + l1 * sign + noise; before the first update nothing else moves."""
+    assert training.recipe.schedule is not None
+    late = replace(training.recipe.schedule, begin=training.steps, end=training.steps + 1)
+    training = replace(training, recipe=replace(training.recipe, schedule=late, l1=0.125, noise=0.5))
+    session = start(harness, mode, training)
+    reference = ReferenceOptimizer(training.optimizer, session.weights())
+    masks = session.masks()
+    for number in range(training.steps):
+        gradients = training.gradients(number)
+        changed = dict(gradients)
+        for layer in training.layers:
+            drawn = score_oracle.noise(training.recipe.seed, layer.name, number, layer.size)
+            pull = 0.125 * np.sign(session.weights()[layer.name])
+            noisy = gradients[layer.name] + pull + 0.5 * np.reshape(drawn, layer.shape)
+            changed[layer.name] = np.where(masks[layer.name], noisy, 0)
+        session.step(gradients)
+        reference.step(changed)
+        for name, weight in session.weights().items():
+            np.testing.assert_allclose(weight, reference.weights[name], rtol=2e-4, atol=2e-4, err_msg=name)
+
+
+@checks("M9", "T5")
+@for_all(method_trainings(["SNFS", "SNFS, no redistribution"], optimizers=(STILL,)), eager=15, compiled=3)
+def test_momentum_recovers_from_non_finite_gradients(harness: Harness, mode: str, training: Training) -> None:
+    """What is not finite in a gradient counts as 0 in the momentum; no update waits for it."""
+    session, clean = start(harness, mode, training), start(harness, mode, training)
+    rng = np.random.default_rng(training.seed)
+    for number in range(training.steps):
+        gradients = training.gradients(number)
+        spoiled = {name: gradient.copy() for name, gradient in gradients.items()}
+        masks = session.masks()
+        for layer in training.layers:
+            outside = np.flatnonzero(~masks[layer.name].reshape(-1))
+            if outside.size:
+                place = rng.choice(outside)
+                spoiled[layer.name].reshape(-1)[place] = rng.choice([np.nan, np.inf, -np.inf])
+                gradients[layer.name].reshape(-1)[place] = 0
+        session.step(spoiled)
+        clean.step(gradients)
+        for name, mask in clean.masks().items():
+            np.testing.assert_array_equal(session.masks()[name], mask, err_msg=f"{name} at step {number}")
