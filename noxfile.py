@@ -114,6 +114,25 @@ def lower_bounds(backend: str) -> list[str]:
 
 
 @nox.session
+def bench(session: nox.Session) -> None:
+    """What updates and sparse steps cost, as ratios: ``nox -s bench -- --quick`` takes two minutes."""
+    install(session, "-e", ".[torch,jax]", groups=("bench", "jax", "tf"))
+    session.run("python", "benchmarks", "--rigl-torch", rigl_torch(session), *session.posargs)
+
+
+def rigl_torch(session: nox.Session) -> str:
+    """The Python of an environment with rigl-torch, which names dependencies that it can do without."""
+    environment = Path(session.create_tmp()).resolve() / "rigl_torch"
+    python = str(environment / "bin" / "python")
+    if not environment.exists():
+        session.run("python", "-m", "venv", str(environment))
+        pip = (python, "-m", "pip", "install", "-q", "-c", "constraints.txt")
+        session.run(*pip, "numpy", "torch", external=True)
+        session.run(*pip, "--no-deps", "rigl-torch==0.5.2", external=True)
+    return python
+
+
+@nox.session
 def lint(session: nox.Session) -> None:
     """Style, by ruff."""
     install(session, groups=("lint",))

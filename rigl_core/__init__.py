@@ -4,153 +4,27 @@ A `Recipe` says how to train sparsely; `make_plan` turns it into exact counts fo
 adapter of `rigl_backends` carries it out. The rules are in docs/contract.md.
 """
 
-from rigl_core import flops, inspect, specs
-from rigl_core.connections import Connections
-from rigl_core.counts import active_count, largest_remainder
-from rigl_core.criteria import (
-    GRADIENT,
-    MAGNITUDE,
-    MAGNITUDE_BY_SIGN,
-    MOMENTUM,
-    RANDOM,
-    SALIENCY,
-    SCORES,
-    SIGN,
-    Criterion,
-    magnitude_and_gradient,
-)
-from rigl_core.distributions import Distribution, ErdosRenyi, ErdosRenyiKernel, PerLayer, Uniform
-from rigl_core.drop_fractions import Constant, Cosine, DropFraction, InversePower, Linear, drop_counts
-from rigl_core.flops import Convention, CostTable, cost_table
-from rigl_core.grown import GradientStep, GrownWeights, InitialValues, SmallRandom, Zeros
-from rigl_core.history import History, Snapshot
-from rigl_core.inspect import SparsityTable
-from rigl_core.layers import Layer
-from rigl_core.lottery import Lottery, Ticket, Trained
-from rigl_core.methods import (
-    DNS,
-    DNW,
-    DSR,
-    MEST,
-    SET,
-    SNFS,
-    SNIP,
-    DeepR,
-    GradualPruning,
-    GraSP,
-    LotteryTicket,
-    OneShotPruning,
-    RigL,
-    RigLITOP,
-    SETAsPublished,
-    SRigL,
-    Static,
-    SynFlow,
-)
-from rigl_core.namespace import Namespace, numpy_namespace
-from rigl_core.network import Network
-from rigl_core.neurons import EffectiveArchitecture, effective_architecture, shrunken
-from rigl_core.plan import Plan, make_plan
-from rigl_core.ramps import CubicRamp, Ramp
-from rigl_core.random import random_key, random_mask, random_scores
-from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
-from rigl_core.small_dense import matching_width
-from rigl_core.structures import NM, Blocks, ConstantFanIn, Structure, Unstructured
-from rigl_core.topology import magnitude, survivors, top_k_mask, updated_mask
-from rigl_core.update import Counts, Moved, initial_masks, move_pool, weights_after
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rigl_core.public import *  # noqa: F403
+    from rigl_core.public import __all__ as __all__
 
 __version__ = "0.1.0"
 
-__all__ = [
-    "DNS",
-    "DNW",
-    "DSR",
-    "GRADIENT",
-    "MAGNITUDE",
-    "MAGNITUDE_BY_SIGN",
-    "MEST",
-    "MOMENTUM",
-    "NM",
-    "RANDOM",
-    "SALIENCY",
-    "SCORES",
-    "SET",
-    "SIGN",
-    "SNFS",
-    "SNIP",
-    "Blocks",
-    "Connections",
-    "Constant",
-    "ConstantFanIn",
-    "Convention",
-    "Cosine",
-    "CostTable",
-    "Counts",
-    "Criterion",
-    "CubicRamp",
-    "DeepR",
-    "Distribution",
-    "DropFraction",
-    "EffectiveArchitecture",
-    "ErdosRenyi",
-    "ErdosRenyiKernel",
-    "GraSP",
-    "GradientStep",
-    "GradualPruning",
-    "GrownWeights",
-    "History",
-    "InitialValues",
-    "InversePower",
-    "Layer",
-    "Linear",
-    "Lottery",
-    "LotteryTicket",
-    "Moved",
-    "Namespace",
-    "Network",
-    "OneShotPruning",
-    "PerLayer",
-    "Plan",
-    "Ramp",
-    "Recipe",
-    "RigL",
-    "RigLITOP",
-    "SETAsPublished",
-    "SRigL",
-    "SmallRandom",
-    "Snapshot",
-    "SparsityTable",
-    "Static",
-    "Structure",
-    "SynFlow",
-    "Ticket",
-    "Trained",
-    "Uniform",
-    "Unstructured",
-    "UpdateSchedule",
-    "Zeros",
-    "active_count",
-    "cost_table",
-    "drop_counts",
-    "effective_architecture",
-    "flops",
-    "initial_masks",
-    "inspect",
-    "largest_remainder",
-    "magnitude",
-    "magnitude_and_gradient",
-    "make_plan",
-    "matching_width",
-    "move_pool",
-    "numpy_namespace",
-    "random_key",
-    "random_mask",
-    "random_scores",
-    "shrunken",
-    "specs",
-    "survivors",
-    "top_k_mask",
-    "updated_mask",
-    "weights_after",
-]
+
+def __getattr__(name: str) -> Any:
+    """A module of the core, or else a public name (PEP 562): who needs one part does not wait for the others."""
+    from importlib import import_module
+    from importlib.util import find_spec
+
+    try:
+        own = f"{__name__}.{name}"
+        found = import_module(own) if find_spec(own) else getattr(import_module("rigl_core.public"), name)
+    except AttributeError:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}", name=name) from None
+    return globals().setdefault(name, found)
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *__getattr__("__all__")]

@@ -9,6 +9,7 @@ dtype, so that 2.0**-512 beside float64 is not 0.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
@@ -85,6 +86,12 @@ class HostNamespace(Namespace, Protocol):
         """
 
 
+@functools.cache
+def _smallest_normal(dtype: np.dtype[Any]) -> float:
+    # bfloat16, which other libraries teach NumPy, has the exponents of float32.
+    return float(np.finfo(np.float32 if dtype.name == "bfloat16" else dtype).smallest_normal)
+
+
 class NumPyNamespace:
     """The NumPy version, which is also the reference for the others."""
 
@@ -110,8 +117,7 @@ class NumPyNamespace:
 
     @staticmethod
     def smallest_normal(x: Array, /) -> float:
-        # bfloat16, which other libraries teach NumPy, has the exponents of float32.
-        return float(np.finfo(np.float32 if x.dtype.name == "bfloat16" else x.dtype).smallest_normal)
+        return _smallest_normal(x.dtype)
 
     @staticmethod
     def kth_largest(scores: Array, k: Any, /) -> Array:

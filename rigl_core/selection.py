@@ -11,9 +11,9 @@ they can score each part when its turn comes.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +21,16 @@ import numpy.typing as npt
 from rigl_core.namespace import Array, Namespace, NumPyNamespace, numpy_namespace
 from rigl_core.topology import top_k_mask
 
+if TYPE_CHECKING:
+    from concurrent.futures import ThreadPoolExecutor
+
 Mask = npt.NDArray[np.bool_]
 Indices = npt.NDArray[np.intp]
 Values = npt.NDArray[Any]
 Scores = Callable[[slice | Indices], Values]
 """The scores of a range of connections, or of those with these flat indices: >= 0, without NaN, of one dtype."""
 
-PART = 1 << 18
+PART = 1 << 17
 """Connections read at a time: few enough for the cache, enough for threads not to wait for Python."""
 SAMPLE = 1 << 13
 """Connections, at most, that the bounds are guessed from: they leave one or two in a hundred to compare."""
@@ -45,7 +48,7 @@ def two_at_a_time(move: Callable[[Any], None], layers: Iterable[Any]) -> None:
     NumPy lets go of Python's lock while it works on an array. More threads would share the same memory and
     hold more temporary arrays; these end with the call.
     """
-    with ThreadPoolExecutor(2) as threads:
+    with _two_threads() as threads:
         for _ in threads.map(move, layers):  # also raises what a thread raised
             pass
 
@@ -98,6 +101,17 @@ def best_of(eligible: Mask, scores: Scores, k: int) -> Mask:
     return mask
 
 
+def all_finite(arrays: Iterable[Values]) -> bool:
+    """Whether no number is NaN or infinite."""
+
+    def finite(array: Values) -> bool:
+        flat = array.reshape(-1)
+        return all(np.isfinite(flat[part]).all() for part in _parts(flat.size))
+
+    with _two_threads() as threads:
+        return all(threads.map(finite, arrays))
+
+
 def zero_outside(values: Values, mask: Mask) -> None:
     """Set the values outside the mask to +0, in place; those inside stay bit for bit.
 
@@ -113,15 +127,37 @@ def zero_outside(values: Values, mask: Mask) -> None:
         bits[part] &= -all_or_none[part]
 
 
+def _two_threads() -> ThreadPoolExecutor:
+    from concurrent.futures import ThreadPoolExecutor  # as long to import as a fifth of NumPy
+
+    return ThreadPoolExecutor(2)
+
+
 def _bounds(eligible: Mask, scores: Scores, share: float) -> tuple[Any, Any]:
     """Two scores with the ``share`` largest beginning between them, by all odds."""
-    drawn = np.random.default_rng(0).integers(eligible.size, size=min(eligible.size // 32, SAMPLE))
+    drawn = (_shares(SAMPLE)[: eligible.size // 32] * eligible.size).astype(np.intp)
     sample = _sortable(scores(drawn[eligible[drawn]]))
     rank = share * sample.size
     margin = 4 * (rank * (1 - share)) ** 0.5 + 2  # four standard deviations of a binomial count
     low, high = sample.size - 1 - int(rank + margin), sample.size - 1 - int(rank - margin)
     ordered = np.partition(sample, [max(low, 0), min(high, sample.size - 1)]) if sample.size else sample
     return ordered[low] if low >= 0 else -1, ordered[high] if high < sample.size else np.inf
+
+
+@functools.cache
+def _shares(count: int) -> npt.NDArray[np.float64]:
+    """Random numbers from 0 to 1, always the same."""
+    return np.random.default_rng(0).random(count)
+
+
+def _positions(mask: Mask) -> Indices:
+    """`np.flatnonzero`, three times as fast where few are true: of most groups of eight, none is."""
+    whole = mask.size // 8 * 8
+    eights = mask[:whole].view(np.uint64)
+    (some,) = np.nonzero(eights != 0)
+    (within,) = np.nonzero(eights[some].view(np.bool_))
+    first = some[within >> 3] * 8 + (within & 7)
+    return np.concatenate([first, whole + np.flatnonzero(mask[whole:])]) if whole < mask.size else first
 
 
 def _split(eligible: Mask, scores: Scores, low: Any, high: Any) -> tuple[Mask, Indices, Values]:
@@ -135,7 +171,7 @@ def _split(eligible: Mask, scores: Scores, low: Any, high: Any) -> tuple[Mask, I
         others = values > low
         others &= here
         others ^= above
-        within = np.flatnonzero(others)
+        within = _positions(others)
         return within + part.start, values[within]
 
     indices, values = zip(*map(read, _parts(eligible.size)), strict=True)
@@ -168,12 +204,15 @@ def _sortable(scores: Values) -> Values:
     return scores
 
 
+_ZERO = bytes(16)
+
+
 class _ScoringNamespace(NumPyNamespace):
     """For scores only, where a minus zero is worth a zero: nothing is to be done where the choices agree."""
 
     @staticmethod
     def zeros_like(x: Array, /) -> Array:
-        return np.broadcast_to(x.dtype.type(0), x.shape)
+        return np.ndarray(x.shape, x.dtype, _ZERO, strides=(0,) * x.ndim)
 
     @staticmethod
     def where(condition: Array, x: Array, y: Array, /) -> Array:

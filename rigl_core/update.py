@@ -9,7 +9,7 @@ from __future__ import annotations
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rigl_core import selection, sharing, topology
 from rigl_core.connections import Connections
@@ -121,6 +121,8 @@ def _select(recipe: Recipe, like: Connections, mask: Array, keep: Array, grow: A
     """The new mask, in NumPy; ``arrays`` are the connections', of the same fields as ``like``."""
     connections = like.with_arrays(arrays)
     dropping, xp = connections.for_dropping, selection.scoring_namespace
+    if not recipe.drop.reads_gradient:
+        dropping = replace(dropping, gradient=None)  # parts of it would be taken for nothing
     grows = recipe.grow
     return selection.updated_mask(
         lambda part: recipe.drop.score(dropping[part], xp),

@@ -19,7 +19,8 @@ def run(code: str, *, warnings: str = "error") -> subprocess.CompletedProcess[st
 
 
 def test_the_core_loads_no_framework() -> None:
-    code = f"import sys, rigl_core; print(sorted({{m.split('.')[0] for m in sys.modules}} & {NOT_LOADED}))"
+    loaded = "{m.split('.')[0] for m in sys.modules}"
+    code = f"import sys, rigl_core; rigl_core.RigL; print(sorted({loaded} & {NOT_LOADED}))"
     assert run(code).stdout.strip() == "[]"
 
 
@@ -57,6 +58,19 @@ def test_reports_name_their_extra(missing: str) -> None:
 def test_reports_leave_pyplot_and_the_frameworks_alone() -> None:
     code = f"import sys, rigl_core.report; print(sorted(set(sys.modules) & set({(*FRAMEWORKS, 'matplotlib.pyplot')})))"
     assert run(code, warnings="ignore").stdout.strip() == "[]"  # Matplotlib's own warnings are not our matter
+
+
+def test_public_names_are_imported_when_they_are_asked_for() -> None:
+    code = "import sys, rigl_core; print('numpy' in sys.modules, rigl_core.specs.__name__, 'numpy' in sys.modules)"
+    assert run(code).stdout.split() == ["False", "rigl_core.specs", "True"]
+    assert set(rigl_core.__all__) < set(dir(rigl_core))
+    with pytest.raises(AttributeError, match="module 'rigl_core' has no attribute 'Rigl'"):
+        rigl_core.Rigl  # noqa: B018
+
+
+@pytest.mark.parametrize("part", ["criteria", "selection", "specs"])
+def test_any_part_can_be_imported_first(part: str) -> None:
+    assert run(f"import rigl_core.{part}; print(rigl_core.RigL.__name__)").stdout == "RigL\n"
 
 
 def test_the_public_names_exist_and_are_sorted() -> None:

@@ -17,7 +17,7 @@ from rigl_core.inspect import SparsityTable
 from rigl_core.namespace import numpy_namespace as xp
 from rigl_core.plan import Plan
 from rigl_core.random import INITIAL
-from rigl_core.selection import two_at_a_time
+from rigl_core.selection import all_finite, two_at_a_time
 from rigl_core.update import Counts, initial_masks, move_pool
 
 Array = npt.NDArray[Any]
@@ -161,4 +161,4 @@ class SparseTraining:
 
 
 def _all_finite(grads: Gradients) -> bool:
-    return all(np.isfinite(grad).all() for grad in grads.values() if grad is not None)
+    return all_finite(grad for grad in grads.values() if grad is not None)

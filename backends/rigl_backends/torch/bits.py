@@ -2,12 +2,18 @@
 
 A bitwise AND with them zeroes what is inactive at the speed of a multiplication and, unlike it, also
 where the value is NaN or infinite.
+
+Updates move layers in threads of their own. What they call works in the calling thread alone, by NumPy
+where that can reach the tensors: the threads that PyTorch would start for each of them wait for each other.
 """
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
+
+from rigl_core.selection import zero_outside
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -15,11 +21,22 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def bits_of(mask: Tensor, like: Tensor) -> Tensor:
     """A bool mask as integers, with the strides, device and item size of ``like``."""
     bits = torch.empty_like(like, dtype=_INTEGERS[like.element_size()], requires_grad=False)
-    return bits.copy_(mask).neg_()
+    set_bits_(bits, mask)
+    return bits
+
+
+def set_bits_(bits: Tensor, mask: Tensor) -> None:
+    """Make ``bits`` those of another mask."""
+    if _on_host(mask, bits):
+        np.negative(mask.numpy().view(np.int8), out=bits.numpy())
+    else:
+        bits.copy_(mask).neg_()
 
 
 def mask_of(bits: Tensor) -> Tensor:
     """The bool mask, as a new tensor."""
+    if _on_host(bits):
+        return torch.from_numpy(np.not_equal(bits.numpy(), 0))
     return bits.to(torch.int8).neg_().view(torch.bool)
 
 
@@ -31,3 +48,23 @@ def fits(bits: Tensor, values: Tensor) -> bool:
 def keep_active_(values: Tensor, bits: Tensor) -> None:
     """Set the inactive ``values`` to +0 in place; the active ones stay bit for bit."""
     values.detach().view(bits.dtype).bitwise_and_(bits)
+
+
+def keep_only_(values: Tensor, mask: Tensor) -> None:
+    """The same, given a bool mask."""
+    own = values.detach().view(_INTEGERS[values.element_size()])
+    if _on_host(own, mask):
+        zero_outside(own.numpy(), np.ascontiguousarray(mask.numpy()))
+    else:
+        keep_active_(values, bits_of(mask.to(values.device), values))
+
+
+def both(one: Tensor, other: Tensor) -> Tensor:
+    """Where both masks are true, on the device of the second."""
+    if _on_host(one, other):
+        return torch.from_numpy(one.numpy() & other.numpy())
+    return one.to(other.device) & other
+
+
+def _on_host(*tensors: Tensor) -> bool:
+    return all(tensor.device.type == "cpu" for tensor in tensors)

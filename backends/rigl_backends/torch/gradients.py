@@ -6,12 +6,17 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
+from rigl_backends.torch.host import numpy_shares
+from rigl_core.selection import all_finite
+
 
 def are_finite(optimizer: Optimizer) -> bool:
     """Whether all gradients are, a dense parameter's too: clipping spreads what is wrong with one over the others."""
     overflow = getattr(optimizer, "found_inf", None)  # a gradient scaler's finding, for fused optimizers
-    flags = [_is_finite(_values(gradient)) for _, gradient in held(optimizer)]
-    return all(bool(flag) for flag in flags) and not (overflow is not None and overflow.item())
+    gradients = [_values(gradient).detach() for _, gradient in held(optimizer)]
+    on_host = [gradient.numpy() for gradient in gradients if _numpy_knows(gradient)]
+    flags = [_is_finite(gradient) for gradient in gradients if not _numpy_knows(gradient)]
+    return all_finite(on_host) and all(map(bool, flags)) and not (overflow is not None and overflow.item())
 
 
 def hide(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
@@ -41,6 +46,10 @@ def held(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
 def _values(gradient: Tensor) -> Tensor:
     """The numbers of a gradient, which a dense embedding may hold as a sparse tensor."""
     return gradient.coalesce().values() if gradient.layout == torch.sparse_coo else gradient
+
+
+def _numpy_knows(values: Tensor) -> bool:
+    return numpy_shares(values) and values.dtype in (torch.float16, torch.float32, torch.float64)
 
 
 def _is_finite(values: Tensor) -> Tensor:

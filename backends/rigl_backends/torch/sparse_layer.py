@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rigl_backends.torch.bits import bits_of, fits, keep_active_, mask_of
+from rigl_backends.torch.bits import bits_of, fits, keep_active_, keep_only_, mask_of, set_bits_
 from rigl_backends.torch.namespace import torch_namespace as xp
 from rigl_core import errors
 from rigl_core.connections import Connections
@@ -69,7 +69,7 @@ class SparseLayer:
         connections = self.connections(INITIAL, indices="sign" in kinds)
         self._memory = first_memory(kinds, connections, mask.reshape(-1), xp=xp)
         self.set_mask(mask)
-        self._zero_state(bits_of(mask, self.param))
+        self._zero_state(mask)
 
     def set_mask(self, mask: Tensor) -> None:
         """Take a topology over. The optimizer's state stays as it is: its own checkpoint restores that."""
@@ -134,13 +134,13 @@ class SparseLayer:
     def move_to(self, connections: Connections, moved: Moved) -> None:
         """Take an update over: topology, weights, optimizer state and memory."""
         moved = Moved(moved.mask.to(self.param.device), moved.survivors.to(self.param.device))
-        survivors = bits_of(moved.survivors.reshape(self.layer.shape), self.param)
+        survivors = moved.survivors.reshape(self.layer.shape)
         if self._recipe.grows_from_zero:
-            keep_active_(self.param, survivors)
+            keep_only_(self.param, survivors)
         else:
             self._set_weight(weights_after(self._recipe, connections, self.mask.reshape(-1), moved, xp=xp))
         self._memory = memory_after(self.memory, connections, moved.mask, moved.survivors, xp=xp)
-        self._bits = bits_of(moved.mask.reshape(self.layer.shape), self.param)
+        set_bits_(self._fitting_bits(self.param), moved.mask.reshape(self.layer.shape))
         self._zero_state(survivors)
 
     def check_shape(self) -> None:
@@ -181,7 +181,7 @@ class SparseLayer:
         """Zero every per-weight optimizer state, but for the survivors; that of shadow weights stays."""
         if "shadow" not in self._memory:
             for values in _tensors(self._optimizer.state.get(self.param), self.param.shape):
-                keep_active_(values, survivors if fits(survivors, values) else bits_of(mask_of(survivors), values))
+                keep_only_(values, survivors)
 
     def _fitting_bits(self, values: Tensor) -> Tensor:
         """The mask for these values, made anew once after the model moved to another device or dtype."""

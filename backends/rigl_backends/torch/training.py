@@ -187,8 +187,9 @@ class SparseTraining:
         self._running -= 1
         if self._running > 0:
             return
-        for layer in self._layers.values():
-            layer.hide_shadow()
+        if not self._hidden:  # with hidden gradients no weight has moved
+            for layer in self._layers.values():
+                layer.hide_shadow()
         if self._update is not None and self.plan.recipe.on_update == "after":
             self._move()
         gradients.show(self._hidden)

@@ -1,0 +1,100 @@
+"""Results: what was measured, as plain data."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+PACKAGES = ("numpy", "torch", "jax", "optax", "flax", "tensorflow-cpu", "keras")
+
+
+@dataclass(frozen=True)
+class Result:
+    """One contender in one benchmark.
+
+    Attributes:
+        benchmark: which, such as ``update``.
+        contender: who.
+        subject: on what.
+        figure: what the target limits, such as the time in memory floors.
+        unit: of the figure.
+        ratio: a number without a unit for comparisons with other runs.
+        target: the most that the figure may be; None where there is none.
+        seconds: of every repetition.
+        baseline: of every repetition of what the figure compares with.
+        facts: other numbers, such as ``weights`` or ``times faster than rigl-torch``.
+    """
+
+    benchmark: str
+    contender: str
+    subject: str
+    figure: float
+    unit: str
+    ratio: float
+    target: float | None = None
+    seconds: Sequence[float] = ()
+    baseline: Sequence[float] = ()
+    facts: dict[str, float] = field(default_factory=dict)
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What two runs of the same measurement have in common."""
+        return self.benchmark, self.contender, self.subject
+
+    @property
+    def missed(self) -> bool:
+        """Whether the figure is above its target."""
+        return self.target is not None and self.figure > self.target
+
+    @property
+    def least(self) -> float:
+        """The shortest repetition, in seconds."""
+        return min(self.seconds)
+
+    @property
+    def median(self) -> float:
+        """The median repetition, in seconds."""
+        return statistics.median(self.seconds)
+
+
+@dataclass(frozen=True)
+class Report:
+    """All results of one run, and where they are from."""
+
+    results: Sequence[Result]
+    machine: str
+    versions: dict[str, str]
+    quick: bool
+
+    def write(self, path: Path) -> None:
+        """Write JSON."""
+        path.write_text(json.dumps(asdict(self), indent=1) + "\n", encoding="utf-8")
+
+    @classmethod
+    def read(cls, path: Path) -> Report:
+        """What `write` wrote."""
+        data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        return cls(**{**data, "results": [Result(**result) for result in data["results"]]})
+
+
+def report_of(results: Sequence[Result], quick: bool) -> Report:
+    """The results with the machine and the versions that they are from."""
+    versions = {"Python": platform.python_version()}
+    for package in PACKAGES:
+        versions[package] = metadata.version(package)
+    return Report(results, _machine(), versions, quick)
+
+
+def _machine() -> str:
+    cores = len(os.sched_getaffinity(0))
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    model = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return f"{model}, {cores} cores, {memory:.0f} GiB, {platform.system()}"

@@ -1,0 +1,35 @@
+"""Updates from one to two hundred million weights: ResNet-50's kernels, at other widths."""
+
+from __future__ import annotations
+
+import math
+
+from processes import in_turns, running
+from results import Result
+from settings import Settings
+from update import CONTENDERS, shapes_of, start, timed
+
+WIDTHS = (0.2, 0.35, 0.63, 1.12, 2.0, 2.8)
+"""For 1, 3, 10, 32, 102 and 200 million weights."""
+QUICK_WIDTHS = (0.2, 0.63)
+MEMORY = 30
+"""Bytes for each weight, at most, of one contender: beyond that, they run one after another."""
+
+
+def measure(settings: Settings) -> list[Result]:
+    """The time of an update at each size; from NumPy alone and torch if it must be quick."""
+    contenders = CONTENDERS[:2] if settings.quick else CONTENDERS[:4]
+    results = []
+    for width in QUICK_WIDTHS if settings.quick else WIDTHS:
+        shapes = shapes_of(width)
+        weights = sum(math.prod(shape) for _, shape in shapes)
+        at_once = len(contenders) if weights < 5e7 else 1
+        for first in range(0, len(contenders), at_once):
+            group = contenders[first : first + at_once]
+            workers = [start(contender, shapes, settings) for contender in group]
+            with running(workers):
+                answers = in_turns(workers, settings.rounds(9, 5))
+            results += [
+                timed("scaling", contender, own, weights) for contender, own in zip(group, answers, strict=True)
+            ]
+    return results

@@ -1,0 +1,117 @@
+"""One topology update of ResNet-50: its time in memory floors, and its memory in layers."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from processes import Worker, in_turns, running
+from results import Result
+from rigl_core.specs import resnet50
+from settings import Settings
+from subjects import Shapes
+
+MEMORY_TARGET = 2.0
+
+
+@dataclass(frozen=True)
+class Contender:
+    """Who is measured, and how far from the floor it may be."""
+
+    name: str
+    module: str
+    target: float | None = None
+    options: dict[str, bool] = field(default_factory=dict)
+    momentum: bool = False
+
+
+CONTENDERS = (
+    Contender("NumPy", "numpy", 9),
+    Contender("torch", "torch", 9),
+    Contender("JAX, jit", "jax", 30),
+    Contender("TF, function", "tf", 15),
+    Contender("TF, XLA", "tf", 80, {"xla": True}),
+)
+WITH_MOMENTUM = tuple(
+    replace(contender, momentum=True, target=None) for contender in CONTENDERS if contender.name != "TF, XLA"
+)
+RIGL_TORCH = Contender("rigl-torch", "rigl_torch")
+
+
+def shapes_of(width: float) -> Shapes:
+    """ResNet-50's kernels; its channels times ``width``."""
+    return tuple((layer.name.replace(".", "_"), layer.shape) for layer in resnet50(width))
+
+
+def start(contender: Contender, shapes: Shapes, settings: Settings, task: str = "update") -> Worker:
+    """A process that measures updates."""
+    request = {"module": contender.module, "shapes": shapes, "options": contender.options}
+    return Worker({"task": task, "momentum": contender.momentum, **request}, settings.python_of(contender.module))
+
+
+def measure(settings: Settings) -> list[Result]:
+    """Time and memory of one update."""
+    results = _measure(CONTENDERS + (RIGL_TORCH,) * bool(settings.rigl_torch), settings)
+    return results if settings.quick else results + _measure(WITH_MOMENTUM, settings)
+
+
+def _measure(contenders: Sequence[Contender], settings: Settings) -> list[Result]:
+    shapes = shapes_of(1)
+    weights = sum(math.prod(shape) for _, shape in shapes)
+    workers = [start(contender, shapes, settings) for contender in contenders]
+    with running(workers):
+        few = settings.rounds(3, 1)  # a slow contender proves its point in a few rounds
+        answers = in_turns(workers, few)
+        fast = [i for i, contender in enumerate(contenders) if contender is not RIGL_TORCH]
+        more = in_turns([workers[i] for i in fast], settings.rounds(25, 7) - few)
+        for i, own in zip(fast, more, strict=True):
+            answers[i] += own
+        memory = in_turns(workers, settings.rounds(3, 1), "memory")
+    times = [timed("update", contender, own, weights) for contender, own in zip(contenders, answers, strict=True)]
+    times = [compared(result, times[-1]) for result in times]
+    return times + [_memory(contender, own) for contender, own in zip(contenders, memory, strict=True)]
+
+
+def timed(benchmark: str, contender: Contender, answers: Sequence[dict[str, float]], weights: int) -> Result:
+    """The median of the repetitions' ratios, each to the floor that was measured around it."""
+    seconds = [answer["seconds"] for answer in answers]
+    floor = [answer["floor"] for answer in answers]
+    ratio = statistics.median(time / copy for time, copy in zip(seconds, floor, strict=True))
+    return Result(
+        benchmark,
+        contender.name,
+        _subject(contender) if benchmark == "update" else f"{weights / 1e6:.0f} M weights",
+        figure=ratio,
+        unit="x floor",
+        ratio=ratio,
+        target=contender.target,
+        seconds=seconds,
+        baseline=floor,
+        facts={"weights": weights, "x floor, minima": min(seconds) / min(floor)},
+    )
+
+
+def compared(result: Result, slowest: Result) -> Result:
+    """With how much faster it is than rigl-torch, if that was measured."""
+    if slowest.contender != RIGL_TORCH.name:
+        return result
+    return replace(result, facts={**result.facts, "x faster than rigl-torch": slowest.median / result.median})
+
+
+def _memory(contender: Contender, answers: Sequence[dict[str, int]]) -> Result:
+    layers = max(answer["bytes"] / answer["layer"] for answer in answers)
+    return Result(
+        "memory",
+        contender.name,
+        _subject(contender),
+        figure=layers,
+        unit="layers",
+        ratio=layers,
+        target=None if contender is RIGL_TORCH else MEMORY_TARGET,
+    )
+
+
+def _subject(contender: Contender) -> str:
+    return "ResNet-50, momentum" if contender.momentum else "ResNet-50"

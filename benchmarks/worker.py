@@ -1,0 +1,118 @@
+"""A contender's process: it gets ready, then measures once for every line it reads, and answers in JSON.
+
+``python worker.py '{"task": "update", "module": "torch", ...}'``; `processes.Worker` starts it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import json
+import os
+import sys
+from collections.abc import Callable, Mapping
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from contenders.protocol import Steps, Update
+from floor import MemoryFloor
+from resident import peak_extra_bytes
+from subjects import Kernels
+
+Answer = dict[str, Any]
+
+
+def main() -> None:
+    """Answer until the input ends."""
+    answers = os.fdopen(os.dup(1), "w", buffering=1)
+    os.dup2(2, 1)  # what libraries print is no answer
+    request = json.loads(sys.argv[1])
+    measure = TASKS[request.pop("task")](**request)
+    print(json.dumps("ready"), file=answers)
+    for question in sys.stdin:
+        print(json.dumps(measure(question.strip())), file=answers)
+
+
+def seconds_of(act: Callable[[], object]) -> float:
+    """How long it takes, once."""
+    start = perf_counter()
+    act()
+    return perf_counter() - start
+
+
+def update(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]) -> Callable[[str], Answer]:
+    """Measure updates: their time between two looks at the memory floor, or their memory."""
+    kernels = Kernels.of(shapes, momentum)
+    contender = _update(module, kernels, options)
+    floor, weights = MemoryFloor(), sum(kernels.sizes)
+    warm_up(contender)
+    contender.prepare()
+    usual = seconds_of(contender.move)
+
+    def measure(question: str) -> Answer:
+        contender.prepare()
+        if question == "memory":
+            return {"bytes": peak_extra_bytes(contender.move), "layer": 4 * max(kernels.sizes)}
+        around = min(usual / 2, 1)
+        before = floor.seconds(weights, momentum, around)
+        seconds = seconds_of(contender.move)
+        return {"seconds": seconds, "floor": (before + floor.seconds(weights, momentum, around)) / 2}
+
+    return measure
+
+
+def warm_up(contender: Update) -> None:
+    """Two steps at least, and a proof that the second one moves what it should: nothing gained by doing nothing."""
+    contender.move()
+    contender.prepare()
+    before = contender.masks()
+    contender.prepare()
+    contender.move()
+    after = contender.masks()
+    moved = sum(int(np.count_nonzero(before[name] & ~after[name])) for name in before)
+    active = sum(int(np.count_nonzero(mask)) for mask in after.values())
+    if active != sum(int(np.count_nonzero(mask)) for mask in before.values()) or not 0.05 < moved / active < 0.3:
+        raise RuntimeError(f"the update moved {moved} of {active} connections: it is not what it should be.")
+
+
+def compiling(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]) -> Callable[[str], Answer]:
+    """Measure the first step of the optimizer alone and of the sparse training, beyond a later one."""
+    kernels = Kernels.of(shapes, momentum)
+
+    def measure(_: str) -> Answer:
+        dense, sparse = (_update(module, kernels, {**options, "dense": dense}) for dense in (True, False))
+        first = [seconds_of(dense.move), seconds_of(sparse.move)]
+        later = [min(seconds_of(contender.move) for _ in range(3)) for contender in (dense, sparse)]
+        return {"dense": first[0] - later[0], "sparse": first[1] - later[1], "traces": sparse.traces}  # type: ignore[attr-defined]
+
+    return measure
+
+
+def steps(module: str, model: str, optimizer: str) -> Callable[[str], Answer]:
+    """Measure pairs of a dense and a sparse step, either of them first in turn."""
+    contender: Steps = importlib.import_module(f"contenders.{module}_steps").make(model, optimizer)
+    for _ in range(5):
+        contender.dense()
+        contender.sparse()
+
+    def measure(pairs: str) -> Answer:
+        dense, sparse = [], []
+        for pair in range(int(pairs)):
+            timings = [(dense, contender.dense), (sparse, contender.sparse)]
+            for taken, step in timings if pair % 2 else reversed(timings):
+                taken.append(seconds_of(step))
+        return {"dense": dense, "sparse": sparse}
+
+    return measure
+
+
+def _update(module: str, kernels: Kernels, options: Mapping[str, bool]) -> Update:
+    contender: Update = importlib.import_module(f"contenders.{module}_update").Update(kernels, **options)
+    return contender
+
+
+TASKS: Mapping[str, Callable[..., Callable[[str], Answer]]] = {"update": update, "compiling": compiling, "steps": steps}
+
+if __name__ == "__main__":
+    main()
