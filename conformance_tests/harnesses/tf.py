@@ -23,7 +23,7 @@ class TensorFlowSession:
             name: keras.Variable(_tensor(param, setup.dtype), name=name, dtype=setup.dtype)
             for name, param in setup.params.items()
         }
-        self.optimizer = sparsify(_make(setup.optimizer), setup.recipe, layers=setup.layers)
+        self.optimizer = sparsify(_make(setup.optimizer), setup.recipe, layers=setup.layers, scores=setup.scores)
         self.optimizer.build(list(self.params.values()))
         self._apply = _in_mode(lambda grads: self.optimizer.apply(grads, list(self.params.values())), setup.mode)
         self._learn = {

@@ -66,6 +66,46 @@ def test_zeros_outside_the_mask_and_survivors_bit_for_bit(name: str) -> None:
         assert all(np.isfinite(array).all() for arrays in after.values() for array in arrays)
 
 
+class OwnSGD(ko.SGD):  # type: ignore[misc]
+    """May do anything: it centers its gradients."""
+
+    def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
+        super().update_step(gradient - tf.reduce_mean(gradient), variable, learning_rate)
+
+
+def clamped() -> keras.Model:
+    model = make_model()
+    model.get_layer("fc1").kernel.constraint = lambda weight: keras.ops.maximum(weight, 0.01)
+    return model
+
+
+NOT_ELEMENT_WISE: dict[str, tuple[Callable[[], ko.Optimizer], Callable[[], keras.Model], float]] = {
+    "a subclass": (lambda: OwnSGD(0.1, 0.9), make_model, 1.0),
+    "a norm that is not finite": (lambda: ko.SGD(0.1, 0.9, global_clipnorm=1.0), make_model, np.inf),
+    "a norm of one gradient": (lambda: ko.Adam(0.1, clipnorm=1.0), make_model, np.nan),
+    "no epsilon": (lambda: ko.Adam(0.1, epsilon=0.0), make_model, 1.0),
+    "an epsilon that is none in half precision": (lambda: ko.RMSprop(0.1), lambda: make_model("float16"), 1.0),
+    "a constraint": (lambda: ko.SGD(0.1), clamped, 1.0),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", NOT_ELEMENT_WISE)
+def test_what_would_spoil_zeros_is_projected(case: str, mode: str) -> None:
+    """Zeros outside the mask after ordinary steps, whatever the optimizer makes of the first active weight."""
+    make, make_own, factor = NOT_ELEMENT_WISE[case]
+    model = make_own()
+    optimizer = sparsify(make(), rigl(end=90, every=90, begin=89), model=model)
+    variables = model.trainable_variables
+    apply = compiled(lambda grads: optimizer.apply(grads, variables), mode)
+    for step in range(2):
+        gradients = make_gradients(variables, step)
+        spoiled = np.where(optimizer.masks["net/fc1/kernel"], factor, 1.0)
+        gradients[0] = gradients[0] * tf.cast(spoiled, gradients[0].dtype)
+        apply(gradients)
+        assert_zero_outside(layer_arrays(optimizer, variables), optimizer.masks)
+
+
 OPTIONS: dict[str, dict[str, Any]] = {
     "clipnorm": {"clipnorm": 0.5},
     "global_clipnorm": {"global_clipnorm": 0.5},

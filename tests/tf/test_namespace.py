@@ -70,6 +70,39 @@ def test_the_kth_largest_of_any_numbers(dtype: Any, mode: str) -> None:
         assert found == np.sort(scores)[-max(k, 1)]
 
 
+ROWS = np.array([[3, -1, 3, 7], [0, 0, 0, 0], [-5, 2, 9, 2]], np.int32)
+OPERATIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
+    "count": (lambda xp, x: xp.count(x), (ROWS > 1,)),
+    "sum": (lambda xp, x: xp.count(x), (ROWS,)),
+    "flat sum": (lambda xp, x: xp.count(x), (ROWS[0],)),
+    "cumulative count": (lambda xp, x: xp.cumulative_count(x), (ROWS > 1,)),
+    "cumulative sum": (lambda xp, x: xp.cumulative_count(x), (ROWS,)),
+    "k-th of each row": (lambda xp, x: xp.kth_largest(x, 2), (ROWS.astype(np.float32),)),
+    "k of an array": (lambda xp, x, k: xp.kth_largest(x, k), (ROWS, np.array([3], np.int32))),
+    "reshape": (lambda xp, x: xp.reshape(x, (2, -1)), (ROWS,)),
+    "permute": (lambda xp, x: xp.permute(x, (1, 0)), (ROWS,)),
+    "concat": (lambda xp, x, y: xp.concat([x, y]), (ROWS[0], ROWS[2])),
+    "widen half": (lambda xp, x: xp.widen(x), (np.array([0.1, np.inf], np.float16),)),
+    "widen double": (lambda xp, x: xp.widen(x), (np.array([0.1]),)),
+    "widen integers": (lambda xp, x: xp.widen(x), (ROWS,)),
+    "cast": (lambda xp, x, y: xp.cast(x, y), (np.array([2**24 + 1, -3], np.int32), np.ones(1, np.float32))),
+    "cast to half": (lambda xp, x, y: xp.cast(x, y), (np.array([1 + 2**-11, 0.1], np.float32), np.ones(1, np.float16))),
+    "integers": (lambda xp, x: xp.integers(x), (np.array([0.0, 1.99, 2.0**30]),)),
+    "truths": (lambda xp, x: xp.integers(x), (ROWS > 1,)),
+}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operations_are_numpys(name: str, mode: str) -> None:
+    """The same numbers, of the same shape and dtype."""
+    operation, arguments = OPERATIONS[name]
+    expected = operation(numpy_namespace, *arguments)
+    found = compiled(lambda *given: operation(tensorflow_namespace, *given), mode)(*map(tf.constant, arguments)).numpy()
+    np.testing.assert_array_equal(found, expected)
+    assert (found.dtype, found.shape) == (expected.dtype, expected.shape)
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_random_scores_wrap_around_as_numpys(mode: str) -> None:
     def scores(first: tf.Tensor, second: tf.Tensor, indices: tf.Tensor) -> tf.Tensor:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -12,7 +13,19 @@ import pytest
 import tensorflow as tf
 
 from rigl_backends.tf import SparseOptimizer, sparsify
-from rigl_core import SET, Constant, RigL, UpdateSchedule
+from rigl_core import (
+    DNW,
+    SET,
+    SNFS,
+    Constant,
+    Criterion,
+    DeepR,
+    GradualPruning,
+    LotteryTicket,
+    RigL,
+    UpdateSchedule,
+    topology,
+)
 from tests.tf.helpers import LOSS, assert_same, make_data, make_gradients, make_model, rigl, values
 
 # Keras 3.15 reads its variables with NumPy 2's np.array, which still asks in the old way.
@@ -21,12 +34,21 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't
 RECIPES = {
     "RigL": rigl(),
     "SET": SET(0.7, schedule=UpdateSchedule(end=40, every=3), drop_fraction=Constant(0.3), seed=1),
+    "SNFS": SNFS(0.7, schedule=UpdateSchedule(end=40, every=3)),
+    "DNW": DNW(0.7, schedule=UpdateSchedule(end=40, every=3)),
+    "Deep R": DeepR(0.7, schedule=UpdateSchedule(end=40, every=3), noise=0.1),
+    "gradual pruning": GradualPruning(0.7, schedule=UpdateSchedule(end=10, every=2)),
+    "lottery ticket": LotteryTicket(0.7),
 }
 
 
 def start(recipe: Any, *, at_once: bool = True) -> tuple[keras.Model, SparseOptimizer]:
     model = make_model()
-    optimizer = sparsify(keras.optimizers.Adam(0.01, use_ema=True), recipe, model=model if at_once else None)
+    inner = keras.optimizers.Adam(0.01, use_ema=not recipe.shadow)
+    scores = None
+    if recipe.initial.reads_scores:
+        scores = {variable.path: np.square(variable) for variable in model.trainable_variables}
+    optimizer = sparsify(inner, recipe, model=model if at_once else None, scores=scores)
     model.compile(optimizer, LOSS)
     return model, optimizer
 
@@ -70,7 +92,9 @@ def through_checkpoint_before_building(model: keras.Model, path: Path, recipe: A
 WAYS = [through_file, through_weights, through_checkpoint, through_checkpoint_before_building]
 
 
-@pytest.mark.parametrize(("recipe", "stop"), [("RigL", 0), ("RigL", 5), ("SET", 4)])
+@pytest.mark.parametrize(
+    ("recipe", "stop"), [("RigL", 0), ("RigL", 5), *((name, 4) for name in RECIPES if name != "RigL")]
+)
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_resume_bit_for_bit(
     way: Callable[[keras.Model, Path, Any], keras.Model], recipe: str, stop: int, tmp_path: Path
@@ -121,6 +145,88 @@ def test_the_configuration_makes_the_same_optimizer() -> None:
         one.build(make_model().trainable_variables)
     assert again.plan == optimizer.plan
     assert list(again.masks) == ["net/fc1/kernel", "net/fc1/bias"]
+
+
+def large_and_steep(connections: Any, xp: Any) -> Any:
+    """Magnitude times gradient."""
+    return topology.magnitude(connections.weight, xp=xp) * topology.magnitude(connections.gradient, xp=xp)
+
+
+STEEP = Criterion("large_and_steep", large_and_steep, reads_gradient=True)
+
+
+@dataclass(frozen=True)
+class LateRamp:
+    """Dense until half of the way."""
+
+    kind: ClassVar[str] = "late"
+    initial: float = 0.1
+
+    def sparsity(self, progress: float, final: float) -> float:
+        return self.initial if progress < 0.5 else final
+
+
+OWN = RigL(0.7, schedule=UpdateSchedule(end=20, every=4), drop=STEEP, ramp=LateRamp())
+
+
+def test_parts_of_ones_own_are_custom_objects(tmp_path: Path) -> None:
+    """By the name of a criterion or the kind of another part; handed over, in a scope, or registered."""
+    model, optimizer = start(OWN)
+    train(model, 0, 3)
+    model.save(tmp_path / "model.keras")
+    parts = {"large_and_steep": STEEP, "late": LateRamp}
+    resumed = keras.models.load_model(tmp_path / "model.keras", custom_objects=parts)
+    with keras.saving.custom_object_scope(parts):
+        scoped = keras.models.load_model(tmp_path / "model.keras")
+    assert resumed.optimizer.recipe == scoped.optimizer.recipe == OWN
+    for one in (model, resumed):
+        train(one, 3, 12)
+    assert_same(values(resumed, resumed.optimizer), values(model, optimizer))
+
+
+def test_parts_that_nobody_knows_are_named(tmp_path: Path) -> None:
+    _, optimizer = start(OWN)
+    config = optimizer.get_config()
+    for given, unknown in (({}, "late"), ({"late": LateRamp, "large_and_steep": print}, "large_and_steep")):
+        with pytest.raises(ValueError, match=f"names the unknown '{unknown}': known are"):
+            SparseOptimizer.from_config(config, given)
+    assert SparseOptimizer.from_config(config, {"late": LateRamp, "large_and_steep": STEEP}).recipe == OWN
+
+
+def test_a_configuration_holds_no_scores() -> None:
+    """What is made of it waits for a state, and changes nothing before."""
+    _, optimizer = start(RECIPES["lottery ticket"])
+    again = SparseOptimizer.from_config(optimizer.get_config())
+    other = make_model()
+    before = values(other)
+    again.build(other.trainable_variables)
+    assert_same(values(other), before)
+    with pytest.raises(ValueError, match="optimizer was made from its configuration, which holds no scores"):
+        again.apply(make_gradients(other.trainable_variables, 0))
+    store: dict[str, Any] = {}
+    optimizer.save_own_variables(store)
+    again.load_own_variables(store)
+    again.apply(make_gradients(other.trainable_variables, 0))
+    for name, mask in optimizer.masks.items():
+        np.testing.assert_array_equal(again.masks[name], mask)
+
+
+def test_counts_of_layers_that_choose_together_are_checked_together() -> None:
+    """A state may have moved connections between layers, but not lost any."""
+    recipe = SNFS(0.7, schedule=UpdateSchedule(end=40, every=1))
+    model, optimizer = start(recipe)
+    train(model, 0, 4)
+    store: dict[str, Any] = {}
+    optimizer.save_own_variables(store)
+    start(recipe)[1].load_own_variables(store)
+    assert [int(mask.sum()) for mask in optimizer.masks.values()] != list(optimizer.plan.active)
+    full = next(i for i, values in store.items() if values.dtype == np.bool_ and values.ndim)
+    store[full] = np.ones_like(store[full])
+    _, fresh = start(recipe)
+    before = values(fresh)
+    with pytest.raises(ValueError, match="active weights in layer 'net/fc1/kernel', 'net/fc2/kernel'; the plan has"):
+        fresh.load_own_variables(store)
+    assert_same(values(fresh), before)
 
 
 def test_inside_a_loss_scale_optimizer(tmp_path: Path) -> None:

@@ -18,6 +18,15 @@ if _keras.backend.backend() != "tensorflow":
 from rigl_backends.tf.describe import describe
 from rigl_backends.tf.namespace import TensorFlowNamespace, tensorflow_namespace
 from rigl_backends.tf.optimizer import SparseOptimizer
+from rigl_backends.tf.saliency import grasp_scores, synflow_scores
 from rigl_backends.tf.sparsify import sparsify
 
-__all__ = ["SparseOptimizer", "TensorFlowNamespace", "describe", "sparsify", "tensorflow_namespace"]
+__all__ = [
+    "SparseOptimizer",
+    "TensorFlowNamespace",
+    "describe",
+    "grasp_scores",
+    "sparsify",
+    "synflow_scores",
+    "tensorflow_namespace",
+]

@@ -21,16 +21,21 @@ class TracedClock:
         self._deferred = deferred
         self.moves = self._schedule.updates > 0
 
+    @property
+    def step(self) -> tf.Tensor:
+        """The number of the coming optimizer step."""
+        return tf.convert_to_tensor(self._step)
+
     def due(self) -> tf.Tensor:
         """Whether an update is to be made at the coming step."""
-        return self._schedule.fires(tf.convert_to_tensor(self._step)) | tf.convert_to_tensor(self._deferred)
+        return self._schedule.fires(self.step) | tf.convert_to_tensor(self._deferred)
 
     def update(self) -> tf.Tensor:
         """The number of the update that is due; call it only then."""
-        latest = (tf.convert_to_tensor(self._step) - self._schedule.begin) // self._schedule.every
+        latest = (self.step - self._schedule.begin) // self._schedule.every
         return tf.minimum(latest, self._schedule.updates - 1)
 
     def advance(self, waits: tf.Tensor) -> None:
         """One optimizer step is over; ``waits`` if an update was due and has not been made. It lapses at the end."""
         self._step.assign_add(1)
-        self._deferred.assign(waits & (tf.convert_to_tensor(self._step) < self._schedule.end))
+        self._deferred.assign(waits & (self.step < self._schedule.end))

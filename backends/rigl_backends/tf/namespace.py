@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,7 +10,7 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # there is no public way
 
-from rigl_core.namespace import HostNamespace
+from rigl_core.namespace import HostNamespace, numpy_namespace
 
 
 class TensorFlowNamespace:
@@ -26,11 +26,11 @@ class TensorFlowNamespace:
 
     @staticmethod
     def count(mask: tf.Tensor, /) -> tf.Tensor:
-        return tf.reduce_sum(tf.cast(mask, tf.int32))
+        return tf.reduce_sum(tf.cast(mask, tf.int32), axis=-1, keepdims=True)
 
     @staticmethod
     def cumulative_count(mask: tf.Tensor, /) -> tf.Tensor:
-        return tf.cumsum(tf.cast(mask, tf.int32))
+        return tf.cumsum(tf.cast(mask, tf.int32), axis=-1)
 
     @staticmethod
     def smallest_normal(x: tf.Tensor, /) -> float:
@@ -48,6 +48,30 @@ class TensorFlowNamespace:
         return _from_ordered_integers(select(ordered, k), scores.dtype)
 
     @staticmethod
+    def reshape(x: tf.Tensor, shape: tuple[int, ...], /) -> tf.Tensor:
+        return tf.reshape(x, shape)
+
+    @staticmethod
+    def permute(x: tf.Tensor, axes: tuple[int, ...], /) -> tf.Tensor:
+        return tf.transpose(x, axes)
+
+    @staticmethod
+    def concat(arrays: Sequence[tf.Tensor], /) -> tf.Tensor:
+        return tf.concat(arrays, axis=0)
+
+    @staticmethod
+    def widen(x: tf.Tensor, /) -> tf.Tensor:
+        return tf.cast(x, tf.float32) if x.dtype.size == 2 else x
+
+    @staticmethod
+    def cast(x: tf.Tensor, like: tf.Tensor, /) -> tf.Tensor:
+        return tf.cast(x, like.dtype)
+
+    @staticmethod
+    def integers(x: tf.Tensor, /) -> tf.Tensor:
+        return tf.cast(x, tf.int32)
+
+    @staticmethod
     def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Any) -> tf.Tensor | None:
         if tf.executing_eagerly():
             return tf.constant(choose(*(x.numpy() if tf.is_tensor(x) else x for x in arrays)))
@@ -58,31 +82,27 @@ class TensorFlowNamespace:
 
 
 def _select_on_host(integers: tf.Tensor, k: Any) -> tf.Tensor:
-    """The k-th largest, by NumPy, which on a CPU shares the tensor's memory."""
-    shared = integers.numpy()
-    if shared.size == 0:
-        return tf.zeros((), integers.dtype)
-    position = shared.size - max(int(k), 1)
-    return tf.constant(np.partition(shared, position)[position])
+    """The k-th largest of each row, by NumPy, which on a CPU shares the tensor's memory."""
+    return tf.constant(numpy_namespace.kth_largest(integers.numpy(), k))
 
 
 def _select_bit_by_bit(integers: tf.Tensor, k: Any) -> tf.Tensor:
-    """The largest integer that at least k of these reach, one bit at a time from the highest.
+    """The largest integer that at least k of a row reach, one bit at a time from the highest.
 
     TensorFlow's own selections sort, or take only a constant k under XLA.
     """
     dtype = integers.dtype
     bits = 8 * dtype.size
     steps = tf.constant([dtype.min, *(1 << bit for bit in range(bits - 2, -1, -1))], dtype)
-    k = tf.maximum(tf.cast(k, tf.int32), 1)
+    k = tf.maximum(tf.reshape(tf.cast(k, tf.int32), []), 1)
 
     def add_bit(i: tf.Tensor, threshold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         candidate = threshold ^ steps[i]
         enough = TensorFlowNamespace.count(integers >= candidate) >= k
         return i + 1, tf.where(enough, candidate, threshold)
 
-    start = (tf.constant(0), tf.constant(dtype.min, dtype))
-    return tf.while_loop(lambda i, _: i < bits, add_bit, start, maximum_iterations=bits)[1]
+    lowest = tf.zeros_like(TensorFlowNamespace.count(integers), dtype) + dtype.min
+    return tf.while_loop(lambda i, _: i < bits, add_bit, (tf.constant(0), lowest), maximum_iterations=bits)[1]
 
 
 def _ordered_integers(x: tf.Tensor) -> tf.Tensor:

@@ -13,10 +13,14 @@ import tensorflow as tf
 
 from rigl_backends.tf.clock import TracedClock
 from rigl_backends.tf.layers import choose_layers, find_layers
-from rigl_backends.tf.sparse_layer import SparseLayer, initial_mask
+from rigl_backends.tf.outer import OuterOptimizer, single_optimizers
+from rigl_backends.tf.parts import registered_parts
+from rigl_backends.tf.sparse_layer import SparseLayer
+from rigl_backends.tf.start import start
 from rigl_backends.tf.state import per_weight_state
 from rigl_backends.tf.training import SparseTraining
-from rigl_core.checkpoint import check_mask
+from rigl_core import errors
+from rigl_core.checkpoint import check_pool
 from rigl_core.inspect import SparsityTable
 from rigl_core.layers import Layer
 from rigl_core.plan import Plan, make_plan
@@ -24,7 +28,7 @@ from rigl_core.recipe import Recipe
 
 
 @keras.saving.register_keras_serializable(package="rigl_backends")
-class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
+class SparseOptimizer(OuterOptimizer):
     """The optimizer that `sparsify` makes; used as any other of Keras.
 
     The weights become sparse when it is built: by `sparsify` if that is given the model, by
@@ -40,6 +44,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             not always those it was saved under, but the order of its variables is.
         include: name patterns of variables to sparsify besides the default ones.
         exclude: name patterns of variables to leave alone, outside every count.
+        scores: arrays by layer name, for recipes that ask for them. They are no part of the configuration.
         name: the optimizer's name.
     """
 
@@ -52,15 +57,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         positions: Sequence[int] | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        scores: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = inner_optimizer
+        super().__init__(inner_optimizer, name)
         self.recipe = recipe
         self._layers = None if layers is None else tuple(layers)
         self._positions = None if positions is None else tuple(positions)
         self._include = tuple(include)
         self._exclude = tuple(exclude)
+        self.__dict__["_scores"] = scores  # an attribute would be wrapped by Keras, and saved
+        self._awaits_state = False
         self._training: SparseTraining | None = None
 
     @property
@@ -106,6 +113,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             layers = choose_layers(variables, self._include, self._exclude) if given is None else given
             plan = make_plan(self.recipe, layers)
             of_layers = find_layers(plan.layers, variables, self._positions)
+            self._check_start(plan)
             self.inner_optimizer.build(variables)
             super().build(variables)
             self._layers = plan.layers
@@ -129,54 +137,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         variables = list(trainable_variables)
         self.build(variables)
         self._check_variables_are_known(variables)
+        if self._awaits_state:
+            raise ValueError(
+                "optimizer was made from its configuration, which holds no scores: load its state before it trains "
+                "(model.load_weights), or call sparsify with scores."
+            )
         self._built_training().apply(list(zip(grads, variables, strict=True)))
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        """The step, the masks and the inner optimizer's variables."""
-        return [*self._variables, *self.inner_optimizer.variables]
-
-    @property
-    def iterations(self) -> Any:
-        """The inner optimizer's; it stands still while the topology moves."""
-        return self.inner_optimizer.iterations
-
-    @property
-    def learning_rate(self) -> Any:
-        """The inner optimizer's."""
-        return self.inner_optimizer.learning_rate
-
-    @learning_rate.setter
-    def learning_rate(self, learning_rate: Any) -> None:
-        self.inner_optimizer.learning_rate = learning_rate
-
-    @property
-    def loss_scale_factor(self) -> Any:
-        """The inner optimizer's."""
-        return self.inner_optimizer.loss_scale_factor
-
-    @loss_scale_factor.setter
-    def loss_scale_factor(self, factor: Any) -> None:
-        if hasattr(self, "inner_optimizer"):  # Keras sets a default first
-            self.inner_optimizer.loss_scale_factor = factor
-
-    def scale_loss(self, loss: Any) -> Any:
-        """The inner optimizer's."""
-        return self.inner_optimizer.scale_loss(loss)
-
-    def exclude_from_weight_decay(self, *args: Any, **kwargs: Any) -> None:
-        """The inner optimizer's."""
-        self.inner_optimizer.exclude_from_weight_decay(*args, **kwargs)
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Let the inner optimizer set the final weights (a moving average, say), and keep them sparse."""
         self.inner_optimizer.finalize_variable_values(var_list)
         self._built_training().project()
-
-    @property
-    def _model_variables_moving_average(self) -> Any:
-        """The inner optimizer's, which Keras's SwapEMAWeights looks for in what a LossScaleOptimizer holds."""
-        return self.inner_optimizer._model_variables_moving_average
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Restore what Keras saved.
@@ -184,21 +155,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         Raises:
             ValueError: if it is of another recipe, layers or optimizer; nothing has been changed then.
         """
-        masks = {id(layer.mask): layer for layer in self._built_training().layers.values()}
+        training, plan = self._built_training(), self.plan
         if len(store.keys()) != len(self.variables):
             raise ValueError(
                 f"state holds {len(store.keys())} variables, and the optimizer has {len(self.variables)}: "
                 "make it as the one that was saved."
             )
-        for i, variable in enumerate(self._variables):
-            if layer := masks.get(id(variable)):
-                check_mask(layer.layer, layer.active, store[str(i)][...])
+        index = {id(variable): str(i) for i, variable in enumerate(self._variables)}
+        for pool in plan.pools:
+            check_pool(plan, pool, [store[index[id(training.layers[i].mask)]][...] for i in pool])
         super().load_own_variables(store)
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """Set all `variables`."""
-        for variable, weight in zip(self.variables, weights, strict=True):
-            variable.assign(weight)
+        self._awaits_state = False
 
     def get_config(self) -> dict[str, Any]:
         """Plain data."""
@@ -214,34 +181,55 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     @classmethod
     def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        """The optimizer that `get_config` described, on the same layers."""
+        """The optimizer that `get_config` described, on the same layers.
+
+        Parts of your own in the recipe, such as criteria, are found as Keras finds any custom object: by their name
+        or kind, in ``custom_objects``, a scope of them, or among what is registered.
+        """
         values = dict(config)
         values["inner_optimizer"] = keras.saving.deserialize_keras_object(values["inner_optimizer"], custom_objects)
-        values["recipe"] = Recipe.from_dict(values["recipe"])
+        values["recipe"] = Recipe.from_dict(values["recipe"], registered_parts(values["recipe"], custom_objects))
         if values["layers"] is not None:
             values["layers"] = [Layer(**layer) for layer in values["layers"]]
-        return cls(**values)
+        made = cls(**values)
+        made._awaits_state = made.recipe.initial.reads_scores
+        return made
+
+    def _check_start(self, plan: Plan) -> None:
+        if sum(plan.initial_active) == sum(layer.size for layer in plan.layers):
+            self._awaits_state = False  # there is nothing to choose
+        if not self._awaits_state:
+            errors.check_scores(plan, self.__dict__["_scores"])
+        if "shadow" in plan.recipe.memories and any(one.use_ema for one in single_optimizers(self.inner_optimizer)):
+            raise ValueError(
+                "optimizer averages weights (use_ema), and with this recipe those outside the mask learn too: the "
+                "average would be dense. Leave use_ema out, or take a recipe without shadow."
+            )
 
     def _check_replicas(self) -> None:
         if self._distribution_strategy.num_replicas_in_sync > 1:
             raise ValueError("optimizer runs on several replicas, whose topologies would differ: use one device.")
 
     def _add_training(self, plan: Plan, variables: Sequence[Any]) -> None:
-        """Make the masks, for the variables of the plan's layers, and what works with them."""
+        """Make the masks and memories, for the variables of the plan's layers, and what works with them."""
         state = per_weight_state(self.inner_optimizer, self._trainable_variables)
-        deferred = self._add_flags("deferred", tf.constant(False))
+        deferred = self._add_array("deferred", tf.constant(False))
+        starts = start(plan, variables, self.__dict__.pop("_scores"))
         layers = {}
         for i in plan.sparse_layers:
-            # A checkpoint that was restored before gives the mask its values here, in place of the initial ones.
-            mask = self._add_flags(f"{plan.layers[i].name}_mask", initial_mask(plan, i, variables[i]))
-            layers[i] = SparseLayer(plan, i, variables[i], mask, state[self._get_variable_index(variables[i])])
+            # A checkpoint that was restored before gives the variables their values here, in place of the initial ones.
+            layer, variable = plan.layers[i], variables[i]
+            mask = self._add_array(f"{layer.name}_mask", tf.reshape(starts[i].mask, layer.shape))
+            memory = {kind: self._add_array(f"{layer.name}_{kind}", own) for kind, own in starts[i].memory.items()}
+            own_state = state[self._get_variable_index(variable)]
+            layers[i] = SparseLayer(layer, plan.recipe, variable, mask, memory, own_state)
         clock = TracedClock(plan.recipe.schedule, self._iterations, deferred)
         self._training = SparseTraining(plan, layers, clock, self.inner_optimizer)
         self._training.project()
 
-    def _add_flags(self, name: str, values: tf.Tensor) -> keras.Variable:
+    def _add_array(self, name: str, values: tf.Tensor) -> keras.Variable:
         name = name.replace("/", "_")
-        return self.add_variable(values.shape, lambda shape, dtype: values, dtype="bool", name=name)
+        return self.add_variable(values.shape, lambda shape, dtype: values, dtype=values.dtype.name, name=name)
 
     def _built_training(self) -> SparseTraining:
         if self._training is None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import keras
 
@@ -22,6 +23,7 @@ def sparsify(
     layers: Sequence[Layer] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    scores: Mapping[str, Any] | None = None,
 ) -> SparseOptimizer:
     """An optimizer that trains sparsely, with ``optimizer`` for its gradient steps.
 
@@ -41,6 +43,8 @@ def sparsify(
         include: name patterns of variables to sparsify besides the default ones (see
             `rigl_backends.tf.layers.choose_layers`), for example embeddings.
         exclude: name patterns of variables to leave alone, outside every count.
+        scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
+            lottery tickets); see `rigl_backends.tf.saliency`.
 
     Returns:
         A Keras optimizer that is also the handle: masks, step, table and plan.
@@ -54,13 +58,13 @@ def sparsify(
     if layers is not None and (model is not None or include or exclude):
         raise errors.too_many_choices("model", "include", "exclude")
     if model is None:
-        return SparseOptimizer(optimizer, recipe, layers=layers, include=include, exclude=exclude)
+        return SparseOptimizer(optimizer, recipe, layers=layers, include=include, exclude=exclude, scores=scores)
     if not isinstance(model, keras.layers.Layer):
         raise errors.wrong_type("model", model, "keras.Model")
     if not model.built:
         raise ValueError("model is not built, so it has no weights yet: call it on a batch, or give it an input shape.")
     chosen = choose_layers(model.trainable_variables, include, exclude, model=model)
-    sparse = SparseOptimizer(optimizer, recipe, layers=chosen)
+    sparse = SparseOptimizer(optimizer, recipe, layers=chosen, scores=scores)
     sparse.build(model.trainable_variables)
     return sparse
 

@@ -10,8 +10,12 @@ import tensorflow as tf
 
 from rigl_backends.tf.accumulation import Accumulation
 from rigl_backends.tf.clock import TracedClock
+from rigl_backends.tf.elementwise import keeps_zeros
+from rigl_backends.tf.namespace import tensorflow_namespace as xp
+from rigl_backends.tf.noise import changed_gradients
 from rigl_backends.tf.sparse_layer import SparseLayer
 from rigl_core.plan import Plan
+from rigl_core.update import Counts, move_pool
 
 Call = Sequence[tuple[Any, Any]]
 """The gradients (None: not used) and variables of one call of an optimizer."""
@@ -34,6 +38,8 @@ class SparseTraining:
         self._clock = clock
         self._optimizer = optimizer
         self._accumulation = Accumulation(optimizer)
+        self._keeps_zeros = keeps_zeros(optimizer, layers.values())
+        self._tables = [tf.constant(table) for table in (plan.keep_counts, plan.grow_counts, plan.digits)]
 
     def project(self) -> None:
         """Zero everything outside the masks."""
@@ -48,20 +54,25 @@ class SparseTraining:
             tf.cond(self._accumulation.is_last_call(), lambda: self._step(call), lambda: self._before_step(call))
 
     def _before_step(self, call: Call) -> None:
-        """A call that is not the last of its step: if an update is due then, it needs the dense gradients."""
+        """A call that is not the last of its step: if that reads them, it needs the dense gradients."""
         recipe = self.plan.recipe
-        if self._clock.moves and (recipe.reads_gradient or recipe.on_update == "replace"):
-            tf.cond(self._clock.due(), lambda: self._accumulate(call), lambda: self._apply_masked(call))
+        if recipe.reads_every_gradient:
+            self._accumulate(call)
+        elif self._clock.moves and (recipe.reads_gradient or recipe.on_update == "replace"):
+            tf.cond(self._clock.due(), lambda: self._accumulate(call), lambda: self._apply(call))
         else:
-            self._apply_masked(call)
+            self._apply(call)
 
     def _step(self, call: Call) -> None:
+        recipe = self.plan.recipe
+        gradients = self._dense_gradients(call) if recipe.reads_gradient or recipe.reads_every_gradient else {}
+        if "momentum" in recipe.memories:
+            for position, gradient in gradients.items():
+                self.layers[position].observe(gradient)
         if not self._clock.moves:
             self._gradient_step(call)
             self._clock.advance(tf.constant(False))
             return
-        recipe = self.plan.recipe
-        gradients = self._dense_gradients(call) if recipe.reads_gradient else {}
         due = self._clock.due()
         waits = tf.cond(due & recipe.reads_gradient, lambda: ~self._all_finite(call), lambda: tf.constant(False))
         updating = due & ~waits
@@ -73,24 +84,40 @@ class SparseTraining:
         self._clock.advance(waits)
 
     def _gradient_step(self, call: Call) -> None:
-        if self._accumulation.calls > 1:  # they are dense where an update was due and has been deferred
-            for layer in self.layers.values():
+        if self._accumulation.calls > 1 and not self._has_shadow:
+            for layer in self.layers.values():  # they are dense where all were read, or an update has been deferred
                 total = self._accumulation.sum_of(layer.variable)
                 total.assign(layer.masked(total))
-        self._apply_masked(call)
-        self.project()
+        for layer in self.layers.values():
+            layer.show_shadow()
+        self._apply(call)
+        for layer in self.layers.values():
+            layer.hide_shadow()
+        if not (self._keeps_zeros or self._has_shadow):
+            self.project()
 
-    def _apply_masked(self, call: Call) -> None:
-        """Show the optimizer the gradients of the active weights only."""
-        grads = [self._masked(gradient, variable) for gradient, variable in call]
-        self._optimizer.apply(grads, [variable for _, variable in call])
+    @property
+    def _has_shadow(self) -> bool:
+        return "shadow" in self.plan.recipe.memories
 
-    def _masked(self, gradient: Any, variable: Any) -> Any:
+    def _apply(self, call: Call) -> None:
+        """Show the optimizer what it is to see: the gradients of active weights; with shadow weights, of all."""
+        grads = [self._for_optimizer(gradient, variable) for gradient, variable in call]
+        with changed_gradients(self._optimizer, self._noisy if self.plan.recipe.changes_gradient else None):
+            self._optimizer.apply(grads, [variable for _, variable in call])
+
+    def _for_optimizer(self, gradient: Any, variable: Any) -> Any:
         layer = self._layer_of.get(self._optimizer._var_key(variable))
         if gradient is None:
             return None
-        # Inside a branch, Keras reduces only gradients that were made there: hence the identity.
-        return tf.identity(gradient) if layer is None else layer.masked(gradient)
+        if layer is None or self._has_shadow:
+            # Inside a branch, Keras reduces only gradients that were made there: hence the identity.
+            return tf.identity(gradient)
+        return layer.masked(gradient)
+
+    def _noisy(self, gradient: Any, variable: Any) -> Any:
+        layer = self._layer_of.get(self._optimizer._var_key(variable))
+        return gradient if layer is None else layer.noisy(gradient, tf.cast(self._clock.step, tf.int32))
 
     def _accumulate(self, call: Call) -> None:
         for gradient, variable in call:
@@ -105,11 +132,23 @@ class SparseTraining:
 
     def _move(self, gradients: Mapping[int, tf.Tensor]) -> None:
         update = self._clock.update()
-        for position, layer in self.layers.items():
-            layer.move(update, gradients.get(position))
+        keep, grow, digits = (tf.gather(table, tf.minimum(update, len(table) - 1)) for table in self._tables)
+        for number in range(len(self.plan.pools)):
+            self._move_pool(number, update, gradients, Counts(keep[number], grow[number], digits))
+
+    def _move_pool(self, number: int, update: tf.Tensor, gradients: Mapping[int, tf.Tensor], counts: Counts) -> None:
+        """One pool's topology update; a layer on its own that was not used, and so has no gradient, keeps its own."""
+        recipe, pool = self.plan.recipe, self.plan.pools[number]
+        if recipe.reads_gradient and len(pool) == 1 and pool[0] not in gradients:
+            return
+        layers = [self.layers[i] for i in pool]
+        connections = [self.layers[i].connections(update, gradients.get(i)) for i in pool]
+        moved = move_pool(recipe, connections, [layer.flat_mask for layer in layers], counts, xp=xp)
+        for layer, own, new in zip(layers, connections, moved, strict=True):
+            layer.move_to(own, new)
 
     def _dense_gradients(self, call: Call) -> dict[int, tf.Tensor]:
-        """The gradients that an update reads, by the layers' positions."""
+        """The gradients of the whole step, by the layers' positions."""
         of_variable = {self._optimizer._var_key(variable): gradient for gradient, variable in call}
         given = {i: of_variable.get(self._optimizer._var_key(layer.variable)) for i, layer in self.layers.items()}
         return {

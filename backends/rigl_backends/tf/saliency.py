@@ -1,0 +1,164 @@
+"""Scores for topologies that are chosen once, before training, by a model's own derivatives: GraSP and SynFlow.
+
+Give them to ``sparsify``, with a recipe that asks for them::
+
+    scores = grasp_scores(model, keras.losses.SparseCategoricalCrossentropy(from_logits=True), images, labels)
+    optimizer = sparsify(keras.optimizers.Adam(), rigl_core.GraSP(0.9), model=model, scores=scores)
+
+Both leave a model as it was: weights, statistics of batch norms, counters, random states and dtypes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from rigl_backends.tf.borrowed import borrowed, in_float64
+from rigl_backends.tf.layers import choose_layers, find_layers
+from rigl_backends.tf.namespace import tensorflow_namespace as xp
+from rigl_core import errors
+from rigl_core.counts import decimal
+from rigl_core.layers import Layer, check_layers
+from rigl_core.saliency import prune_in_rounds
+
+Scores = dict[str, npt.NDArray[Any]]
+
+
+def grasp_scores(
+    model: keras.layers.Layer,
+    loss: Callable[[Any, Any], Any],
+    inputs: Any,
+    targets: Any,
+    *,
+    temperature: float = 1.0,
+    training: bool = True,
+    layers: Sequence[Layer] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Scores:
+    """weight * (Hessian times gradient): how much the gradient flow needs each connection (Wang et al. 2020).
+
+    What has the largest is kept: to first order, removing a weight changes the squared norm of the gradient by
+    -2 * weight * Hg. The paper's own score is -weight * Hg (equation 8), of which it removes the largest. Gradient
+    and Hessian are those of the layers' weights, as in the published code.
+
+    Args:
+        model: a built model.
+        loss: of ``(targets, outputs)``, such as `keras.losses.CategoricalCrossentropy`; of several numbers the mean.
+        inputs: of one batch: what the model is called with. The published code takes ten examples of each class.
+        targets: of that batch.
+        temperature: divides the outputs; 200 in the published code. With 1 they may be anything that ``loss`` takes.
+        training: the mode in which the model is to run.
+        layers: exactly the layers to score, named as the variables are.
+        include: name patterns of variables to score besides the default ones, as for `sparsify`.
+        exclude: name patterns of variables not to score, as for `sparsify`.
+
+    Returns:
+        By layer name, in the layer's shape and dtype (float32 for 16-bit weights).
+
+    Raises:
+        TypeError, ValueError: naming the parameter.
+    """
+    chosen, variables = _choose(model, layers, include, exclude)
+    if decimal(temperature, "temperature") <= 0:
+        raise ValueError(f"temperature is {temperature}: it must be positive.")
+    with borrowed(model):
+        weights = [variable.value for variable in variables]
+        with tf.GradientTape() as outer:
+            with tf.GradientTape() as inner:
+                outputs = model(inputs, training=training)
+                mean = tf.reduce_mean(loss(targets, outputs if temperature == 1 else outputs / temperature))
+            gradients = _dense(inner.gradient(mean, weights), weights)
+            norm = tf.add_n([tf.reduce_sum(_wide(g) * tf.stop_gradient(_wide(g))) for g in gradients])
+        products = _dense(outer.gradient(norm, weights), weights)
+        return {
+            layer.name: (_wide(w) * _wide(hg)).numpy() for layer, w, hg in zip(chosen, weights, products, strict=True)
+        }
+
+
+def synflow_scores(
+    model: keras.layers.Layer,
+    inputs: Any,
+    sparsity: float,
+    *,
+    rounds: int = 100,
+    layers: Sequence[Layer] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+) -> Scores:
+    """|weight| * d flow / d |weight|, pruned in rounds (Tanaka et al. 2020, algorithm 1).
+
+    The flow is the sum of the outputs for inputs of ones. As in the published code, all variables count by their
+    magnitudes, in inference mode and float64: the flow of a deep model is large.
+
+    Args:
+        model: a built model.
+        inputs: what the model is called with. Of floating-point arrays only the shapes count: one example is enough.
+        sparsity: of the recipe, over all layers that share its budget: exclude those that it pins.
+        rounds: of pruning; the paper takes 100.
+        layers: exactly the layers to score, named as the variables are.
+        include: name patterns of variables to score besides the default ones, as for `sparsify`.
+        exclude: name patterns of variables not to score, as for `sparsify`.
+
+    Returns:
+        Float64 by layer name, in the layer's shape; -1 where the rounds have pruned.
+
+    Raises:
+        TypeError, ValueError: naming the parameter; also if the flow is too large even for float64.
+    """
+    chosen, variables = _choose(model, layers, include, exclude)
+    ones = tf.nest.map_structure(_as_ones, inputs)
+    with borrowed(model, lambda values: tf.abs(tf.cast(values, tf.float64))), in_float64(model):
+        weights = {layer.name: variable.value for layer, variable in zip(chosen, variables, strict=True)}
+
+        def scores(masks: Mapping[str, npt.NDArray[np.bool_]]) -> Scores:
+            for name, mask in masks.items():
+                weights[name].assign(tf.where(mask, weights[name], tf.zeros_like(weights[name])))
+            return _flow(model, ones, weights)
+
+        return prune_in_rounds(scores, {layer.name: layer.shape for layer in chosen}, sparsity, rounds)
+
+
+def _choose(
+    model: Any, layers: Sequence[Layer] | None, include: Sequence[str], exclude: Sequence[str]
+) -> tuple[list[Layer], list[Any]]:
+    """The layers, and their variables, as `sparsify` chooses them."""
+    if not isinstance(model, keras.layers.Layer):
+        raise errors.wrong_type("model", model, "keras.Model")
+    if layers is not None and (include or exclude):
+        raise errors.too_many_choices("include", "exclude")
+    variables = model.trainable_variables
+    chosen = choose_layers(variables, include, exclude, model=model) if layers is None else list(layers)
+    check_layers(chosen)
+    return chosen, find_layers(chosen, variables, None)
+
+
+def _flow(model: keras.layers.Layer, ones: Any, weights: Mapping[str, tf.Variable]) -> Scores:
+    """weight * d flow / d weight, with the sum of all outputs for the flow."""
+    with tf.GradientTape() as tape:
+        outputs = tf.nest.flatten(model(ones, training=False))
+        flow = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float64)) for output in outputs])
+    if not tf.math.is_finite(flow):
+        raise ValueError("model has a flow that float64 cannot hold: scale its weights down before synflow_scores.")
+    slopes = _dense(tape.gradient(flow, list(weights.values())), list(weights.values()))
+    return {name: tf.abs(weight * slope).numpy() for (name, weight), slope in zip(weights.items(), slopes, strict=True)}
+
+
+def _dense(gradients: Sequence[Any], weights: Sequence[tf.Variable]) -> list[tf.Tensor]:
+    """Gradients as arrays: of a variable that was not used, zeros."""
+    pairs = zip(gradients, weights, strict=True)
+    return [tf.zeros_like(weight) if gradient is None else tf.convert_to_tensor(gradient) for gradient, weight in pairs]
+
+
+def _as_ones(values: Any) -> tf.Tensor:
+    values = tf.convert_to_tensor(values)
+    return tf.ones_like(values) if values.dtype.is_floating else values
+
+
+def _wide(values: Any) -> tf.Tensor:
+    return xp.widen(tf.convert_to_tensor(values))
