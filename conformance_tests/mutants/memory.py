@@ -45,17 +45,17 @@ def momentum_takes_non_finite_gradients(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SparseLayer, "observe", observe)
 
 
-@caught_by(test_methods.test_every_method_keeps_its_counts_and_resumes, "SNFS, no redistribution")
+@caught_by(test_methods.test_methods_keep_their_counts_and_resume, "SNFS, no redistribution")
 def momentum_not_saved(patch: pytest.MonkeyPatch) -> None:
     _forget(patch, "momentum", 0)
 
 
-@caught_by(test_methods.test_every_method_keeps_its_counts_and_resumes, "DNW")
+@caught_by(test_methods.test_methods_keep_their_counts_and_resume, "DNW")
 def shadow_weights_not_saved(patch: pytest.MonkeyPatch) -> None:
     _forget(patch, "shadow", 0)
 
 
-@caught_by(test_methods.test_every_method_keeps_its_counts_and_resumes, "Deep R")
+@caught_by(test_methods.test_methods_keep_their_counts_and_resume, "Deep R")
 def signs_not_saved(patch: pytest.MonkeyPatch) -> None:
     _forget(patch, "sign", 1)
 
@@ -82,7 +82,7 @@ def shadow_optimizer_state_zeroed(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SparseLayer, "move_to", move_to)
 
 
-@caught_by(test_methods.test_every_method_keeps_its_counts_and_resumes, "Deep R")
+@caught_by(test_methods.test_methods_keep_their_counts_and_resume, "Deep R")
 def noise_on_inactive_weights(patch: pytest.MonkeyPatch) -> None:
     original = SparseLayer.noisy
 

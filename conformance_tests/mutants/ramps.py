@@ -71,7 +71,7 @@ def final_sparsity_rounded(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(ramps.CubicRamp, "sparsity", lambda self, progress, final: round(final, 12))
 
 
-@caught_by(test_methods.test_every_method_keeps_its_counts_and_resumes, "RigL, on a ramp")
+@caught_by(test_methods.test_methods_keep_their_counts_and_resume, "RigL, on a ramp")
 def ramp_applied_one_update_late(patch: pytest.MonkeyPatch) -> None:
     """By the adapter, which keeps as many as before but grows by its table."""
     original = plan.Plan.row

@@ -24,7 +24,7 @@ def fan_out_instead_of_fan_in(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(structures.ConstantFanIn, "arrangement", arrangement)
 
 
-@caught_by(test_methods.test_every_method_keeps_its_counts_and_resumes, "RigL 2:4")
+@caught_by(test_methods.test_methods_keep_their_counts_and_resume, "RigL 2:4")
 def groups_of_outputs_instead_of_inputs(patch: pytest.MonkeyPatch) -> None:
     def arrangement(self: Any, layer: Any) -> Any:
         order = (*layer.kernel_axes, *layer.in_axes, *layer.out_axes)
@@ -33,7 +33,7 @@ def groups_of_outputs_instead_of_inputs(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(structures.NM, "arrangement", arrangement)
 
 
-@caught_by(test_methods.test_every_method_keeps_its_counts_and_resumes, "RigL, blocks of 2")
+@caught_by(test_methods.test_methods_keep_their_counts_and_resume, "RigL, blocks of 2")
 def blocks_of_partial_activity(patch: pytest.MonkeyPatch) -> None:
     """The weights of a unit are laid out one after the other, but for an order of axes that is lost."""
 

@@ -13,7 +13,7 @@ from rigl_core.testing.harness import Harness
 
 Case = TypeVar("Case")
 PHASES = tuple(Phase)
-Property = Callable[[Harness, str], None]
+Property = Callable[..., None]
 
 
 def checks(*rules: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -22,18 +22,18 @@ def checks(*rules: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def for_all(
-    cases: SearchStrategy[Case], *, eager: int = 60, compiled: int = 8
+    cases: SearchStrategy[Case] | Callable[..., SearchStrategy[Case]], *, eager: int = 60, compiled: int = 8
 ) -> Callable[[Callable[[Harness, str, Case], None]], Property]:
     """Turn a check of one case into a property of a harness in a mode.
 
     Args:
-        cases: draws the cases.
+        cases: draws the cases; or a function that gives what does, and whose arguments the property takes too.
         eager: how many, in eager mode.
         compiled: how many, in any other mode, where every case may cost a compilation.
     """
 
     def decorate(check: Callable[[Harness, str, Case], None]) -> Property:
-        def property_(harness: Harness, mode: str) -> None:
+        def property_(harness: Harness, mode: str, **chosen: Any) -> None:
             @settings(
                 max_examples=eager if mode == "eager" else compiled,
                 deadline=None,
@@ -41,7 +41,7 @@ def for_all(
                 phases=PHASES,
                 suppress_health_check=list(HealthCheck),
             )
-            @given(cases)
+            @given(cases if isinstance(cases, SearchStrategy) else cases(**chosen))
             def holds(case: Case) -> None:
                 check(harness, mode, case)
 

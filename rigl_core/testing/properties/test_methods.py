@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis.strategies import SearchStrategy
 
 from rigl_core.layers import Layer
 from rigl_core.plan import Plan, make_plan
@@ -98,7 +99,7 @@ def check_update(memory: Memory, step: Step, weights: dict[str, Array]) -> dict[
 def test_every_method_chooses_as_the_oracle(harness: Harness, mode: str, method: str) -> None:
     """At every update, in place of a gradient step, from weights that moved before."""
 
-    for_all(method_trainings([method], replaces=True), eager=8, compiled=2)(check_choices)(harness, mode)
+    for_all(method_trainings([method], replaces=True), eager=8, compiled=1)(check_choices)(harness, mode)
 
 
 def check_choices(harness: Harness, mode: str, training: Training) -> None:
@@ -113,7 +114,7 @@ def check_choices(harness: Harness, mode: str, training: Training) -> None:
 
 
 @checks("M4", "N1")
-@for_all(method_trainings(["Deep R"], replaces=True), eager=15, compiled=2)
+@for_all(method_trainings(["Deep R"], replaces=True), eager=15, compiled=1)
 def test_what_grows_draws_a_sign(harness: Harness, mode: str, training: Training) -> None:
     """With gradient steps between the updates, in which what grew gets a sign of its own, often the other one."""
     schedule = UpdateSchedule(begin=1, end=8, every=2)
@@ -145,49 +146,56 @@ def assert_masks_stay(step: Step) -> None:
         np.testing.assert_array_equal(step.after.masks[name], mask, err_msg=f"{name} at step {step.number}")
 
 
+def published_trainings_by(method: str | None = None) -> SearchStrategy[Training]:
+    """Of all methods that move, or of one, with a learning rate of 0."""
+    return method_trainings(tuple(MOVING) if method is None else (method,), optimizers=(STILL,))
+
+
+def trainings_by(method: str | None = None) -> SearchStrategy[Training]:
+    """Of all methods, or of one."""
+    return method_trainings((*MOVING, *STATIC) if method is None else (method,))
+
+
+def starting_trainings_by(method: str | None = None) -> SearchStrategy[Training]:
+    """Of methods that start in all the ways there are, or of one."""
+    starts = (*STATIC, "RigL", "SNIP", "DNS", "SRigL", "SET, blocks of 2")
+    return method_trainings(starts if method is None else (method,))
+
+
 @checks("M1", "M3", "M5", "M6", "R2", "P1")
-@pytest.mark.parametrize("method", MOVING)
-def test_every_method_as_published(harness: Harness, mode: str, method: str) -> None:
-    """When it updates as it says, with a learning rate of 0, so that the weights are known: the oracle's masks."""
-
-    @for_all(method_trainings([method], optimizers=(STILL,)), eager=5, compiled=1)
-    def check(harness: Harness, mode: str, training: Training) -> None:
-        memory = remember(training)
-        for step in steps(start(harness, mode, training), training):
-            memory.see(dict(step.gradients))
-            weights = memory.initial if training.recipe.shadow else dict(step.before.weights)
-            if step.updates:
-                check_update(memory, step, weights)
-            else:
-                assert_masks_stay(step)
-
-    check(harness, mode)
+@for_all(published_trainings_by, eager=100, compiled=6)
+def test_methods_as_published(harness: Harness, mode: str, training: Training) -> None:
+    """When they update as they say, with a learning rate of 0, so that the weights are known: the oracle's masks."""
+    memory = remember(training)
+    for step in steps(start(harness, mode, training), training):
+        memory.see(dict(step.gradients))
+        weights = memory.initial if training.recipe.shadow else dict(step.before.weights)
+        if step.updates:
+            check_update(memory, step, weights)
+        else:
+            assert_masks_stay(step)
 
 
 @checks("B1", "B9", "B10", "M1", "Z1", "V3", "P2")
-@pytest.mark.parametrize("method", [*MOVING, *STATIC])
-def test_every_method_keeps_its_counts_and_resumes(harness: Harness, mode: str, method: str) -> None:
+@for_all(trainings_by, eager=100, compiled=5)
+def test_methods_keep_their_counts_and_resume(harness: Harness, mode: str, training: Training) -> None:
     """With any optimizer: planned counts, groups of a structure, zeros outside, and the same bits after a stop."""
-
-    @for_all(method_trainings([method]), eager=4, compiled=1)
-    def check(harness: Harness, mode: str, training: Training) -> None:
-        plan, stop = make_plan(training.recipe, training.layers), training.seed % training.steps
-        session, resumed, updates = start(harness, mode, training), None, 0
-        assert_counts(plan, session.masks(), plan.initial_active)
-        for step in steps(session, training):
-            updates += step.updates
-            planned = plan.active_after(updates - 1) if updates else plan.initial_active
-            assert_counts(plan, step.after.masks, planned)
-            assert_zeros(training, step.after)
-            if resumed is not None:
-                resumed.step(dict(step.gradients))
-                assert_same(Snapshot.of(resumed), step.after)
-            elif step.number == stop:
-                resumed = start(harness, mode, training)
-                resumed.load(session.save())
-                assert_same(Snapshot.of(resumed), step.after)
-
-    check(harness, mode)
+    plan = make_plan(training.recipe, training.layers)
+    stop = training.seed % max(training.steps - 3, 1)  # with updates still to come, most often
+    session, resumed, updates = start(harness, mode, training), None, 0
+    assert_counts(plan, session.masks(), plan.initial_active)
+    for step in steps(session, training):
+        updates += step.updates
+        planned = plan.active_after(updates - 1) if updates else plan.initial_active
+        assert_counts(plan, step.after.masks, planned)
+        assert_zeros(training, step.after)
+        if resumed is not None:
+            resumed.step(dict(step.gradients))
+            assert_same(Snapshot.of(resumed), step.after)
+        elif step.number == stop:
+            resumed = start(harness, mode, training)
+            resumed.load(session.save())
+            assert_same(Snapshot.of(resumed), step.after)
 
 
 def assert_counts(plan: Plan, masks: Any, planned: Sequence[int]) -> None:
@@ -221,15 +229,10 @@ def assert_zeros(training: Training, snapshot: Snapshot) -> None:
 
 
 @checks("N2", "M2", "M7", "P1")
-@pytest.mark.parametrize("method", [*STATIC, "RigL", "SNIP", "DNS", "SRigL", "SET, blocks of 2"])
-def test_initial_topologies_are_the_oracles(harness: Harness, mode: str, method: str) -> None:
+@for_all(starting_trainings_by, eager=80, compiled=5)
+def test_initial_topologies_are_the_oracles(harness: Harness, mode: str, training: Training) -> None:
     """Random or by given scores, by layer or over all layers, in groups or freely, dense at the start of a ramp."""
-
-    @for_all(method_trainings([method]), eager=8, compiled=1)
-    def check(harness: Harness, mode: str, training: Training) -> None:
-        assert method_oracle.as_sets(start(harness, mode, training).masks()) == initial_masks(training)
-
-    check(harness, mode)
+    assert method_oracle.as_sets(start(harness, mode, training).masks()) == initial_masks(training)
 
 
 def initial_masks(training: Training) -> dict[str, set[int]]:
