@@ -63,7 +63,7 @@ def methods(session: nox.Session) -> None:
 def tests(session: nox.Session) -> None:
     """Everything: the tests on all backends in one process, then lint, types, minimums, package and fifth_library."""
     install(session, "-e", ".[testing,torch,jax]", groups=("test", "jax", "tf"))
-    session.run("pytest", *session.posargs)
+    session.run("pytest", *(session.posargs or ("-n", "2")))  # each worker holds all frameworks: some 5 GB
     if not session.posargs:
         for name in ("lint", "types", "minimums(numpy)", "package", "fifth_library"):
             session.notify(name)

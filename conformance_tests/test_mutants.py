@@ -46,6 +46,6 @@ def _failed_an_assertion(error: BaseException) -> bool:
     return isinstance(error, AssertionError)
 
 
-@pytest.mark.parametrize("property_", {property_ for _, property_ in MUTANTS.values()}, ids=str)
+@pytest.mark.parametrize("property_", dict.fromkeys(property_ for _, property_ in MUTANTS.values()), ids=str)
 def test_properties_hold_without_the_bugs(property_: Property) -> None:
     run(property_)

@@ -41,6 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "rule(*ids): the rules of docs/contract.md that a property checks")
     outcomes: dict[str, dict[str, str]] = defaultdict(dict)
     config.stash[_OUTCOMES] = outcomes
+    config.pluginmanager.register(_Collector(outcomes))
     config.stash[_HARNESSES] = [load_harness(spec) for spec in config.getoption("--harness")]
 
 
@@ -100,9 +101,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
         column = f"{callspec.params['harness'].name} {callspec.params['mode']}"
         word = "xfailed" if hasattr(report, "wasxfail") else report.outcome
         reason = f" ({report.wasxfail})" if hasattr(report, "wasxfail") else ""
-        row = item.config.stash[_OUTCOMES][getattr(item, "originalname", item.name)]
-        if row.get(column, "passed") == "passed":  # of a property's several cases, the first that did not pass
-            row[column] = word + reason
+        report.conformance = [getattr(item, "originalname", item.name), column, word + reason]
+
+
+class _Collector:
+    """Gathers what the reports say, also those of pytest-xdist's workers."""
+
+    def __init__(self, outcomes: dict[str, dict[str, str]]) -> None:
+        self._outcomes = outcomes
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """One report has come in."""
+        if hasattr(report, "conformance"):
+            name, column, outcome = report.conformance
+            if self._outcomes[name].get(column, "passed") == "passed":
+                self._outcomes[name][column] = outcome  # of a property's several cases, the first that did not pass
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
