@@ -15,8 +15,8 @@ def grasp(run: Run, sparsity: float) -> Arrays:
     """From the first batch."""
     images, labels = next(run.batches())
     exact = {name: array.astype(np.float64) for name, array in run.weights.items()}
-    scores = grasp_scores(exact, lambda params: gradients(params, images, labels))
-    return {layer.name: scores[layer.name] for layer in run.layers}
+    names = [layer.name for layer in run.layers]
+    return grasp_scores(exact, lambda params: gradients(params, images, labels), layers=names)
 
 
 def synflow(run: Run, sparsity: float) -> Arrays:

@@ -31,7 +31,7 @@ def test_grasp_tells_how_the_squared_gradient_changes() -> None:
     def squared_norm(params: dict[str, Array]) -> float:
         return sum(float((g**2).sum()) for g in models.gradients("mlp", params, *BATCH).values())
 
-    scores = grasp_scores(PARAMS, lambda params: models.gradients("mlp", params, *BATCH), step=1e-4)
+    scores = grasp_scores(PARAMS, lambda params: models.gradients("mlp", params, *BATCH))
     for name, place in (("fc1.weight", (3, 5)), ("fc2.weight", (2, 7))):
         moved = {key: param.copy() for key, param in PARAMS.items()}
         less = 1e-4

@@ -21,7 +21,9 @@ Differentiate = Callable[[dict[str, Array]], Mapping[str, Array]]
 """Gradients by name, at these parameters."""
 
 
-def grasp_scores(params: Mapping[str, Array], gradients: Differentiate, *, step: float = 1e-3) -> dict[str, Array]:
+def grasp_scores(
+    params: Mapping[str, Array], gradients: Differentiate, *, layers: Sequence[str] | None = None, step: float = 1e-6
+) -> dict[str, Array]:
     """weight * (Hessian times gradient): how much the gradient flow needs each connection (Wang et al. 2020).
 
     What has the largest is kept: removing a weight changes the squared norm of the gradient by -2 * weight * Hg, to
@@ -30,21 +32,24 @@ def grasp_scores(params: Mapping[str, Array], gradients: Differentiate, *, step:
     Args:
         params: by name.
         gradients: of the loss on one batch.
+        layers: names of the arrays to be sparsified, whose gradient and Hessian it is; by default all.
         step: how far to go along the gradient and back, as a share of the parameters' norm.
 
     Returns:
-        Arrays by name, for all parameters; ``sparsify`` takes those of its layers.
+        Arrays by layer name.
     """
-    here = {name: np.asarray(grad, np.float64) for name, grad in gradients(dict(params)).items()}
-    norm = np.sqrt(sum(float((grad**2).sum()) for grad in here.values()))
-    size = np.sqrt(sum(float((param.astype(np.float64) ** 2).sum()) for param in params.values()))
+    weights = {name: params[name].astype(np.float64) for name in (params if layers is None else layers)}
+    found = gradients(dict(params))
+    here = {name: np.asarray(found[name], np.float64) for name in weights}
+    norm, size = (np.sqrt(sum(float((x**2).sum()) for x in arrays.values())) for arrays in (here, weights))
     far = step * size / norm if norm else 0.0
     ahead, behind = (
-        gradients({name: param + sign * far * here[name] for name, param in params.items()}) for sign in (1, -1)
+        gradients({**params, **{name: weight + sign * far * here[name] for name, weight in weights.items()}})
+        for sign in (1, -1)
     )
     return {
-        name: param * (ahead[name] - behind[name]) / (2 * far) if far else np.zeros_like(param)
-        for name, param in params.items()
+        name: weight * (ahead[name] - behind[name]) / (2 * far) if far else np.zeros_like(weight)
+        for name, weight in weights.items()
     }
 
 
