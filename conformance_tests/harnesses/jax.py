@@ -24,7 +24,7 @@ Params = dict[str, jax.Array]
 class JaxSession:
     def __init__(self, settings: Callable[[str], AbstractContextManager[None]], setup: Setup) -> None:
         self.setup, self.settings, self.dtype = setup, functools.partial(settings, setup.dtype), setup.dtype
-        self.tx = sparsify(_make(setup.optimizer), setup.recipe, layers=setup.layers)
+        self.tx = sparsify(_make(setup.optimizer), setup.recipe, layers=setup.layers, scores=setup.scores)
         with self.settings():
             dense = {name: _to(param, setup.dtype) for name, param in setup.params.items()}
             self.opt_state = self.tx.init(dense)

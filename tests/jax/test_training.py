@@ -272,3 +272,25 @@ def test_the_state_is_found_wherever_it_is() -> None:
         step(optax.adam(1e-2).init(params))
     with pytest.raises(ValueError, match="opt_state holds 2 states of sparsify"):
         apply_masks(params, [nested, nested])
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_derivatives_through_a_training_forwards_and_backwards(compiled: bool) -> None:
+    """As when a learning rate is learned: by the chosen connections, the steps are smooth."""
+    tx = sparsify(optax.chain(optax.trace(0.5), optax.scale(-1.0)), RECIPE)
+    params, opt_state = start(tx, make_params(layers=["fc1"]))
+
+    def loss(params: Any) -> Any:
+        return ((jnp.ones((3, 12)) @ params["fc1"]["kernel"] - 1) ** 2).mean()
+
+    def descend(state: Any, rate: Any) -> Any:
+        updates, opt_state = tx.update(jax.tree.map(lambda g: rate * g, jax.grad(loss)(state[0])), state[1], state[0])
+        return (optax.apply_updates(state[0], updates), opt_state), None
+
+    def trained(rate: Any) -> Any:
+        return loss(jax.lax.scan(descend, (params, opt_state), jnp.full(7, rate))[0][0])
+
+    with_jit = jax.jit if compiled else lambda function: function
+    forwards, backwards = (with_jit(how(trained))(0.125) for how in (jax.jacfwd, jax.grad))
+    slope = (trained(0.125 + 1e-3) - trained(0.125 - 1e-3)) / 2e-3
+    np.testing.assert_allclose([forwards, backwards], [slope, slope], rtol=1e-2)

@@ -11,6 +11,7 @@ except ModuleNotFoundError as error:
 from rigl_backends.jax.describe import describe
 from rigl_backends.jax.layers import choose_layers
 from rigl_backends.jax.namespace import JaxNamespace, jax_namespace
+from rigl_backends.jax.saliency import grasp_scores, synflow_scores
 from rigl_backends.jax.sparsify import sparsify
 from rigl_backends.jax.state import SparseState, apply_masks, masks, step, table
 
@@ -20,9 +21,11 @@ __all__ = [
     "apply_masks",
     "choose_layers",
     "describe",
+    "grasp_scores",
     "jax_namespace",
     "masks",
     "sparsify",
     "step",
+    "synflow_scores",
     "table",
 ]

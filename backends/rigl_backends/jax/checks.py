@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax import Array, lax
+from jax import Array
 from jax.tree_util import tree_flatten_with_path
 
+from rigl_backends.jax.branches import when
 from rigl_backends.jax.state import NOT_MASKED, SparseState, holds
 from rigl_backends.jax.trees import Tree, is_traced, mirrored_names, named_leaves, shape_of
 from rigl_core import errors
@@ -93,10 +94,3 @@ def look(state: SparseState, due: Array, weights: Mapping[str, Array], gradients
     if not is_traced(unmasked) and unmasked:
         raise ValueError(NOT_MASKED)
     return finite, unmasked
-
-
-def when(condition: Array, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
-    """A branch; where the condition is known a plain one, since an eager cond compiles anew at every call."""
-    if is_traced(condition):
-        return lax.cond(condition, then, otherwise)
-    return then() if condition else otherwise()

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 from rigl_backends.jax.layers import Axes, choose_layers
-from rigl_backends.jax.trees import Tree, named_leaves, shape_of, with_leaves
+from rigl_backends.jax.trees import Tree, called, named_leaves, shape_of, with_leaves
 from rigl_core import errors
 from rigl_core.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
 from rigl_core.network import Network
@@ -102,7 +102,7 @@ class _Trace(MultiplyAdds):
             return self._loop(equation, inputs)
         elif kind == "cond":
             return self._branches(parameters["branches"], inputs[1:], times)
-        elif (inner := _inner(equation)) is not None:
+        elif (inner := called(equation)) is not None:
             return self.walk(inner, inputs, times)
         return [made_of(inputs, joined=kind == "concatenate")] * len(equation.outvars)
 
@@ -139,16 +139,6 @@ def _convolution(equation: Any) -> int:
     numbers = equation.params["dimension_numbers"]
     shape, (batch, _, *space) = (inputs, numbers.lhs_spec) if transposed else (out, numbers.out_spec)
     return int(math.prod(shape[axis] for axis in (batch, *space)) * math.prod(kernel))
-
-
-def _inner(equation: Any) -> Any:
-    """The trace of a function that is called, such as a jitted one."""
-    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
-        inner = equation.params.get(key)
-        inner = getattr(inner, "jaxpr", inner)
-        if inner is not None and len(inner.invars) == len(equation.invars) and equation.primitive.name != "pallas_call":
-            return inner
-    return None
 
 
 def _is_weight(name: str, array: Any) -> bool:

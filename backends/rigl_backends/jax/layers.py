@@ -67,6 +67,25 @@ def choose_layers(
     return chosen
 
 
+def layers_of(
+    params: Tree, layers: Sequence[Layer] | None, include: Sequence[str], exclude: Sequence[str], axes: Axes | None
+) -> tuple[Layer, ...]:
+    """The layers that the user gave, or those that `choose_layers` finds."""
+    check_choice(layers, include, exclude, axes)
+    if layers is None:
+        return tuple(choose_layers(params, include, exclude, axes))
+    check_given_layers(layers, params)
+    return tuple(layers)
+
+
+def check_choice(
+    layers: Sequence[Layer] | None, include: Sequence[str], exclude: Sequence[str], axes: Axes | None
+) -> None:
+    """Refuse layers together with other ways to choose them."""
+    if layers is not None and (include or exclude or axes):
+        raise errors.too_many_choices("include", "exclude", "axes")
+
+
 def check_given_layers(layers: Sequence[Layer], params: Tree) -> None:
     """Refuse layers that ``params`` does not hold."""
     arrays = named_leaves(params)

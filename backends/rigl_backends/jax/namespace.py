@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -26,11 +27,11 @@ class JaxNamespace:
 
     @staticmethod
     def count(mask: Array, /) -> Array:
-        return jnp.sum(mask, dtype=jnp.int32)
+        return jnp.sum(mask, axis=-1, keepdims=True, dtype=jnp.int32)
 
     @staticmethod
     def cumulative_count(mask: Array, /) -> Array:
-        return jnp.cumsum(mask, dtype=jnp.int32)
+        return jnp.cumsum(mask, axis=-1, dtype=jnp.int32)
 
     @staticmethod
     def smallest_normal(x: Array, /) -> float:
@@ -39,9 +40,33 @@ class JaxNamespace:
     @staticmethod
     def kth_largest(scores: Array, k: Array | int, /) -> Array:
         if scores.size == 0:
-            return jnp.zeros((), scores.dtype)
-        kth: Array = _kth_largest(scores, jnp.asarray(k, jnp.int32))
+            return jnp.zeros((*scores.shape[:-1], 1), scores.dtype)
+        kth: Array = _kth_largest(scores, jnp.asarray(k, jnp.int32).reshape(()))
         return kth
+
+    @staticmethod
+    def reshape(x: Array, shape: tuple[int, ...], /) -> Array:
+        return jnp.reshape(x, shape)
+
+    @staticmethod
+    def permute(x: Array, axes: tuple[int, ...], /) -> Array:
+        return jnp.transpose(x, axes)
+
+    @staticmethod
+    def concat(arrays: Sequence[Array], /) -> Array:
+        return jnp.concatenate(arrays)
+
+    @staticmethod
+    def widen(x: Array, /) -> Array:
+        return x.astype(jnp.float32) if x.dtype.itemsize == 2 else x
+
+    @staticmethod
+    def cast(x: Array, like: Array, /) -> Array:
+        return x.astype(like.dtype)
+
+    @staticmethod
+    def integers(x: Array, /) -> Array:
+        return x.astype(jnp.int32)
 
 
 jax_namespace: Namespace = JaxNamespace()
@@ -49,7 +74,7 @@ jax_namespace: Namespace = JaxNamespace()
 
 @jax.jit
 def _kth_largest(scores: Array, k: Array) -> Array:
-    """Bisection, bit by bit from the highest: the largest key that at least ``k`` scores reach.
+    """Bisection, bit by bit from the highest: the largest key that at least ``k`` scores of the last axis reach.
 
     ``lax.top_k`` needs a static k, and sorting is some twenty times slower on CPU.
     """
@@ -58,10 +83,11 @@ def _kth_largest(scores: Array, k: Array) -> Array:
 
     def set_bit(i: Array, key: Array) -> Array:
         higher = key | (jnp.ones((), keys.dtype) << (bits - 1 - i).astype(keys.dtype))
-        reached = jnp.sum(keys >= higher, dtype=jnp.int32)
+        reached = jnp.sum(keys >= higher, axis=-1, keepdims=True, dtype=jnp.int32)
         return jnp.where(reached >= jnp.maximum(k, 1), higher, key)
 
-    return _from_sortable(lax.fori_loop(0, bits, set_bit, jnp.zeros((), keys.dtype)), scores.dtype)
+    lowest = jnp.zeros((*keys.shape[:-1], 1), keys.dtype)
+    return _from_sortable(lax.fori_loop(0, bits, set_bit, lowest), scores.dtype)
 
 
 def _sortable(x: Array) -> Array:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import optax
+from jax.typing import ArrayLike
 
-from rigl_backends.jax.layers import Axes, check_given_layers, choose_layers
+from rigl_backends.jax.layers import Axes, check_choice, layers_of
 from rigl_backends.jax.training import SparseTraining
 from rigl_backends.jax.trees import Tree
 from rigl_core import errors
@@ -24,6 +25,7 @@ def sparsify(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    scores: Mapping[str, ArrayLike] | None = None,
 ) -> optax.GradientTransformationExtraArgs:
     """An optax transformation that trains sparsely, whatever ``inner`` does with the gradients.
 
@@ -52,6 +54,8 @@ def sparsify(
         include: name patterns of arrays to sparsify besides the default ones; only without ``layers``.
         exclude: name patterns of arrays to leave alone, outside every count; only without ``layers``.
         axes: in and out axes by name pattern, where conventions do not tell; only without ``layers``.
+        scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
+            lottery tickets; see `rigl_backends.jax.saliency`).
 
     Returns:
         A transformation whose state is a `rigl_backends.jax.SparseState`.
@@ -62,19 +66,15 @@ def sparsify(
     if not (callable(getattr(inner, "init", None)) and callable(getattr(inner, "update", None))):
         raise errors.wrong_type("inner", inner, "optax.GradientTransformation")
     Recipe.check(recipe)
-    if layers is not None and (include or exclude or axes):
-        raise errors.too_many_choices("include", "exclude", "axes")
+    check_choice(layers, include, exclude, axes)
 
     def choose(params: Tree) -> tuple[Layer, ...]:
-        if layers is None:
-            return tuple(choose_layers(params, include, exclude, axes))
-        check_given_layers(layers, params)
-        return tuple(layers)
+        return layers_of(params, layers, include, exclude, axes)
 
     multi_steps = getattr(inner.update, "__self__", None)  # also behind MultiSteps.gradient_transformation()
     if isinstance(multi_steps, optax.MultiSteps):
-        return _with_inner(multi_steps, _transformation(SparseTraining(multi_steps.inner_opt, recipe, choose)))
-    return _transformation(SparseTraining(inner, recipe, choose))
+        return _with_inner(multi_steps, _transformation(SparseTraining(multi_steps.inner_opt, recipe, choose, scores)))
+    return _transformation(SparseTraining(inner, recipe, choose, scores))
 
 
 def _transformation(owner: SparseTraining | optax.MultiSteps) -> optax.GradientTransformationExtraArgs:

@@ -6,7 +6,7 @@ Every function takes the optimizer state that holds it, however deep: inside ``o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -31,6 +31,7 @@ class SparseState(NamedTuple):
     Attributes:
         inner_state: of the inner transformation.
         masks: bool arrays by layer name, in the layers' shapes; a dense layer's is the scalar True.
+        memory: what the recipe remembers of each connection, flat, by kind (`rigl_core.memory`) and layer name.
         step: int32 scalar, the number of the coming optimizer step.
         deferred: bool scalar, whether an update waits for finite gradients.
         unmasked: bool scalar, whether weights outside the masks were found not to be zero.
@@ -38,6 +39,7 @@ class SparseState(NamedTuple):
 
     inner_state: Any
     masks: Mapping[str, Array]
+    memory: Mapping[str, Mapping[str, Array]]
     step: Array
     deferred: Array
     unmasked: Array
@@ -103,9 +105,20 @@ def find_state(opt_state: Any) -> SparseState:
         raise ValueError(
             f"opt_state holds {len(found)} states of sparsify: give the one that its init() or update() returned."
         )
-    inner_state, masks, *scalars = found[0]
+    inner_state, masks, memory, *scalars = found[0]
     # Out of the variables in which flax nnx wraps every array.
-    return SparseState(inner_state, named_leaves(masks), *jax.tree.leaves(scalars))
+    plain = {kind: named_leaves(arrays) for kind, arrays in memory.items()}
+    return SparseState(inner_state, named_leaves(masks), plain, *jax.tree.leaves(scalars))
+
+
+def by_layer(memory: Mapping[str, Mapping[str, Array]], names: Iterable[str]) -> dict[str, dict[str, Array]]:
+    """A state's memory, by layer name and kind."""
+    return {name: {kind: arrays[name] for kind, arrays in memory.items()} for name in names}
+
+
+def by_kind(kinds: Iterable[str], memory: Mapping[str, Mapping[str, Array]]) -> dict[str, dict[str, Array]]:
+    """The memory as a state has it."""
+    return {kind: {name: own[kind] for name, own in memory.items()} for kind in kinds}
 
 
 def holds(tree: Any, kind: type) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,11 +46,22 @@ def active(values: Array, mask: Array) -> Array:
     return jnp.where(mask, values, jnp.zeros_like(values))
 
 
-def zero_state_outside(state: Tree, params: Tree, masks: Mapping[str, Array]) -> Tree:
-    """An optimizer's state with zeros outside the masks wherever it is per weight."""
+def zero_state_outside(
+    state: Tree, params: Tree, masks: Mapping[str, Array], settled: Sequence[bool] | None = None
+) -> Tree:
+    """An optimizer's state with zeros outside the masks wherever it is per weight.
+
+    Args:
+        state: the optimizer's.
+        params: the parameters.
+        masks: by layer name.
+        settled: for each leaf of the state whether it is so already.
+    """
     leaves, structure = jax.tree.flatten(state)
     for i, name in enumerate(mirrored_names(state, params)):
-        if name is not None and name in masks and shape_of(leaves[i]) == masks[name].shape:
+        if name is None or name not in masks or (settled and settled[i]):
+            continue
+        if shape_of(leaves[i]) == masks[name].shape:
             leaves[i] = active(leaves[i], masks[name])
     return jax.tree.unflatten(structure, leaves)
 
@@ -88,6 +99,16 @@ def shape_of(leaf: Any) -> tuple[int, ...]:
 def is_traced(tree: Tree) -> bool:
     """Whether any leaf is a tracer, whose value is unknown."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
+
+
+def called(equation: Any) -> Any:
+    """The trace of a function that is called, such as a jitted one."""
+    for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
+        inner = equation.params.get(key)
+        inner = getattr(inner, "jaxpr", inner)
+        if inner is not None and len(inner.invars) == len(equation.invars) and equation.primitive.name != "pallas_call":
+            return inner
+    return None
 
 
 def _own(path: Path) -> Path:

@@ -1,0 +1,152 @@
+"""A pool of layers at its start and at an update: the core's functions, compiled once for all pools alike."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from rigl_backends.jax.namespace import jax_namespace as xp
+from rigl_core.connections import Connections
+from rigl_core.distributions import ErdosRenyiKernel
+from rigl_core.drop_fractions import Cosine
+from rigl_core.layers import Layer
+from rigl_core.memory import first_memory, memory_after
+from rigl_core.recipe import Recipe
+from rigl_core.schedules import UpdateSchedule
+from rigl_core.structures import Unstructured
+from rigl_core.update import Counts, Moved, initial_masks, move_pool, weights_after
+
+Memory = dict[str, Array]
+"""What a recipe remembers of one layer's connections, flat, by kind."""
+
+
+class Part(NamedTuple):
+    """One layer before something is chosen, in its shape but for the memory.
+
+    Attributes:
+        weight: the weights; the whole ones, where they go on learning outside the mask.
+        mask: its topology; None before there is one.
+        memory: what the recipe remembers.
+        gradient: the dense gradient, if the recipe reads it.
+        key: int32 array of two random keys, if the recipe draws.
+        scores: what the user gave for the initial topology.
+    """
+
+    weight: Array
+    mask: Array | None = None
+    memory: Memory = {}  # noqa: RUF012
+    gradient: Array | None = None
+    key: Any = None
+    scores: Array | None = None
+
+
+class MovedPart(NamedTuple):
+    """One layer after an update, in its shape but for the memory.
+
+    Attributes:
+        mask: the new topology.
+        survivors: connections that keep their weight and optimizer state.
+        weight: the new weights.
+        memory: what the recipe remembers now.
+    """
+
+    mask: Array
+    survivors: Array
+    weight: Array
+    memory: Memory
+
+
+class Choice(NamedTuple):
+    """What of a recipe and of a pool's layers tells how connections are chosen, and nothing else: trainings and pools
+    that agree in it share compiled code."""
+
+    recipe: Recipe
+    layers: tuple[Layer | None, ...]
+
+
+def choice_of(recipe: Recipe, layers: Sequence[Layer]) -> Choice:
+    """How a recipe chooses in these layers."""
+    free = isinstance(recipe.structure, Unstructured)
+    return Choice(
+        dataclasses.replace(
+            recipe,
+            method="",
+            sparsity=None,
+            distribution=ErdosRenyiKernel(),
+            schedule=recipe.schedule and UpdateSchedule(end=1),
+            drop_fraction=Cosine(),
+            ramp=None,
+            seed=0,
+            dense=(),
+            layer_sparsity=(),
+            compensate=False,
+        ),
+        tuple(None if free else dataclasses.replace(layer, name="layer") for layer in layers),
+    )
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def start_pool(choice: Choice, parts: Sequence[Part], active: Array) -> list[tuple[Array, Memory]]:
+    """The mask and the memory of each layer before the first step.
+
+    Args:
+        choice: what `choice_of` gave.
+        parts: the layers.
+        active: int32, how many connections of each are active.
+    """
+    recipe = choice.recipe
+    pool = [_connections(part, layer) for part, layer in zip(parts, choice.layers, strict=True)]
+    masks = initial_masks(recipe, pool, list(active), xp=xp)
+    return [
+        (mask.reshape(part.weight.shape), first_memory(recipe.memories, own, mask, xp=xp))
+        for part, own, mask in zip(parts, pool, masks, strict=True)
+    ]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def moved_pool(choice: Choice, parts: Sequence[Part], keep: Array, grow: Array, digits: Array) -> list[MovedPart]:
+    """Each layer after an update.
+
+    Args:
+        choice: what `choice_of` gave.
+        parts: the layers.
+        keep: int32 scalar, see `rigl_core.update.Counts`.
+        grow: int32 scalar, the same.
+        digits: int32 decimals, the same.
+    """
+    recipe = choice.recipe
+    pool = [_connections(part, layer) for part, layer in zip(parts, choice.layers, strict=True)]
+    masks = [_flat(part.mask) for part in parts]
+    moved = move_pool(recipe, pool, masks, Counts(keep, grow, digits), xp=xp)
+    return [_moved_part(recipe, *one) for one in zip(parts, pool, masks, moved, strict=True)]
+
+
+def _moved_part(recipe: Recipe, part: Part, connections: Connections, old: Array, moved: Moved) -> MovedPart:
+    weight = weights_after(recipe, connections, old, moved, xp=xp)
+    memory = memory_after(part.memory, connections, moved.mask, moved.survivors, xp=xp)
+    mask, survivors, weight = (x.reshape(part.weight.shape) for x in (moved.mask, moved.survivors, weight))
+    return MovedPart(mask, survivors, weight, memory)
+
+
+def _connections(part: Part, layer: Layer | None) -> Connections:
+    """All connections of a layer; indices only where something is drawn."""
+    key = part.key
+    return Connections(
+        _flat(part.weight),
+        _flat(part.gradient),
+        None if key is None else jnp.arange(part.weight.size, dtype=jnp.int32),
+        None if key is None else (key[0], key[1]),
+        scores=_flat(part.scores),
+        layer=layer,
+        **{kind: array for kind, array in part.memory.items() if kind != "shadow"},
+    )
+
+
+def _flat(array: Array | None) -> Any:
+    return None if array is None else array.reshape(-1)
