@@ -1,4 +1,4 @@
-"""The quickstart is a folder that Python runs, so its modules import each other by plain names."""
+"""The quickstart and the comparison are folders that Python runs, whose modules import each other by plain names."""
 
 from __future__ import annotations
 
@@ -7,4 +7,4 @@ from pathlib import Path
 
 QUICKSTART = Path(__file__).parents[2] / "examples" / "quickstart"
 
-sys.path.insert(0, str(QUICKSTART))
+sys.path[:0] = [str(QUICKSTART), str(QUICKSTART.parent / "methods")]
