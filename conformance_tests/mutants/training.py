@@ -53,7 +53,7 @@ def gradients_masked_by_multiplication(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SparseLayer, "hide_shadow", lambda self: None)
 
 
-@caught_by(test_gradients.test_ordinary_steps_are_those_of_a_sparse_network)
+@caught_by(test_gradients.test_clipping_sees_the_sparse_gradient)
 def clipping_sees_the_dense_gradient(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SparseTraining, "mask_gradients", lambda self, grads: dict(grads))
 
