@@ -12,7 +12,7 @@ from rigl_core import NM, Blocks, ErdosRenyiKernel, Recipe, UpdateSchedule
 ERK = ErdosRenyiKernel()
 """As all the others; pruning as published leaves the first layer dense, which here is nearly all of the network."""
 
-OUTPUT = "fc3*"
+OUTPUT = "*fc3*"
 """The last layer: blocks do not fit its ten outputs, so that it stays dense there."""
 
 

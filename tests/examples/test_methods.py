@@ -46,7 +46,9 @@ def test_every_method_ends_with_its_number_of_weights(digits: Dataset, entry: En
 
 
 @pytest.mark.parametrize("backend", ["torch", "jax", "tf"])
-@pytest.mark.parametrize("name", ["SNIP", "GraSP", "SynFlow", "SNFS", "Deep R", "lottery ticket", "DNW"])
+@pytest.mark.parametrize(
+    "name", ["SNIP", "GraSP", "SynFlow", "SNFS", "Deep R", "lottery ticket", "DNW", "RigL, 4x4 blocks"]
+)
 def test_frameworks_agree_on_the_costs(digits: Dataset, backend: str, name: str) -> None:
     entry = BY_NAME[name]
     by_numpy, by_other = (train(entry, one, digits, SHORT) for one in ("numpy", backend))
