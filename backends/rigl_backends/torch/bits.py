@@ -59,12 +59,5 @@ def keep_only_(values: Tensor, mask: Tensor) -> None:
         keep_active_(values, bits_of(mask.to(values.device), values))
 
 
-def both(one: Tensor, other: Tensor) -> Tensor:
-    """Where both masks are true, on the device of the second."""
-    if _on_host(one, other):
-        return torch.from_numpy(one.numpy() & other.numpy())
-    return one.to(other.device) & other
-
-
 def _on_host(*tensors: Tensor) -> bool:
     return all(tensor.device.type == "cpu" for tensor in tensors)
