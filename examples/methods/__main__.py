@@ -21,6 +21,8 @@ from trainings import Result, train
 
 IN_ORDER = ("numpy", "torch", "jax", "tf")
 """PyTorch is imported before TensorFlow."""
+WIDE = 120
+"""Columns of a table that goes to a file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         load_backend(backend)
     dataset, setting = load("digits", None), Setting(options.sparsity, options.steps, seed=options.seed)
     entries = [entry for entry in ENTRIES if not options.methods or entry.name in options.methods]
-    console, results = Console(), dict[tuple[str, str], Result]()
+    console, results = Console(width=None if sys.stdout.isatty() else WIDE), dict[tuple[str, str], Result]()
     with Progress(console=console, disable=options.quiet, transient=True) as progress, threadpool_limits(limits=1):
         bar = progress.add_task("", total=len(entries) * len(backends))
         for backend in backends:

@@ -22,7 +22,7 @@ def to_table(results: Mapping[tuple[str, str], Result], setting: Setting, backen
         title=f"digits, MLP 64-300-100-10, sparsity {setting.sparsity:g}, {setting.steps:,} steps, seed {setting.seed}",
         caption="Test accuracy in %. R_s: share of connections ever active. Costs: operations, dense = 1.",
     )
-    table.add_column("Method")
+    table.add_column("Method", overflow="fold")
     for heading in (*backends, "Active\nweights", "R_s", "Training\ncost", "Inference\ncost"):
         table.add_column(heading, justify="right")
     for name in dict.fromkeys(name for name, _ in results):
