@@ -112,6 +112,22 @@ def all_finite(arrays: Iterable[Values]) -> bool:
         return all(threads.map(finite, arrays))
 
 
+def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
+    """Whether any number outside its array's mask is not 0.
+
+    Args:
+        arrays: of any shapes.
+        masks: of the same ones, contiguous in C order.
+    """
+
+    def outside(array: Values, mask: Mask) -> bool:
+        values, inside = array.reshape(-1), mask.reshape(-1)
+        return any(((values[part] != 0) > inside[part]).any() for part in _parts(mask.size))
+
+    with _two_threads() as threads:
+        return any(threads.map(outside, arrays, masks))
+
+
 def zero_outside(values: Values, mask: Mask) -> None:
     """Set the values outside the mask to +0, in place; those inside stay bit for bit.
 

@@ -24,7 +24,13 @@ Params = dict[str, jax.Array]
 class JaxSession:
     def __init__(self, settings: Callable[[str], AbstractContextManager[None]], setup: Setup) -> None:
         self.setup, self.settings, self.dtype = setup, functools.partial(settings, setup.dtype), setup.dtype
-        self.tx = sparsify(_make(setup.optimizer), setup.recipe, layers=setup.layers, scores=setup.scores)
+        self.tx = sparsify(
+            _make(setup.optimizer),
+            setup.recipe,
+            layers=setup.layers,
+            scores=setup.scores,
+            callbacks=setup.mode != "graph",
+        )
         with self.settings():
             dense = {name: _to(param, setup.dtype) for name, param in setup.params.items()}
             self.opt_state = self.tx.init(dense)
@@ -133,7 +139,7 @@ def _array(array: jax.Array) -> Array:
 class JaxHarness(Harness):
     name = "jax"
     dtypes = ("float16", "bfloat16", "float32", "float64")
-    modes = ("eager", "compiled")
+    modes = ("eager", "compiled", "graph")  # the last without callbacks, as on a GPU
     unused_layers = False
     xp = jax_namespace
     to_backend = staticmethod(_to)

@@ -142,6 +142,17 @@ def test_an_update_needs_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     assert peak < 2 * weight.nbytes
 
 
+@given(st.integers(0, 2**32), st.sampled_from(DTYPES), st.sampled_from(["random", "zeros", "special"]))
+def test_numbers_outside_masks_and_numbers_that_are_not_finite(seed: int, dtype: str, kind: str) -> None:
+    rng = np.random.default_rng(seed)
+    arrays = [values(kind, dtype, size, rng).reshape(-1, 1) for size in (0, 1, 300)]
+    masks = [rng.random(array.shape) < rng.choice([0.5, 1.0]) for array in arrays]
+    arrays = [np.where(mask | (rng.random() < 0.5), array, -0.0) for array, mask in zip(arrays, masks, strict=True)]
+    outside = [np.any(array[~mask] != 0) for array, mask in zip(arrays, masks, strict=True)]
+    assert selection.any_outside(arrays, masks) == any(outside)
+    assert selection.all_finite(arrays) == all(np.isfinite(array).all() for array in arrays)
+
+
 def test_two_layers_at_a_time_raise_what_one_raises() -> None:
     def move(layer: int) -> None:
         if layer == 2:

@@ -10,19 +10,22 @@ import numpy as np
 import pytest
 
 from rigl_backends.jax import jax_namespace
+from rigl_backends.jax.namespace import calling_namespace
 from rigl_core import (
-    GRADIENT,
-    MAGNITUDE,
     Connections,
+    Counts,
+    RigL,
+    UpdateSchedule,
+    move_pool,
     numpy_namespace,
     random_key,
     random_scores,
     top_k_mask,
-    updated_mask,
 )
 from rigl_core.testing import oracle
 from rigl_core.testing.checks import checks
 
+RECIPE = RigL(0.5, schedule=UpdateSchedule(end=1))
 DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
@@ -56,11 +59,12 @@ def test_kth_largest_of_nothing() -> None:
 
 @checks("P1", "T3", "T4")
 @pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("xp", [jax_namespace, calling_namespace], ids=["graph", "callbacks"])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_updates_of_tie_heavy_arrays_are_numpys(dtype: str, compiled: bool) -> None:
+def test_updates_of_tie_heavy_arrays_are_numpys(dtype: str, xp: Any, compiled: bool) -> None:
     """Few distinct values, NaN, infinities and subnormal numbers; every drop count from one compiled program."""
     with jax.enable_x64(dtype == "float64"):
-        update = jax.jit(updated_by(jax_namespace)) if compiled else updated_by(jax_namespace)
+        update = jax.jit(updated_by(xp)) if compiled else updated_by(xp)
         tiny = oracle.SMALLEST_NORMAL[dtype]
         pool = np.array([0, -0.0, 0.5, -0.5, 1, 2, np.nan, np.inf, -np.inf, tiny, -tiny / 2]).astype(jnp.dtype(dtype))
         rng = np.random.default_rng(0)
@@ -80,9 +84,8 @@ def test_updates_of_tie_heavy_arrays_are_numpys(dtype: str, compiled: bool) -> N
 
 def updated_by(xp: Any) -> Any:
     def update(weight: Any, gradient: Any, mask: Any, keep: Any, grow: Any) -> Any:
-        connections = Connections(weight, gradient)
-        drop_scores, grow_scores = MAGNITUDE.score(connections, xp), GRADIENT.score(connections, xp)
-        return updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=xp)
+        (moved,) = move_pool(RECIPE, [Connections(weight, gradient)], [mask], Counts(keep, grow), xp=xp)
+        return moved.mask
 
     return update
 

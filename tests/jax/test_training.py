@@ -252,6 +252,28 @@ def test_an_ensemble_under_vmap() -> None:
             np.testing.assert_array_equal(a[i], b)
 
 
+@pytest.mark.parametrize("callbacks", [False, True])
+def test_a_program_without_callbacks(callbacks: bool) -> None:
+    """Which can be exported, and moves the same connections."""
+    tx, params = sparsify(optax.sgd(0.1), RECIPE, callbacks=callbacks), make_params()
+    params, opt_state = start(tx, params)
+    trace = str(jax.make_jaxpr(tx.update)(params, opt_state, params))
+    assert ("buffer_callback" in trace) == (callbacks and jax.default_backend() == "cpu")
+    after, opt_state = make_step(tx)(params, opt_state, make_gradients(params, 0))
+    reference = sparsify(optax.sgd(0.1), RECIPE)
+    _, expected = make_step(reference)(params, reference.init(make_params()), make_gradients(params, 0))
+    for name, mask in masks(expected, after).items():
+        np.testing.assert_array_equal(masks(opt_state, after)[name], mask)
+
+
+def test_parameters_of_numpy() -> None:
+    tx = sparsify(optax.adam(1e-2), RECIPE)
+    opt_state = tx.init(jax.tree.map(np.asarray, make_params()))
+    for a, b in zip(jax.tree.leaves(tx.init(make_params())), jax.tree.leaves(opt_state), strict=True):
+        assert isinstance(b, jax.Array)
+        np.testing.assert_array_equal(a, b)
+
+
 def test_init_inside_jit_and_by_shape() -> None:
     tx, params = sparsify(optax.adam(1e-2), RECIPE), make_params()
     opt_state = tx.init(params)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -13,10 +13,15 @@ from jax import Array
 from jax.tree_util import tree_flatten_with_path
 
 from rigl_backends.jax.branches import when
+from rigl_backends.jax.host import call_on_host
 from rigl_backends.jax.state import NOT_MASKED, SparseState, holds
 from rigl_backends.jax.trees import Tree, is_traced, mirrored_names, named_leaves, shape_of
 from rigl_core import errors
 from rigl_core.plan import Plan
+from rigl_core.selection import all_finite, any_outside
+
+Call = Callable[..., Array | None]
+"""`rigl_backends.jax.host.call_on_host`, or what never calls."""
 
 
 def check_inner(inner_state: Any, params: Tree) -> None:
@@ -65,7 +70,9 @@ def check_arrays(plan: Plan, gradients: Tree, masks: Mapping[str, Array]) -> Non
                 raise errors.wrong_shape(layer, kind, shape_of(array))
 
 
-def look(state: SparseState, due: Array, weights: Mapping[str, Array], gradients: Tree) -> tuple[Array, Array]:
+def look(
+    state: SparseState, due: Array, weights: Mapping[str, Array], gradients: Tree, *, callbacks: bool
+) -> tuple[Array, Array]:
     """What only the first step and updates need to know.
 
     Args:
@@ -73,6 +80,7 @@ def look(state: SparseState, due: Array, weights: Mapping[str, Array], gradients
         due: whether an update is due.
         weights: of the sparse layers.
         gradients: of all parameters, if an update reads gradients.
+        callbacks: whether NumPy may look.
 
     Returns:
         Whether these gradients are finite, and whether there ever were weights outside the masks.
@@ -82,15 +90,28 @@ def look(state: SparseState, due: Array, weights: Mapping[str, Array], gradients
     """
 
     def closely() -> tuple[Array, Array]:
-        floating = (g for g in jax.tree.leaves(gradients) if jnp.issubdtype(g.dtype, jnp.inexact))
-        finite = (jnp.all(jnp.isfinite(gradient)) for gradient in floating)
-        outside = (jnp.any(~state.masks[name] & (weight != 0)) for name, weight in weights.items())
-        return (
-            functools.reduce(jnp.logical_and, finite, jnp.ones((), bool)),
-            functools.reduce(jnp.logical_or, outside, jnp.asarray(state.unmasked)),
-        )
+        floating = [g for g in jax.tree.leaves(gradients) if jnp.issubdtype(g.dtype, jnp.inexact)]
+        masks = [state.masks[name] for name in weights]
+        call = call_on_host if callbacks else lambda *_: None
+        return _all_finite(floating, call), state.unmasked | _any_outside(list(weights.values()), masks, call)
 
     finite, unmasked = when(due | (state.step == 0), closely, lambda: (jnp.ones((), bool), jnp.asarray(state.unmasked)))
     if not is_traced(unmasked) and unmasked:
         raise ValueError(NOT_MASKED)
     return finite, unmasked
+
+
+def _all_finite(arrays: Sequence[Array], call: Call) -> Array:
+    on_host = call(lambda *given: all_finite(given), (), *arrays)
+    if on_host is not None:
+        return on_host
+    return functools.reduce(jnp.logical_and, (jnp.all(jnp.isfinite(array)) for array in arrays), jnp.ones((), bool))
+
+
+def _any_outside(weights: Sequence[Array], masks: Sequence[Array], call: Call) -> Array:
+    count = len(weights)
+    on_host = call(lambda *given: any_outside(given[:count], given[count:]), (), *weights, *masks)
+    if on_host is not None:
+        return on_host
+    outside = (jnp.any(~mask & (weight != 0)) for weight, mask in zip(weights, masks, strict=True))
+    return functools.reduce(jnp.logical_or, outside, jnp.zeros((), bool))

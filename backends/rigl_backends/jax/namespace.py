@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax import Array, lax
 
-from rigl_core.namespace import Namespace
+from rigl_backends.jax.host import call_on_host
+from rigl_core.namespace import HostNamespace, Namespace
 
 
 class JaxNamespace:
@@ -69,7 +71,16 @@ class JaxNamespace:
         return x.astype(jnp.int32)
 
 
+class CallingNamespace(JaxNamespace):
+    """With calls of NumPy on CPUs; see `rigl_core.namespace.HostNamespace`."""
+
+    @staticmethod
+    def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Array) -> Array | None:
+        return call_on_host(choose, arrays[0].shape, *arrays)
+
+
 jax_namespace: Namespace = JaxNamespace()
+calling_namespace: HostNamespace = CallingNamespace()
 
 
 @jax.jit

@@ -9,14 +9,18 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from rigl_backends.jax.host import like_layer, numpy_reads
+from rigl_backends.jax.namespace import calling_namespace
 from rigl_backends.jax.namespace import jax_namespace as xp
 from rigl_core.connections import Connections
 from rigl_core.distributions import ErdosRenyiKernel
 from rigl_core.drop_fractions import Cosine
 from rigl_core.layers import Layer
 from rigl_core.memory import first_memory, memory_after
+from rigl_core.namespace import Namespace, numpy_namespace
 from rigl_core.recipe import Recipe
 from rigl_core.schedules import UpdateSchedule
 from rigl_core.structures import Unstructured
@@ -68,10 +72,11 @@ class Choice(NamedTuple):
 
     recipe: Recipe
     layers: tuple[Layer | None, ...]
+    callbacks: bool = False
 
 
-def choice_of(recipe: Recipe, layers: Sequence[Layer]) -> Choice:
-    """How a recipe chooses in these layers."""
+def choice_of(recipe: Recipe, layers: Sequence[Layer], *, callbacks: bool = False) -> Choice:
+    """How a recipe chooses in these layers; ``callbacks`` if NumPy may."""
     free = isinstance(recipe.structure, Unstructured)
     return Choice(
         dataclasses.replace(
@@ -88,18 +93,28 @@ def choice_of(recipe: Recipe, layers: Sequence[Layer]) -> Choice:
             compensate=False,
         ),
         tuple(None if free else dataclasses.replace(layer, name="layer") for layer in layers),
+        callbacks,
     )
 
 
-@functools.partial(jax.jit, static_argnums=0)
-def start_pool(choice: Choice, parts: Sequence[Part], active: Array) -> list[tuple[Array, Memory]]:
+def start_pool(choice: Choice, parts: Sequence[Part], active: Any) -> list[tuple[Array, Memory]]:
     """The mask and the memory of each layer before the first step.
+
+    Where the numbers are at hand NumPy finds them: to compile what runs once takes longer than to run it.
 
     Args:
         choice: what `choice_of` gave.
         parts: the layers.
         active: int32, how many connections of each are active.
     """
+    if not numpy_reads(parts):
+        compiled: list[tuple[Array, Memory]] = _start_compiled(choice, parts, active)
+        return compiled
+    started = _start(choice, jax.tree.map(np.asarray, parts), active, numpy_namespace)
+    return [like_layer(own, part.weight) for own, part in zip(started, parts, strict=True)]
+
+
+def _start(choice: Choice, parts: Sequence[Part], active: Any, xp: Namespace) -> list[tuple[Any, Any]]:
     recipe = choice.recipe
     pool = [_connections(part, layer) for part, layer in zip(parts, choice.layers, strict=True)]
     masks = initial_masks(recipe, pool, list(active), xp=xp)
@@ -107,6 +122,11 @@ def start_pool(choice: Choice, parts: Sequence[Part], active: Array) -> list[tup
         (mask.reshape(part.weight.shape), first_memory(recipe.memories, own, mask, xp=xp))
         for part, own, mask in zip(parts, pool, masks, strict=True)
     ]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _start_compiled(choice: Choice, parts: Sequence[Part], active: Array) -> list[tuple[Any, Any]]:
+    return _start(choice, parts, active, xp)
 
 
 @functools.partial(jax.jit, static_argnums=0)
@@ -123,7 +143,8 @@ def moved_pool(choice: Choice, parts: Sequence[Part], keep: Array, grow: Array, 
     recipe = choice.recipe
     pool = [_connections(part, layer) for part, layer in zip(parts, choice.layers, strict=True)]
     masks = [_flat(part.mask) for part in parts]
-    moved = move_pool(recipe, pool, masks, Counts(keep, grow, digits), xp=xp)
+    chooser = calling_namespace if choice.callbacks else xp
+    moved = move_pool(recipe, pool, masks, Counts(keep, grow, digits), xp=chooser)
     return [_moved_part(recipe, *one) for one in zip(parts, pool, masks, moved, strict=True)]
 
 
@@ -136,11 +157,11 @@ def _moved_part(recipe: Recipe, part: Part, connections: Connections, old: Array
 
 def _connections(part: Part, layer: Layer | None) -> Connections:
     """All connections of a layer; indices only where something is drawn."""
-    key = part.key
+    key, arange = part.key, (np if isinstance(part.weight, np.ndarray) else jnp).arange
     return Connections(
         _flat(part.weight),
         _flat(part.gradient),
-        None if key is None else jnp.arange(part.weight.size, dtype=jnp.int32),
+        None if key is None else arange(part.weight.size, dtype=np.int32),
         None if key is None else (key[0], key[1]),
         scores=_flat(part.scores),
         layer=layer,

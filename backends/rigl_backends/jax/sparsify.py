@@ -26,6 +26,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
     scores: Mapping[str, ArrayLike] | None = None,
+    callbacks: bool = True,
 ) -> optax.GradientTransformationExtraArgs:
     """An optax transformation that trains sparsely, whatever ``inner`` does with the gradients.
 
@@ -56,6 +57,8 @@ def sparsify(
         axes: in and out axes by name pattern, where conventions do not tell; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets; see `rigl_backends.jax.saliency`).
+        callbacks: whether a compiled step on CPUs may call NumPy at updates, which makes them some five times as fast
+            and compiles sooner. False for a program to export (`jax.export`), or to keep in JAX's compilation cache.
 
     Returns:
         A transformation whose state is a `rigl_backends.jax.SparseState`.
@@ -71,10 +74,13 @@ def sparsify(
     def choose(params: Tree) -> tuple[Layer, ...]:
         return layers_of(params, layers, include, exclude, axes)
 
+    def training(inner: optax.GradientTransformation) -> SparseTraining:
+        return SparseTraining(inner, recipe, choose, scores, callbacks=callbacks)
+
     multi_steps = getattr(inner.update, "__self__", None)  # also behind MultiSteps.gradient_transformation()
     if isinstance(multi_steps, optax.MultiSteps):
-        return _with_inner(multi_steps, _transformation(SparseTraining(multi_steps.inner_opt, recipe, choose, scores)))
-    return _transformation(SparseTraining(inner, recipe, choose, scores))
+        return _with_inner(multi_steps, _transformation(training(multi_steps.inner_opt)))
+    return _transformation(training(inner))
 
 
 def _transformation(owner: SparseTraining | optax.MultiSteps) -> optax.GradientTransformationExtraArgs:

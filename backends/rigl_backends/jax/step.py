@@ -68,6 +68,7 @@ class Step:
         gradients: dense, of the parameters' structure.
         params: the parameters.
         extra_args: for the inner transformation.
+        callbacks: whether NumPy may choose connections.
     """
 
     plan: Plan
@@ -79,6 +80,7 @@ class Step:
     gradients: Tree
     params: Tree
     extra_args: Mapping[str, Any]
+    callbacks: bool
 
     def take(self, flow: Flow) -> Flow:
         """The whole step."""
@@ -163,7 +165,8 @@ class Step:
             before.append(Part(whole, part.mask, part.memory, gradient if reads else None, key))
         row = jnp.minimum(self.update, len(plan.keep_counts) - 1)
         keep, grow, digits = (jnp.asarray(table)[row] for table in (plan.keep_counts, plan.grow_counts, plan.digits))
-        moved = moved_pool(choice_of(plan.recipe, layers), before, keep[number], grow[number], digits)
+        choice = choice_of(plan.recipe, layers, callbacks=self.callbacks)
+        moved = moved_pool(choice, before, keep[number], grow[number], digits)
         after = []
         for layer, part, new in zip(layers, parts, moved, strict=True):
             stay = _no_update(part.update) if self._replaces else part.update

@@ -37,6 +37,7 @@ class SparseTraining:
         recipe: how to train sparsely.
         choose: the layers of a parameter tree.
         scores: arrays by layer name that choose the initial topology, if the recipe asks for them.
+        callbacks: whether compiled programs may call NumPy.
     """
 
     def __init__(
@@ -45,11 +46,14 @@ class SparseTraining:
         recipe: Recipe,
         choose: Callable[[Tree], tuple[Layer, ...]],
         scores: Mapping[str, ArrayLike] | None = None,
+        *,
+        callbacks: bool = True,
     ) -> None:
         self._inner = optax.with_extra_args_support(inner)
         self._recipe = recipe
         self._choose = choose
         self._scores = scores
+        self._callbacks = callbacks
         schedule = dataclasses.asdict(recipe.schedule or UpdateSchedule(end=0))
         # A step is an int32, which never gets further than this.
         self._schedule = UpdateSchedule(**{field: min(number, 2**31 - 1) for field, number in schedule.items()})
@@ -94,10 +98,12 @@ class SparseTraining:
         check_arrays(plan, gradients, state.masks)
         weights, masks = _sparse(plan, named_leaves(params)), _sparse(plan, state.masks)
         due, number = self._read_clock(state)
-        finite, unmasked = look(state, due, weights, gradients if self._recipe.reads_gradient else None)
+        seen = gradients if self._recipe.reads_gradient else None
+        finite, unmasked = look(state, due, weights, seen, callbacks=self._callbacks)
 
         own_keys = None if keys is None else jnp.asarray(keys)[number]
-        step = Step(plan, self._inner, state.step, due & finite, number, own_keys, gradients, params, extra_args)
+        inputs = own_keys, gradients, params, extra_args, self._callbacks
+        step = Step(plan, self._inner, state.step, due & finite, number, *inputs)
         flow = step.take(Flow(gradients, state.inner_state, masks, by_layer(state.memory, masks)))
 
         own = named_leaves(flow.updates)

@@ -1,0 +1,18 @@
+"""Two devices, which a process must ask for before JAX starts: trainings there move the topology of one device."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+SCRIPT = Path(__file__).with_name("on_two_devices.py")
+
+
+@pytest.mark.parametrize("way", ["data", "model", "shard_map", "pmap"])
+def test_as_on_one_device(way: str) -> None:
+    command = [sys.executable, "-W", "error", str(SCRIPT), way]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stdout) == (0, "the same masks\n"), result.stderr
