@@ -68,7 +68,11 @@ def _measure(contenders: Sequence[Contender], settings: Settings) -> list[Result
         more = in_turns([workers[i] for i in fast], settings.rounds(25, 7) - few)
         for i, own in zip(fast, more, strict=True):
             answers[i] += own
-        memory = in_turns(workers, settings.rounds(3, 1), "memory")
+    memory = []
+    for contender in contenders:
+        worker = start(contender, shapes, settings, task="memory")
+        with running([worker]):
+            memory += in_turns([worker], settings.rounds(3, 1))
     times = [timed("update", contender, own, weights) for contender, own in zip(contenders, answers, strict=True)]
     times = [compared(result, times[-1]) for result in times]
     return times + [_memory(contender, own) for contender, own in zip(contenders, memory, strict=True)]

@@ -41,8 +41,28 @@ def seconds_of(act: Callable[[], object]) -> float:
     return perf_counter() - start
 
 
+def memory(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]) -> Callable[[str], Answer]:
+    """Measure the peak memory of updates; in JAX, beyond that of a dense step with the same gradients."""
+    kernels = Kernels.of(shapes, momentum)
+    within = {"within": True} if module == "jax" else {}
+    sparse = _update(module, kernels, {**options, **within})
+    dense = [_update(module, kernels, {"dense": True, **within})] if within else []
+    warm_up(sparse)
+    for contender in dense:
+        contender.move()
+
+    def peak_of(contender: Update) -> int:
+        contender.prepare()
+        return peak_extra_bytes(contender.move)
+
+    def measure(_: str) -> Answer:
+        return {"bytes": peak_of(sparse) - sum(map(peak_of, dense)), "layer": 4 * max(kernels.sizes)}
+
+    return measure
+
+
 def update(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]) -> Callable[[str], Answer]:
-    """Measure updates: their time between two looks at the memory floor, or their memory."""
+    """Measure updates: their time between two looks at the memory floor."""
     kernels = Kernels.of(shapes, momentum)
     contender = _update(module, kernels, options)
     floor, weights = MemoryFloor(), sum(kernels.sizes)
@@ -50,10 +70,8 @@ def update(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]
     contender.prepare()
     usual = seconds_of(contender.move)
 
-    def measure(question: str) -> Answer:
+    def measure(_: str) -> Answer:
         contender.prepare()
-        if question == "memory":
-            return {"bytes": peak_extra_bytes(contender.move), "layer": 4 * max(kernels.sizes)}
         around = min(usual / 2, 1)
         before = floor.seconds(weights, momentum, around)
         seconds = seconds_of(contender.move)
@@ -112,7 +130,12 @@ def _update(module: str, kernels: Kernels, options: Mapping[str, bool]) -> Updat
     return contender
 
 
-TASKS: Mapping[str, Callable[..., Callable[[str], Answer]]] = {"update": update, "compiling": compiling, "steps": steps}
+TASKS: Mapping[str, Callable[..., Callable[[str], Answer]]] = {
+    "update": update,
+    "memory": memory,
+    "compiling": compiling,
+    "steps": steps,
+}
 
 if __name__ == "__main__":
     main()

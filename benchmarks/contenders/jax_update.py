@@ -18,10 +18,14 @@ from subjects import Kernels
 
 
 class Update:
-    """See `contenders.protocol.Update`; ``dense`` for the step of the optimizer alone."""
+    """See `contenders.protocol.Update`; ``dense`` for the step of the optimizer alone.
 
-    def __init__(self, kernels: Kernels, *, dense: bool = False) -> None:
+    ``within`` is for a step that makes its gradients itself, as that of a training does, and so holds them in memory.
+    """
+
+    def __init__(self, kernels: Kernels, *, dense: bool = False, within: bool = False) -> None:
         self.traces = 0
+        self._dense = dense
         self._gradients = {name: jnp.asarray(gradient) for name, gradient in kernels.gradients().items()}
         optimizer = optax.sgd(0.01, momentum=0.9 if kernels.momentum else None)
         if not dense:
@@ -34,6 +38,7 @@ class Update:
         @functools.partial(jax.jit, donate_argnums=(0, 1))
         def step(params: Any, state: Any, gradients: Any) -> tuple[Any, Any]:
             self.traces += 1
+            gradients = _made_within(gradients) if within else gradients
             updates, state = optimizer.update(gradients, state, params)
             return optax.apply_updates(params, updates), state
 
@@ -41,13 +46,18 @@ class Update:
 
     def prepare(self) -> None:
         weights = {name: _weights(gradient) for name, gradient in self._gradients.items()}
-        self._params = jax.block_until_ready(apply_masks(weights, self._state))
+        self._params = jax.block_until_ready(weights if self._dense else apply_masks(weights, self._state))
 
     def move(self) -> None:
         self._params, self._state = jax.block_until_ready(self._step(self._params, self._state, self._gradients))
 
     def masks(self) -> Mapping[str, npt.NDArray[np.bool_]]:
         return {name: np.asarray(mask) for name, mask in masks(self._state, self._params).items()}
+
+
+def _made_within(gradients: Any) -> Any:
+    """The same gradients, out of a loop that XLA cannot merge with what comes next."""
+    return jax.lax.fori_loop(0, 2, lambda _, tree: jax.tree.map(jnp.negative, tree), gradients)
 
 
 @jax.jit
