@@ -7,7 +7,7 @@ which goes from layer to layer.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -93,57 +93,54 @@ def _best_of(eligible: tf.Tensor, scores: tf.Tensor, k: tf.Tensor, rows: _Rows) 
     """The largest scores among the eligible, ``k`` of each layer; among equals the lower index wins."""
     ordered = ordered_integers(scores)
     ordered = tf.where(eligible, ordered, -tf.ones_like(ordered))
+    places = _places(rows.layer)
 
-    def choose(i: tf.Tensor, lowest: tf.Tensor, last_tied: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        own = _lowest(ordered, rows.first[i], rows.last[i], k[i])
-        return i + 1, _put(lowest, i, own[0]), _put(last_tied, i, own[1])
+    def choose(i: tf.Tensor, least: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        own = _border(ordered, rows.first[i], rows.last[i], k[i])
+        return i + 1, _put(least, i, own[0]), _put(stop, i, own[1])
 
     start = (tf.constant(0), tf.zeros_like(k, ordered.dtype), tf.zeros_like(k))
-    _, lowest, last_tied = tf.while_loop(lambda i, *_: i < rows.count, choose, start)
-    of_rows = tf.gather(lowest, rows.layer)[:, None]
-    tied = (ordered == of_rows) & (_places(rows.layer) <= tf.gather(last_tied, rows.layer)[:, None])
-    return (ordered > of_rows) | tied
+    _, least, stop = tf.while_loop(lambda i, *_: i < rows.count, choose, start)
+    return _within(ordered, places, *(tf.gather(border, rows.layer)[:, None] for border in (least, stop)))
 
 
-def _lowest(x: tf.Tensor, first: tf.Tensor, last: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """A number that splits the ``k`` largest of some rows from the others: all above it are among them.
+def _within(x: tf.Tensor, places: tf.Tensor, least: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+    """Which numbers are above the border that `_border` finds."""
+    return (x > least) | ((x == least) & (places < stop))
+
+
+def _border(x: tf.Tensor, first: tf.Tensor, last: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """What splits the ``k`` largest numbers of some rows from the others, bit by bit from the highest.
 
     Returns:
-        The number, and the index of the last one that equals it and is among them too; -1 if none is.
+        The least number among them, or one that is not there; and of those equal to it, where the others begin.
     """
+    bits, everywhere = (x.shape[0] * ROW).bit_length(), tf.constant(x.shape[0] * ROW)
 
-    def count(compare: Callable[[tf.Tensor], tf.Tensor]) -> tf.Tensor:
-        add = lambda row, total: (row + 1, total + _sum(compare(x[row])))  # noqa: E731
+    def count(least: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        def add(row: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            within = _within(x[row], row * ROW + tf.range(ROW), least, stop)
+            return row + 1, total + tf.reduce_sum(tf.cast(within, tf.int32))
+
         return tf.while_loop(lambda row, _: row < last, add, (first, tf.constant(0)))[1]
 
-    def add_bit(bit: tf.Tensor, lowest: tf.Tensor, reached: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        higher = lowest | tf.bitwise.left_shift(tf.ones_like(lowest), tf.cast(bit, lowest.dtype))
-        many = count(lambda row: row >= higher)
-        return bit - 1, tf.where(many >= k, higher, lowest), tf.where(many >= k, many, reached)
+    def add_bit(bit: tf.Tensor, least: tf.Tensor, stop: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """First those of the number, which is to be large; then those of the place, which is to be small."""
+        of_number = bit >= bits
+        one = tf.bitwise.left_shift(1, tf.where(of_number, 0, bit))
+        shift = tf.cast(tf.maximum(bit - bits, 0), x.dtype)
+        higher = tf.where(of_number, least | tf.bitwise.left_shift(tf.ones_like(least), shift), least)
+        further = tf.where(of_number, everywhere, stop | one)
+        many = count(higher, further)
+        found = many == k
+        take = found | (of_number == (many > k))
+        take_stop = found | (take & ~of_number)  # the places wait until the number is found
+        return bit - 1, tf.where(take, higher, least), tf.where(take_stop, further, stop), found
 
-    start = (tf.constant(8 * x.dtype.size - 2), tf.zeros([], x.dtype), tf.constant(-1))
-    _, lowest, _ = tf.while_loop(lambda bit, _, reached: (bit >= 0) & (reached != k), add_bit, start)
-    room = k - count(lambda row: row > lowest)
-
-    def skip(row: tf.Tensor, _: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return row + 1, total, total + _sum(x[row] == lowest)
-
-    after, before, _ = tf.while_loop(lambda _, __, total: total < room, skip, (first, tf.constant(0), tf.constant(0)))
-    row = tf.maximum(after - 1, 0)
-    tied, columns = x[row] == lowest, tf.range(ROW)
-
-    def halve(bit: tf.Tensor, column: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        further = column | tf.bitwise.left_shift(1, bit)
-        return bit - 1, tf.where(_sum(tied & (columns < further)) < room - before, further, column)
-
-    start_column = (tf.constant(ROW.bit_length() - 2), tf.constant(0))
-    column = tf.while_loop(lambda bit, _: bit >= 0, halve, start_column)[1]
-    return lowest, tf.where(room > 0, row * ROW + column, -1)
+    start = (tf.constant(bits + 8 * x.dtype.size - 2), tf.zeros([], x.dtype), tf.constant(0), tf.constant(False))
+    _, least, stop, _ = tf.while_loop(lambda bit, _, __, found: (bit >= 0) & ~found, add_bit, start)
+    return least, stop
 
 
 def _put(values: tf.Tensor, i: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
     return tf.tensor_scatter_nd_update(values, [[i]], [value])
-
-
-def _sum(chosen: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_sum(tf.cast(chosen, tf.int32))
