@@ -103,13 +103,17 @@ def arrangement_of(recipe: Recipe, connections: Connections) -> Arrangement | No
     return None if connections.layer is None else recipe.structure.arrangement(connections.layer)
 
 
+def chooses_freely(recipe: Recipe, connections: Connections) -> bool:
+    """Whether a layer on its own keeps its best scores and grows the best others: its new mask is then all."""
+    simple = not (recipe.drop.by_sign or recipe.drop.drops_zeros) and recipe.regrown == "keep"
+    return simple and recipe.redistribution is None and arrangement_of(recipe, connections) is None
+
+
 def _moved_on_host(
     recipe: Recipe, connections: Connections, mask: Array, counts: Counts, xp: Namespace
 ) -> tuple[Array, Array] | None:
     """The same by `rigl_core.selection`, where NumPy can work on the arrays and only the new mask is asked for."""
-    on_host = getattr(xp, "on_host", None)
-    simple = not (recipe.drop.by_sign or recipe.drop.drops_zeros) and recipe.regrown == "keep"
-    if on_host is None or not simple or arrangement_of(recipe, connections) is not None:
+    if (on_host := getattr(xp, "on_host", None)) is None or not chooses_freely(recipe, connections):
         return None
     arrays = connections.arrays
     like = connections.with_arrays(range(len(arrays)))  # keeps no tracer alive

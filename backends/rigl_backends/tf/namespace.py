@@ -43,7 +43,7 @@ class TensorFlowNamespace:
 
     @staticmethod
     def kth_largest(scores: tf.Tensor, k: Any, /) -> tf.Tensor:
-        ordered = _ordered_integers(scores)
+        ordered = ordered_integers(scores)
         select = _select_on_host if tf.executing_eagerly() else _select_bit_by_bit
         return _from_ordered_integers(select(ordered, k), scores.dtype)
 
@@ -75,10 +75,18 @@ class TensorFlowNamespace:
     def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Any) -> tf.Tensor | None:
         if tf.executing_eagerly():
             return tf.constant(choose(*(x.numpy() if tf.is_tensor(x) else x for x in arrays)))
-        if GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()) or tf.config.get_visible_devices("GPU"):
+        if not reaches_host():
             return None
         mask = tf.numpy_function(choose, arrays, tf.bool, stateful=False)
         return tf.ensure_shape(mask, arrays[0].shape)
+
+
+def reaches_host() -> bool:
+    """Whether NumPy can work on the arrays where they lie: not on a GPU, and not in what XLA compiles."""
+    if tf.executing_eagerly():
+        return True
+    in_xla = GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
+    return not (in_xla or tf.config.get_visible_devices("GPU"))
 
 
 def _select_on_host(integers: tf.Tensor, k: Any) -> tf.Tensor:
@@ -105,7 +113,7 @@ def _select_bit_by_bit(integers: tf.Tensor, k: Any) -> tf.Tensor:
     return tf.while_loop(lambda i, _: i < bits, add_bit, (tf.constant(0), lowest), maximum_iterations=bits)[1]
 
 
-def _ordered_integers(x: tf.Tensor) -> tf.Tensor:
+def ordered_integers(x: tf.Tensor) -> tf.Tensor:
     """Signed integers in the order of the numbers, one to one, of the same width."""
     return x if x.dtype.is_integer else _flip_negative(tf.bitcast(x, _INTEGERS[x.dtype.size]))
 

@@ -11,11 +11,14 @@ import tensorflow as tf
 from rigl_backends.tf.accumulation import Accumulation
 from rigl_backends.tf.clock import TracedClock
 from rigl_backends.tf.elementwise import keeps_zeros
+from rigl_backends.tf.namespace import reaches_host
 from rigl_backends.tf.namespace import tensorflow_namespace as xp
 from rigl_backends.tf.noise import changed_gradients
+from rigl_backends.tf.packed import can_pack, updated_masks
 from rigl_backends.tf.sparse_layer import SparseLayer
+from rigl_core.connections import Connections
 from rigl_core.plan import Plan
-from rigl_core.update import Counts, move_pool
+from rigl_core.update import Counts, Moved, chooses_freely, move_pool
 
 Call = Sequence[tuple[Any, Any]]
 """The gradients (None: not used) and variables of one call of an optimizer."""
@@ -133,19 +136,44 @@ class SparseTraining:
     def _move(self, gradients: Mapping[int, tf.Tensor]) -> None:
         update = self._clock.update()
         keep, grow, digits = (tf.gather(table, tf.minimum(update, len(table) - 1)) for table in self._tables)
-        for number in range(len(self.plan.pools)):
-            self._move_pool(number, update, gradients, Counts(keep[number], grow[number], digits))
+        moving = [number for number, pool in enumerate(self.plan.pools) if self._can_move(pool, gradients)]
+        layers = [i for number in moving for i in self.plan.pools[number]]
+        connections = {i: self.layers[i].connections(update, gradients.get(i)) for i in layers}
+        packed = [number for number in moving if self._is_packed(self.plan.pools[number], connections)]
+        self._move_packed(packed, connections, [keep[i] for i in packed], [grow[i] for i in packed])
+        for number in moving:
+            if number not in packed:
+                self._move_pool(self.plan.pools[number], connections, Counts(keep[number], grow[number], digits))
 
-    def _move_pool(self, number: int, update: tf.Tensor, gradients: Mapping[int, tf.Tensor], counts: Counts) -> None:
-        """One pool's topology update; a layer on its own that was not used, and so has no gradient, keeps its own."""
-        recipe, pool = self.plan.recipe, self.plan.pools[number]
-        if recipe.reads_gradient and len(pool) == 1 and pool[0] not in gradients:
-            return
-        layers = [self.layers[i] for i in pool]
-        connections = [self.layers[i].connections(update, gradients.get(i)) for i in pool]
-        moved = move_pool(recipe, connections, [layer.flat_mask for layer in layers], counts, xp=xp)
-        for layer, own, new in zip(layers, connections, moved, strict=True):
-            layer.move_to(own, new)
+    def _can_move(self, pool: Sequence[int], gradients: Mapping[int, tf.Tensor]) -> bool:
+        """Not a layer on its own that was not used, and so has no gradient."""
+        return not self.plan.recipe.reads_gradient or len(pool) > 1 or pool[0] in gradients
+
+    def _is_packed(self, pool: Sequence[int], connections: Mapping[int, Connections]) -> bool:
+        recipe = self.plan.recipe
+        simple = len(pool) == 1 and chooses_freely(recipe, connections[pool[0]])
+        return simple and can_pack(recipe) and not reaches_host()
+
+    def _move_packed(
+        self,
+        pools: Sequence[int],
+        connections: Mapping[int, Connections],
+        keep: Sequence[tf.Tensor],
+        grow: Sequence[tf.Tensor],
+    ) -> None:
+        """The topology updates of layers on their own, all at once."""
+        own = [self.plan.pools[number][0] for number in pools]
+        masks = [self.layers[i].flat_mask for i in own]
+        new = updated_masks(self.plan.recipe, [connections[i] for i in own], masks, keep, grow)
+        for i, old, mask in zip(own, masks, new, strict=True):
+            self.layers[i].move_to(connections[i], Moved(mask, mask & old))
+
+    def _move_pool(self, pool: Sequence[int], connections: Mapping[int, Connections], counts: Counts) -> None:
+        """One pool's topology update."""
+        layers, own = [self.layers[i] for i in pool], [connections[i] for i in pool]
+        moved = move_pool(self.plan.recipe, own, [layer.flat_mask for layer in layers], counts, xp=xp)
+        for layer, before, new in zip(layers, own, moved, strict=True):
+            layer.move_to(before, new)
 
     def _dense_gradients(self, call: Call) -> dict[int, tf.Tensor]:
         """The gradients of the whole step, by the layers' positions."""

@@ -1,0 +1,78 @@
+"""Layers that choose in packs, against each alone in NumPy."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+import tensorflow as tf
+
+from rigl_backends.tf.packed import updated_masks
+from rigl_backends.tf.packs import ROW, packs_of
+from rigl_core import SET, Recipe, RigL, UpdateSchedule, numpy_namespace
+from rigl_core.connections import Connections
+from rigl_core.update import Counts, move_pool
+from tests.tf.helpers import compiled
+
+SCHEDULE = UpdateSchedule(end=10, every=1)
+SIZES = (1, 3 * ROW - 1, 40, ROW, ROW + 1, 5, 2 * ROW, 300)
+KEYS = [(7 * i + 1, -i) for i in range(len(SIZES))]
+
+
+def draw(rng: np.random.Generator, dtype: Any, size: int, distinct: int) -> npt.NDArray[Any]:
+    """Weights, or gradients: with few distinct numbers, ties across the rows of a layer."""
+    return (rng.integers(-distinct, distinct + 1, size) / distinct).astype(dtype)
+
+
+def expected_mask(recipe: Recipe, connections: Connections, mask: Any, keep: int, grow: int) -> npt.NDArray[np.bool_]:
+    (moved,) = move_pool(recipe, [connections], [mask], Counts(keep, grow), xp=numpy_namespace)
+    new: npt.NDArray[np.bool_] = moved.mask
+    return new
+
+
+@pytest.mark.parametrize("mode", ["function", "xla"])
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
+@pytest.mark.parametrize("recipe", [RigL(0.5, schedule=SCHEDULE), SET(0.5, schedule=SCHEDULE)], ids=["rigl", "set"])
+def test_masks_are_those_of_each_layer_alone(recipe: Recipe, dtype: Any, mode: str) -> None:
+    """Ties, nothing to keep and nothing to grow included; half of the layers have another dtype."""
+    rng = np.random.default_rng(0)
+    dtypes = [dtype if i % 2 else np.float32 for i in range(len(SIZES))]
+    draws = recipe.reads_random
+
+    def of(weight: Any, gradient: Any, i: int, range_: Any) -> Connections:
+        gradient = gradient if recipe.reads_gradient else None
+        return Connections(weight, gradient, range_ if draws else None, KEYS[i] if draws else None)
+
+    @lambda function: compiled(function, mode)
+    def together(weights: Any, gradients: Any, masks: Any, keep: Any, grow: Any) -> Any:
+        def connections(i: int) -> Connections:
+            own = of(weights[i], gradients[i], i, tf.range(SIZES[i]))
+            key = own.random_key and tuple(tf.constant(part, tf.int32) for part in own.random_key)
+            return Connections(own.weight, own.gradient, own.indices, key)
+
+        layers = [connections(i) for i in range(len(SIZES))]
+        return updated_masks(recipe, layers, masks, tf.unstack(keep), tf.unstack(grow))
+
+    for distinct in (1, 3, 1000):
+        arrays = [[draw(rng, own, n, distinct) for own, n in zip(dtypes, SIZES, strict=True)] for _ in range(2)]
+        masks = [rng.random(n) < 0.3 for n in SIZES]
+        active = [int(mask.sum()) for mask in masks]
+        grow = [int(rng.choice([0, n, n // 3])) for n in active]
+        keep = [n - own for n, own in zip(active, grow, strict=True)]
+        tensors = [[tf.constant(x) for x in own] for own in (*arrays, masks)]
+        new = together(*tensors, tf.constant(keep), tf.constant(grow))
+        for i, mask in enumerate(new):
+            own = of(arrays[0][i], arrays[1][i], i, np.arange(SIZES[i], dtype=np.int32))
+            np.testing.assert_array_equal(mask.numpy(), expected_mask(recipe, own, masks[i], keep[i], grow[i]))
+
+
+def test_packs_are_no_higher_than_the_largest_layer_and_hold_each_layer_once() -> None:
+    kinds = [size % 2 for size in SIZES]
+    packs = packs_of(SIZES, kinds)
+    assert sorted(i for pack in packs for i in pack.layers) == list(range(len(SIZES)))
+    for pack in packs:
+        assert pack.height == 3
+        assert pack.last.max() <= pack.height
+        assert len({kinds[i] for i in pack.layers}) == 1
