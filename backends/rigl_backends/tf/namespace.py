@@ -75,18 +75,20 @@ class TensorFlowNamespace:
     def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Any) -> tf.Tensor | None:
         if tf.executing_eagerly():
             return tf.constant(choose(*(x.numpy() if tf.is_tensor(x) else x for x in arrays)))
-        if not reaches_host():
+        if in_xla() or has_gpu():
             return None
         mask = tf.numpy_function(choose, arrays, tf.bool, stateful=False)
         return tf.ensure_shape(mask, arrays[0].shape)
 
 
-def reaches_host() -> bool:
-    """Whether NumPy can work on the arrays where they lie: not on a GPU, and not in what XLA compiles."""
-    if tf.executing_eagerly():
-        return True
-    in_xla = GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph())
-    return not (in_xla or tf.config.get_visible_devices("GPU"))
+def in_xla() -> bool:
+    """Whether XLA compiles what is traced now; NumPy cannot be called then."""
+    return not tf.executing_eagerly() and bool(GraphOrParentsInXlaContext(tf.compat.v1.get_default_graph()))
+
+
+def has_gpu() -> bool:
+    """Whether TensorFlow may put arrays on a GPU."""
+    return bool(tf.config.get_visible_devices("GPU"))
 
 
 def _select_on_host(integers: tf.Tensor, k: Any) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The choice of connections in many layers at once, for XLA, where NumPy cannot go.
+"""The choice of connections in many layers at once, for XLA on CPUs, where NumPy cannot be called.
 
 XLA takes half a second to compile what one layer chooses with. So the layers are laid in packs: rows of one width, one
 layer below the other, each pack as large as the largest layer. All packs are chosen from by the same small program,

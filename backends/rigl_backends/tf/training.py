@@ -11,7 +11,7 @@ import tensorflow as tf
 from rigl_backends.tf.accumulation import Accumulation
 from rigl_backends.tf.clock import TracedClock
 from rigl_backends.tf.elementwise import keeps_zeros
-from rigl_backends.tf.namespace import reaches_host
+from rigl_backends.tf.namespace import has_gpu, in_xla
 from rigl_backends.tf.namespace import tensorflow_namespace as xp
 from rigl_backends.tf.noise import changed_gradients
 from rigl_backends.tf.packed import can_pack, updated_masks
@@ -152,7 +152,7 @@ class SparseTraining:
     def _is_packed(self, pool: Sequence[int], connections: Mapping[int, Connections]) -> bool:
         recipe = self.plan.recipe
         simple = len(pool) == 1 and chooses_freely(recipe, connections[pool[0]])
-        return simple and can_pack(recipe) and not reaches_host()
+        return simple and can_pack(recipe) and in_xla() and not has_gpu()  # which had to wait for each row
 
     def _move_packed(
         self,

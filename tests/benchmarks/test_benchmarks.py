@@ -1,0 +1,71 @@
+"""The benchmarks measure, in processes of their own: on small layers, for what they say and not for how fast."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+SHAPES = [("first", (64, 32, 3, 3)), ("second", (128, 64, 1, 1)), ("third", (1024, 128))]
+
+
+def ask(questions: int = 1, **request: Any) -> list[Any]:
+    """The answers of a contender's process, the first of which says that it has warmed up."""
+    command = [sys.executable, str(BENCHMARKS / "worker.py"), json.dumps(request)]
+    result = subprocess.run(command, input="1\n" * questions, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    ready, *answers = map(json.loads, result.stdout.splitlines())
+    assert ready == "ready"
+    return answers
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(BENCHMARKS), *arguments], capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize(("module", "momentum"), [("numpy", True), ("torch", True), ("jax", False), ("tf", False)])
+def test_updates(module: str, momentum: bool) -> None:
+    """The process itself fails if its update does not move connections, or not as many as there were."""
+    contender = {"module": module, "shapes": SHAPES, "momentum": momentum, "options": {}}
+    answers = ask(2, task="update", **contender)
+    assert [sorted(answer) for answer in answers] == 2 * [["floor", "seconds"]]
+    assert all(number > 0 for answer in answers for number in answer.values())
+
+
+@pytest.mark.parametrize("module", ["numpy", "jax"])
+def test_memory(module: str) -> None:
+    (answer,) = ask(task="memory", module=module, shapes=SHAPES, momentum=False, options={})
+    assert answer["layer"] == 4 * 1024 * 128
+    assert isinstance(answer["bytes"], int)
+
+
+@pytest.mark.parametrize(("module", "options"), [("jax", {}), ("tf", {"xla": True})])
+def test_one_trace_in_a_whole_run(module: str, options: dict[str, bool]) -> None:
+    (answer,) = ask(task="compiling", module=module, shapes=SHAPES, momentum=False, options=options)
+    assert answer["traces"] == 1
+
+
+@pytest.mark.parametrize(("module", "model"), [("torch", "mlp"), ("jax", "gru"), ("tf", "convnet")])
+def test_ordinary_steps(module: str, model: str) -> None:
+    (answer,) = ask(task="steps", module=module, model=model, optimizer="momentum")
+    assert len(answer["dense"]) == len(answer["sparse"]) == 1
+
+
+def test_a_run_and_the_check_against_an_earlier_one(tmp_path: Path) -> None:
+    first = run("--quick", "--only", "import", "--output", str(tmp_path))
+    assert first.returncode == 0, first.stderr
+    assert "import rigl_core" in first.stdout
+    report = json.loads((tmp_path / "results.json").read_text())
+    assert [result["ratio"] > 0 for result in report["results"]] == [True, True]
+    for factor, expected in ((10, 0), (0.1, 1)):
+        earlier = tmp_path / f"{factor}.json"
+        results = [{**result, "ratio": factor * result["ratio"]} for result in report["results"]]
+        earlier.write_text(json.dumps({**report, "results": results}))
+        again = run("--quick", "--only", "import", "--output", str(tmp_path), "--check", str(earlier))
+        assert again.returncode == expected, again.stderr
+        assert ("the ratio was" in again.stdout) == bool(expected)
