@@ -61,9 +61,11 @@ def updated_mask(drop_scores: Scores, grow_scores: Scores | None, mask: Mask, ke
     kept = best_of(mask, drop_scores, keep)
     if grow_scores is None:
         return kept
-    others = np.logical_not(kept, out=kept)  # in place, twice: new memory takes as long as what is done with it
+    # In place: new memory takes as long as what is done with it, and the result must not lie beyond what is freed.
+    others = np.logical_not(kept, out=kept)
     grown = best_of(others, grow_scores, grow)
-    return np.bitwise_or(grown, np.logical_not(others, out=others), out=grown)
+    kept = np.logical_not(others, out=others)
+    return np.bitwise_or(kept, grown, out=kept)
 
 
 def best_of(eligible: Mask, scores: Scores, k: int) -> Mask:
