@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from rigl_core import topology
 from rigl_core.connections import Connections
@@ -33,6 +34,7 @@ class Criterion:
         reads_scores: whether it needs scores that the user gives to ``sparsify``; only for initial topologies.
         by_sign: as a drop, it takes the same share of positive and of negative weights (SET as published).
         drops_zeros: as a drop, it takes exactly the connections that score 0, however many (Deep R).
+        magnitude_of: of which array of the connections the score is the magnitude and nothing else, if of one.
         parameter: the number, if any, that it was made with.
     """
 
@@ -45,6 +47,7 @@ class Criterion:
     reads_scores: bool = False
     by_sign: bool = False
     drops_zeros: bool = False
+    magnitude_of: Literal["weight", "gradient", "momentum"] | None = None
     parameter: float | None = None
 
 
@@ -92,16 +95,16 @@ class _MagnitudeAndGradient:
         return weight + topology.magnitude(gradient * self.share, xp=xp)
 
 
-MAGNITUDE = Criterion("magnitude", _magnitude)
+MAGNITUDE = Criterion("magnitude", _magnitude, magnitude_of="weight")
 """|weight|: RigL and SET drop the smallest (RigL paper, section 3 (3))."""
 
-GRADIENT = Criterion("gradient", _gradient, reads_gradient=True)
+GRADIENT = Criterion("gradient", _gradient, reads_gradient=True, magnitude_of="gradient")
 """|dense gradient|: RigL grows the largest (RigL paper, section 3 (4))."""
 
 RANDOM = Criterion("random", _random, reads_random=True)
 """A seeded random score: SET's growth, and random initial topologies."""
 
-MOMENTUM = Criterion("momentum", _momentum, reads_momentum=True)
+MOMENTUM = Criterion("momentum", _momentum, reads_momentum=True, magnitude_of="momentum")
 """|momentum of the dense gradient|: SNFS grows the largest (Dettmers & Zettlemoyer 2019, section 3)."""
 
 SALIENCY = Criterion("saliency", _saliency, reads_gradient=True)

@@ -72,7 +72,10 @@ class Namespace(Protocol):
 
 
 class HostNamespace(Namespace, Protocol):
-    """A namespace whose arrays NumPy can work on where they lie. Nobody must offer this; it makes updates fast."""
+    """A namespace whose arrays NumPy can work on where they lie. Nobody must offer this; it makes updates fast.
+
+    Nor must they offer ``both(x, y)``: ``x & y`` of two masks, where the operator itself is slow in threads.
+    """
 
     def on_host(self, choose: Callable[..., np.ndarray[Any, Any]], /, *arrays: Array) -> Array | None:
         """What a function of NumPy arrays makes of these arrays, at a cost below that of copying them.

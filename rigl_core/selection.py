@@ -18,17 +18,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.namespace import Array, Namespace, NumPyNamespace, numpy_namespace
+from rigl_core.namespace import numpy_namespace
+from rigl_core.scoring import Indices, Magnitudes, Mask, Scores, Values, sortable
 from rigl_core.topology import top_k_mask
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
-
-Mask = npt.NDArray[np.bool_]
-Indices = npt.NDArray[np.intp]
-Values = npt.NDArray[Any]
-Scores = Callable[[slice | Indices], Values]
-"""The scores of a range of connections, or of those with these flat indices: >= 0, without NaN, of one dtype."""
 
 PART = 1 << 17
 """Connections read at a time: few enough for the cache, enough for threads not to wait for Python."""
@@ -66,7 +61,10 @@ def updated_mask(drop_scores: Scores, grow_scores: Scores | None, mask: Mask, ke
     kept = best_of(mask, drop_scores, keep)
     if grow_scores is None:
         return kept
-    grown = best_of(~kept, grow_scores, grow)
+    # In place: new memory takes as long as what is done with it, and the result must not lie beyond what is freed.
+    others = np.logical_not(kept, out=kept)
+    grown = best_of(others, grow_scores, grow)
+    kept = np.logical_not(others, out=others)
     return np.bitwise_or(kept, grown, out=kept)
 
 
@@ -84,7 +82,10 @@ def best_of(eligible: Mask, scores: Scores, k: int) -> Mask:
     if k in (0, count):
         return eligible.copy() if k else np.zeros_like(eligible)
     low, high = _bounds(eligible, scores, k / count)
-    chosen, between, values = _split(eligible, scores, low, high)
+    if isinstance(scores, Magnitudes) and low >= 0:
+        chosen, between, values = _split(eligible, scores.rough, scores.rough_bound(low), scores.rough_bound(high))
+    else:
+        chosen, between, values = _split(eligible, scores, low, high)
     room = k - int(np.count_nonzero(chosen))
     if 0 <= room <= between.size:
         chosen[between[top_k_mask(values, room, xp=numpy_namespace)]] = True
@@ -96,7 +97,7 @@ def best_of(eligible: Mask, scores: Scores, k: int) -> Mask:
             chosen[between] = chosen[tied] = True
             return chosen
     # The sample misled, once in ten thousand times.
-    everything = _sortable(scores(slice(0, eligible.size)))
+    everything = sortable(scores(slice(0, eligible.size)))
     mask: Mask = top_k_mask(np.where(eligible, everything, -1), k, xp=numpy_namespace)
     return mask
 
@@ -152,7 +153,7 @@ def _two_threads() -> ThreadPoolExecutor:
 def _bounds(eligible: Mask, scores: Scores, share: float) -> tuple[Any, Any]:
     """Two scores with the ``share`` largest beginning between them, by all odds."""
     drawn = (_shares(SAMPLE)[: eligible.size // 32] * eligible.size).astype(np.intp)
-    sample = _sortable(scores(drawn[eligible[drawn]]))
+    sample = sortable(scores(drawn[eligible[drawn]]))
     rank = share * sample.size
     margin = 4 * (rank * (1 - share)) ** 0.5 + 2  # four standard deviations of a binomial count
     low, high = sample.size - 1 - int(rank + margin), sample.size - 1 - int(rank - margin)
@@ -176,15 +177,15 @@ def _positions(mask: Mask) -> Indices:
     return np.concatenate([first, whole + np.flatnonzero(mask[whole:])]) if whole < mask.size else first
 
 
-def _split(eligible: Mask, scores: Scores, low: Any, high: Any) -> tuple[Mask, Indices, Values]:
+def _split(eligible: Mask, scores: Callable[[slice], Values], low: Any, high: Any) -> tuple[Mask, Indices, Values]:
     """Which eligible connections score above ``high``; and the others above ``low``, as flat indices and scores."""
-    chosen = np.empty_like(eligible)
+    chosen, scratch = np.empty_like(eligible), np.empty(min(PART, eligible.size), np.bool_)
 
     def read(part: slice) -> tuple[Indices, Values]:
-        values, here, above = _sortable(scores(part)), eligible[part], chosen[part]
+        values, here, above = sortable(scores(part)), eligible[part], chosen[part]
         np.greater(values, high, out=above)
         above &= here
-        others = values > low
+        others = np.greater(values, low, out=scratch[: here.size])
         others &= here
         others ^= above
         within = _positions(others)
@@ -198,7 +199,7 @@ def _first_with(score: Any, eligible: Mask, scores: Scores, count: int) -> Indic
     """The flat indices of the first ``count`` eligible connections with exactly this score, or of all there are."""
     found = [np.empty(0, np.intp)]
     for part in _parts(eligible.size):
-        equal = np.flatnonzero((_sortable(scores(part)) == score) & eligible[part])[:count]
+        equal = np.flatnonzero((sortable(scores(part)) == score) & eligible[part])[:count]
         found.append(equal + part.start)
         count -= equal.size
         if count == 0:
@@ -208,40 +209,3 @@ def _first_with(score: Any, eligible: Mask, scores: Scores, count: int) -> Indic
 
 def _parts(size: int) -> list[slice]:
     return [slice(start, min(start + PART, size)) for start in range(0, size, PART)]
-
-
-def _sortable(scores: Values) -> Values:
-    """The scores, or integers in the same order: the bits of 16-bit floats, which NumPy compares slowly.
-
-    Floats of at least 0 are in the order of their bits; a minus zero loses its sign.
-    """
-    if scores.dtype.itemsize == 2 and scores.dtype.kind not in "iu":
-        return scores.view(np.int16) & np.int16(0x7FFF)
-    return scores
-
-
-_ZERO = bytes(16)
-
-
-class _ScoringNamespace(NumPyNamespace):
-    """For scores only, where a minus zero is worth a zero: nothing is to be done where the choices agree."""
-
-    @staticmethod
-    def zeros_like(x: Array, /) -> Array:
-        return np.ndarray(x.shape, x.dtype, _ZERO, strides=(0,) * x.ndim)
-
-    @staticmethod
-    def where(condition: Array, x: Array, y: Array, /) -> Array:
-        if condition.all() or not (_differ(x, y) > condition).any():
-            return x
-        return np.where(condition, x, y)
-
-
-def _differ(x: Values, y: Values) -> Mask:
-    """Where the bits differ. The numbers do not tell: TensorFlow's threads take subnormal ones for zeros."""
-    unsigned = np.dtype(f"u{x.dtype.itemsize}")
-    differ: Mask = x.view(unsigned) != y.view(unsigned)
-    return differ
-
-
-scoring_namespace: Namespace = _ScoringNamespace()

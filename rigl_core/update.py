@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +16,7 @@ from rigl_core import selection, sharing, topology
 from rigl_core.connections import Connections
 from rigl_core.namespace import Array, Namespace
 from rigl_core.recipe import Recipe
+from rigl_core.scoring import scores_of
 from rigl_core.structures import Arrangement
 
 
@@ -95,7 +97,8 @@ def move_pool(
     else:
         new = _moved_together(recipe, pool, masks, counts, xp)
     keeps = recipe.regrown == "keep"
-    return [Moved(mask, mask & old if keeps else kept) for old, (mask, kept) in zip(masks, new, strict=True)]
+    both = getattr(xp, "both", operator.and_)
+    return [Moved(mask, both(mask, old) if keeps else kept) for old, (mask, kept) in zip(masks, new, strict=True)]
 
 
 def arrangement_of(recipe: Recipe, connections: Connections) -> Arrangement | None:
@@ -124,17 +127,12 @@ def _moved_on_host(
 def _select(recipe: Recipe, like: Connections, mask: Array, keep: Array, grow: Array, *arrays: Array) -> Array:
     """The new mask, in NumPy; ``arrays`` are the connections', of the same fields as ``like``."""
     connections = like.with_arrays(arrays)
-    dropping, xp = connections.for_dropping, selection.scoring_namespace
+    dropping = connections.for_dropping
     if not recipe.drop.reads_gradient:
         dropping = replace(dropping, gradient=None)  # parts of it would be taken for nothing
-    grows = recipe.grow
-    return selection.updated_mask(
-        lambda part: recipe.drop.score(dropping[part], xp),
-        None if grows is None else lambda part: grows.score(connections[part], xp),
-        mask,
-        int(keep),
-        int(grow),
-    )
+    drop_scores = scores_of(recipe.drop, dropping)
+    grow_scores = None if recipe.grow is None else scores_of(recipe.grow, connections)
+    return selection.updated_mask(drop_scores, grow_scores, mask, int(keep), int(grow))
 
 
 def _moved_alone(

@@ -15,7 +15,7 @@ from rigl_core.testing.properties import test_topology
 @caught_by(test_topology.test_large_layers_agree_with_a_stable_sort)
 def ties_at_the_bound_from_the_end(patch: pytest.MonkeyPatch) -> None:
     def last_with(score: Any, eligible: Any, scores: Any, count: int) -> Any:
-        return np.flatnonzero((selection._sortable(scores(slice(0, eligible.size))) == score) & eligible)[-count:]
+        return np.flatnonzero((selection.sortable(scores(slice(0, eligible.size))) == score) & eligible)[-count:]
 
     patch.setattr(selection, "_first_with", last_with)
 

@@ -20,6 +20,7 @@ from rigl_core import (
     Recipe,
     move_pool,
     numpy_namespace,
+    scoring,
     selection,
     topology,
 )
@@ -27,6 +28,7 @@ from rigl_core.random import random_scores
 
 Floats = npt.NDArray[np.floating[Any]]
 DTYPES = ["float16", "float32", "float64"]
+KINDS = ["normal", "tied", "zeros", "special", "nearly none", "one", "sorted"]
 SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-310, 1.2e-38, 6e-8, 65504.0]
 
 
@@ -45,6 +47,8 @@ def values(kind: str, dtype: str, size: int, rng: np.random.Generator) -> Floats
         x = np.where(rng.random(size) < 0.01, x, -0.0)
     elif kind == "special":
         x = np.where(rng.random(size) < 0.3, rng.choice(SPECIAL, size), x)
+    elif kind == "nearly none":
+        x = np.where(rng.random(size) < 0.01, x, rng.choice([np.nan, -np.nan, 1e-45, -1e-45, 5e-324, -0.0], size))
     elif kind == "one":
         x = np.full(size, rng.choice(SPECIAL))
     elif kind == "sorted":
@@ -61,7 +65,7 @@ def new_mask(recipe: Recipe, connections: Connections, mask: Any, keep: int, gro
 @settings(max_examples=300)
 @given(data=st.data())
 def test_the_updated_mask_is_the_definitions(data: st.DataObject) -> None:
-    kinds = st.sampled_from(["normal", "tied", "zeros", "special", "one", "sorted"])
+    kinds = st.sampled_from(KINDS)
     size = data.draw(st.integers(0, 3000), "size")
     rng = np.random.default_rng(data.draw(st.integers(0, 10**6), "seed"))
     dtype = data.draw(st.sampled_from(DTYPES), "dtype")
@@ -81,13 +85,33 @@ def test_the_updated_mask_is_the_definitions(data: st.DataObject) -> None:
 def test_every_count(dtype: str) -> None:
     rng = np.random.default_rng(1)
     size = 700
-    for kind in ("normal", "tied", "zeros", "special"):
+    for kind in ("normal", "tied", "zeros", "special", "nearly none"):
         scores = topology.magnitude(values(kind, dtype, size, rng), xp=numpy_namespace)
         eligible = rng.random(size) < 0.6
         for k in range(np.count_nonzero(eligible) + 1):
             fast = selection.best_of(eligible, lambda part, scores=scores: scores[part], k)
             simple = topology.top_k_mask(np.where(eligible, scores, -1), k, xp=numpy_namespace)
             np.testing.assert_array_equal(fast, simple, err_msg=f"{kind}, k={k}")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+def test_rough_scores_are_above_a_bound_where_the_scores_are(dtype: str, kind: str) -> None:
+    x = values(kind, dtype, 500, np.random.default_rng(6))
+    scores = scoring.scores_of(GRADIENT, Connections(x, x))
+    assert isinstance(scores, scoring.Magnitudes)
+    exact, info = scores(slice(0, 500)), np.finfo(dtype)
+    np.testing.assert_array_equal(exact, topology.magnitude(x, xp=numpy_namespace))
+    for bound in [info.dtype.type(0), info.smallest_normal, info.max, info.dtype.type(np.inf), *exact[::50]]:
+        rough = scores.rough(slice(0, 500))
+        above = exact > bound
+        np.testing.assert_array_equal(rough > scores.rough_bound(bound), above, err_msg=str(bound))
+        np.testing.assert_array_equal(rough[above], exact[above])
+
+
+def test_halves_have_no_rough_scores() -> None:
+    x = np.ones(9, np.float16)
+    assert not isinstance(scoring.scores_of(GRADIENT, Connections(x, x)), scoring.Magnitudes)
 
 
 def test_a_sample_that_misleads(monkeypatch: pytest.MonkeyPatch) -> None:

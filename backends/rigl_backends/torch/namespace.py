@@ -72,6 +72,11 @@ class TorchNamespace:
         return x.to(torch.int32)
 
     @staticmethod
+    def both(x: Tensor, y: Tensor, /) -> Tensor:
+        # The threads that PyTorch would start in each of an update's own wait for each other.
+        return torch.from_numpy(x.numpy() & y.numpy()) if numpy_shares(x) and numpy_shares(y) else x & y
+
+    @staticmethod
     def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Tensor | int) -> Tensor | None:
         if not all(numpy_shares(array) for array in arrays if isinstance(array, Tensor)):
             return None
