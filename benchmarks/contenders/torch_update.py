@@ -32,7 +32,7 @@ class Update:
         for name, mask in self.masks().items():
             gradient, param = self._gradients[name], self._params[name]
             np.multiply(weights_like(gradient.numpy()), mask, out=param.numpy())
-            param.grad = gradient
+            param.grad = gradient.clone()  # ordinary steps mask it where it lies
 
     def move(self) -> None:
         self._optimizer.step()
