@@ -57,7 +57,7 @@ def main() -> int:
 def parse() -> argparse.Namespace:
     """The command line."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="one model, two sizes, few repetitions: two minutes")
+    parser.add_argument("--quick", action="store_true", help="one model, few sizes and repetitions: under two minutes")
     parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), help="some of the benchmarks")
     parser.add_argument("--rigl-torch", metavar="PYTHON", help="the Python of an environment with rigl-torch 0.5.2")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder for JSON and plot")

@@ -7,7 +7,7 @@ import statistics
 from processes import running
 from results import Result
 from settings import Settings
-from update import CONTENDERS, shapes_of, start
+from update import CONTENDERS, QUICK, shapes_of, start
 
 TARGET = 3.0
 COMPILED = ("jax", "tf")
@@ -15,7 +15,7 @@ COMPILED = ("jax", "tf")
 
 def measure(settings: Settings) -> list[Result]:
     """Medians of several processes, since a process compiles once."""
-    contenders = [contender for contender in CONTENDERS if contender.module in COMPILED]
+    contenders = [contender for contender in (QUICK if settings.quick else CONTENDERS) if contender.module in COMPILED]
     answers: list[list[dict[str, float]]] = [[] for _ in contenders]
     for _ in range(settings.rounds(3, 1)):
         for own, contender in zip(answers, contenders, strict=True):

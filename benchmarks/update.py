@@ -34,6 +34,7 @@ CONTENDERS = (
     Contender("TF, function", "tf", 15),
     Contender("TF, XLA", "tf", 80, {"xla": True}),
 )
+QUICK = CONTENDERS[:4]
 WITH_MOMENTUM = tuple(
     replace(contender, momentum=True, target=None) for contender in CONTENDERS if contender.name != "TF, XLA"
 )
@@ -53,11 +54,15 @@ def start(contender: Contender, shapes: Shapes, settings: Settings, task: str = 
 
 def measure(settings: Settings) -> list[Result]:
     """Time and memory of one update."""
-    results = _measure(CONTENDERS + (RIGL_TORCH,) * bool(settings.rigl_torch), settings)
-    return results if settings.quick else results + _measure(WITH_MOMENTUM, settings)
+    if settings.quick:
+        return _measure_time(QUICK, settings) + _measure_memory(QUICK[:2], settings)
+    results = []
+    for contenders in (CONTENDERS + (RIGL_TORCH,) * bool(settings.rigl_torch), WITH_MOMENTUM):
+        results += _measure_time(contenders, settings) + _measure_memory(contenders, settings)
+    return results
 
 
-def _measure(contenders: Sequence[Contender], settings: Settings) -> list[Result]:
+def _measure_time(contenders: Sequence[Contender], settings: Settings) -> list[Result]:
     shapes = shapes_of(1)
     weights = sum(math.prod(shape) for _, shape in shapes)
     workers = [start(contender, shapes, settings) for contender in contenders]
@@ -68,14 +73,18 @@ def _measure(contenders: Sequence[Contender], settings: Settings) -> list[Result
         more = in_turns([workers[i] for i in fast], settings.rounds(25, 7) - few)
         for i, own in zip(fast, more, strict=True):
             answers[i] += own
-    memory = []
-    for contender in contenders:
-        worker = start(contender, shapes, settings, task="memory")
-        with running([worker]):
-            memory += in_turns([worker], settings.rounds(3, 1))
     times = [timed("update", contender, own, weights) for contender, own in zip(contenders, answers, strict=True)]
-    times = [compared(result, times[-1]) for result in times]
-    return times + [_memory(contender, own) for contender, own in zip(contenders, memory, strict=True)]
+    return [compared(result, times[-1]) for result in times]
+
+
+def _measure_memory(contenders: Sequence[Contender], settings: Settings) -> list[Result]:
+    results = []
+    for contender in contenders:
+        worker = start(contender, shapes_of(1), settings, task="memory")
+        with running([worker]):
+            (answers,) = in_turns([worker], settings.rounds(3, 1))
+        results.append(_memory(contender, answers))
+    return results
 
 
 def timed(benchmark: str, contender: Contender, answers: Sequence[dict[str, float]], weights: int) -> Result:
