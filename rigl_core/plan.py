@@ -60,6 +60,10 @@ class Plan:
         moving = {position for pool in self.pools for position in pool}
         return tuple(i for i, layer in enumerate(self.layers) if i in moving or self.active[i] < layer.size)
 
+    def pool_size(self, number: int) -> int:
+        """How many connections the layers of a pool could have."""
+        return sum(self.layers[i].size for i in self.pools[number])
+
     def row(self, update: int) -> int:
         """Which row of ``keep_counts``, ``grow_counts`` and ``digits`` an update reads."""
         return min(update, len(self.keep_counts) - 1)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -25,27 +25,35 @@ from rigl_core.topology import top_k_mask
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
-PART = 1 << 17
+_T = TypeVar("_T")
+
+PART = 1 << 19
 """Connections read at a time: few enough for the cache, enough for threads not to wait for Python."""
+LARGE = 1 << 18
+"""Connections that are worth a thread."""
 SAMPLE = 1 << 13
 """Connections, at most, that the bounds are guessed from: they leave one or two in a hundred to compare."""
 
 
-def one_at_a_time(move: Callable[[Any], None], layers: Iterable[Any]) -> None:
-    """Call ``move`` for each layer."""
-    for layer in layers:
-        move(layer)
+def two_at_a_time(move: Callable[[_T], None], layers: Iterable[_T], size_of: Callable[[_T], int]) -> None:
+    """Call ``move`` for each layer: for large ones in two threads, then for the others.
 
+    NumPy lets go of Python's lock while it works on an array; with small ones threads would do little else than pass
+    it to each other. More threads would share the same memory and hold more temporary arrays; these end with the call.
 
-def two_at_a_time(move: Callable[[Any], None], layers: Iterable[Any]) -> None:
-    """Call ``move`` for each layer, in two threads.
-
-    NumPy lets go of Python's lock while it works on an array. More threads would share the same memory and
-    hold more temporary arrays; these end with the call.
+    Args:
+        move: works on a layer.
+        layers: whatever it takes.
+        size_of: the connections of a layer.
     """
-    with _two_threads() as threads:
-        for _ in threads.map(move, layers):  # also raises what a thread raised
-            pass
+    ordered = sorted(layers, key=size_of, reverse=True)
+    large = [layer for layer in ordered if size_of(layer) >= LARGE]
+    if len(large) > 1:
+        with _two_threads() as threads:
+            for _ in threads.map(move, large):  # also raises what a thread raised
+                pass
+    for layer in ordered[len(large) if len(large) > 1 else 0 :]:
+        move(layer)
 
 
 def updated_mask(drop_scores: Scores, grow_scores: Scores | None, mask: Mask, keep: int, grow: int) -> Mask:
@@ -109,8 +117,9 @@ def all_finite(arrays: Iterable[Values]) -> bool:
         flat = array.reshape(-1)
         return all(np.isfinite(flat[part]).all() for part in _parts(flat.size))
 
-    with _two_threads() as threads:
-        return all(threads.map(finite, arrays))
+    found: list[bool] = []
+    two_at_a_time(lambda array: found.append(finite(array)), arrays, np.size)
+    return all(found)
 
 
 def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
@@ -121,12 +130,14 @@ def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
         masks: of the same ones, contiguous in C order.
     """
 
-    def outside(array: Values, mask: Mask) -> bool:
-        values, inside = array.reshape(-1), mask.reshape(-1)
-        return any(((values[part] != 0) > inside[part]).any() for part in _parts(mask.size))
+    def outside(pair: tuple[Values, Mask]) -> bool:
+        values, inside = pair[0].reshape(-1), pair[1].reshape(-1)
+        return any(((values[part] != 0) > inside[part]).any() for part in _parts(inside.size))
 
-    with _two_threads() as threads:
-        return any(threads.map(outside, arrays, masks))
+    found: list[bool] = []
+    pairs = zip(arrays, masks, strict=True)
+    two_at_a_time(lambda pair: found.append(outside(pair)), pairs, lambda pair: pair[0].size)
+    return any(found)
 
 
 def zero_outside(values: Values, mask: Mask) -> None:

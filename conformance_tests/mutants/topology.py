@@ -65,4 +65,4 @@ def just_dropped_not_eligible(patch: pytest.MonkeyPatch) -> None:
 def take_the_definition(patch: pytest.MonkeyPatch) -> None:
     """Choose by the code that is to have the bug, instead of by `rigl_core.selection`; one layer after the other."""
     patch.delattr(NumPyNamespace, "on_host")
-    patch.setattr("rigl_backends.numpy.training.two_at_a_time", lambda move, layers: [move(layer) for layer in layers])
+    patch.setattr("rigl_backends.numpy.training.two_at_a_time", lambda move, layers, _: [*map(move, layers)])

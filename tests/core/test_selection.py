@@ -37,6 +37,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers are read in many parts, with bounds from a sample as of a large one."""
     monkeypatch.setattr(selection, "PART", 64)
     monkeypatch.setattr(selection, "SAMPLE", 128)
+    monkeypatch.setattr(selection, "LARGE", 64)
 
 
 def values(kind: str, dtype: str, size: int, rng: np.random.Generator) -> Floats:
@@ -177,10 +178,21 @@ def test_numbers_outside_masks_and_numbers_that_are_not_finite(seed: int, dtype:
     assert selection.all_finite(arrays) == all(np.isfinite(array).all() for array in arrays)
 
 
-def test_two_layers_at_a_time_raise_what_one_raises() -> None:
+@pytest.mark.parametrize("large", [0, 3, 5])
+def test_every_layer_is_moved_once(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    monkeypatch.setattr(selection, "LARGE", large)
+    moved: list[int] = []
+    selection.two_at_a_time(moved.append, range(5), lambda layer: layer)
+    assert sorted(moved) == list(range(5))
+
+
+@pytest.mark.parametrize("large", [0, 3, 5])
+def test_two_layers_at_a_time_raise_what_one_raises(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
+    monkeypatch.setattr(selection, "LARGE", large)
+
     def move(layer: int) -> None:
         if layer == 2:
             raise ValueError("layer 2")
 
     with pytest.raises(ValueError, match="layer 2"):
-        selection.two_at_a_time(move, range(4))
+        selection.two_at_a_time(move, range(4), lambda layer: layer)

@@ -109,7 +109,8 @@ class SparseTraining:
         if update is None or recipe.on_update == "after":
             self._gradient_step(grads)
         if update is not None:
-            two_at_a_time(lambda number: self._move(number, update, grads), range(len(self.plan.pools)))
+            pools = range(len(self.plan.pools))
+            two_at_a_time(lambda number: self._move(number, update, grads), pools, self.plan.pool_size)
         self._clock.advance(updated=update is not None)
 
     def _gradient_step(self, grads: Gradients) -> None:

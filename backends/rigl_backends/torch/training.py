@@ -19,7 +19,7 @@ from rigl_core.connections import Connections
 from rigl_core.inspect import SparsityTable
 from rigl_core.plan import Plan
 from rigl_core.random import INITIAL
-from rigl_core.selection import one_at_a_time, two_at_a_time
+from rigl_core.selection import two_at_a_time
 from rigl_core.update import Counts, initial_masks, move_pool
 
 
@@ -197,9 +197,12 @@ class SparseTraining:
         self._clock.advance(updated=self._update is not None)
 
     def _move(self) -> None:
-        on_host = all(param.device.type == "cpu" for param in self._of_param)
-        for_each = two_at_a_time if on_host else one_at_a_time  # threads would lose a GPU's current stream
-        for_each(self._move_pool, range(len(self.plan.pools)))
+        pools = range(len(self.plan.pools))
+        if all(param.device.type == "cpu" for param in self._of_param):
+            two_at_a_time(self._move_pool, pools, self.plan.pool_size)
+        else:  # threads would lose a GPU's current stream
+            for number in pools:
+                self._move_pool(number)
 
     @torch.no_grad()  # which a thread does not inherit
     def _move_pool(self, number: int) -> None:
