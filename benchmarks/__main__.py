@@ -18,7 +18,7 @@ from plot import draw
 from regression import regressions
 from results import Report, Result, report_of
 from settings import Settings
-from table import to_markdown, to_table
+from table import into_text, to_table
 
 HERE = Path(__file__).parent
 BENCHMARKS: Mapping[str, Callable[[Settings], list[Result]]] = {
@@ -28,7 +28,6 @@ BENCHMARKS: Mapping[str, Callable[[Settings], list[Result]]] = {
     "compile": compiling.measure,
     "scaling": scaling.measure,
 }
-MARKS = ("<!-- table -->\n", "\n<!-- end of the table -->")
 
 
 def main() -> int:
@@ -43,11 +42,14 @@ def main() -> int:
     report = report_of(results, options.quick)
     console.print(to_table(report))
     output = HERE / "latest" if options.record else options.output
+    if options.record and (output / "results.json").exists():
+        report = report.over(Report.read(output / "results.json"))
     output.mkdir(parents=True, exist_ok=True)
     report.write(output / "results.json")
     draw(report, output / "time_against_size.png")
     if options.record:
-        record(report)
+        readme = HERE / "README.md"
+        readme.write_text(into_text(report, readme.read_text(encoding="utf-8")), encoding="utf-8")
     worse = regressions(report, Report.read(options.check)) if options.check else []
     for line in worse:
         console.print(line, style="red")
@@ -61,17 +63,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", choices=list(BENCHMARKS), help="some of the benchmarks")
     parser.add_argument("--rigl-torch", metavar="PYTHON", help="the Python of an environment with rigl-torch 0.5.2")
     parser.add_argument("--output", type=Path, default=Path("build/benchmarks"), help="folder for JSON and plot")
-    parser.add_argument("--record", action="store_true", help="write benchmarks/latest and the table in its README")
+    parser.add_argument("--record", action="store_true", help="write benchmarks/latest and the table in README.md")
     parser.add_argument("--check", type=Path, metavar="JSON", help="fail if ratios grew since this earlier run")
     return parser.parse_args()
-
-
-def record(report: Report) -> None:
-    """Put the table into README.md."""
-    readme = HERE / "README.md"
-    before, rest = readme.read_text(encoding="utf-8").split(MARKS[0])
-    _, after = rest.split(MARKS[1])
-    readme.write_text(before + MARKS[0] + to_markdown(report) + MARKS[1] + after, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -7,11 +7,12 @@ import os
 import platform
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+ORDER = ("import", "update", "memory", "ordinary step", "compile", "scaling")
 PACKAGES = ("numpy", "torch", "jax", "optax", "flax", "tensorflow-cpu", "keras")
 
 
@@ -83,13 +84,25 @@ class Report:
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**data, "results": [Result(**result) for result in data["results"]]})
 
+    def over(self, earlier: Report) -> Report:
+        """This report, with what only an earlier one of the same machine and versions measured."""
+        if (earlier.machine, earlier.versions, earlier.quick) != (self.machine, self.versions, self.quick):
+            return self
+        measured = {result.benchmark for result in self.results}
+        others = [result for result in earlier.results if result.benchmark not in measured]
+        return replace(self, results=_in_order([*others, *self.results]))
+
 
 def report_of(results: Sequence[Result], quick: bool) -> Report:
     """The results with the machine and the versions that they are from."""
     versions = {"Python": platform.python_version()}
     for package in PACKAGES:
         versions[package] = metadata.version(package)
-    return Report(results, _machine(), versions, quick)
+    return Report(_in_order(results), _machine(), versions, quick)
+
+
+def _in_order(results: Sequence[Result]) -> list[Result]:
+    return sorted(results, key=lambda result: ORDER.index(result.benchmark))
 
 
 def _machine() -> str:

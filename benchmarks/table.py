@@ -8,6 +8,7 @@ from rich.table import Table
 
 from results import Report, Result
 
+MARKS = ("<!-- table -->", "<!-- end of the table -->")
 HEADINGS = ("benchmark", "contender", "subject", "figure", "target", "min, ms", "median, ms", "besides")
 
 
@@ -34,6 +35,13 @@ def to_markdown(report: Report) -> str:
             row[3] = f"**{row[3]}**"
         lines.append(_line(row))
     return "\n".join(lines)
+
+
+def into_text(report: Report, text: str) -> str:
+    """A text with the table between its marks, in place of what was there."""
+    before, rest = text.split(MARKS[0])
+    _, after = rest.split(MARKS[1])
+    return f"{before}{MARKS[0]}\n{to_markdown(report)}\n{MARKS[1]}{after}"
 
 
 def row_of(result: Result) -> list[str]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-PART = 1 << 19
+PART = 1 << 18
 """Connections read at a time: few enough for the cache, enough for threads not to wait for Python."""
 LARGE = 1 << 18
 """Connections that are worth a thread."""

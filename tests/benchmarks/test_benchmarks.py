@@ -69,3 +69,27 @@ def test_a_run_and_the_check_against_an_earlier_one(tmp_path: Path) -> None:
         again = run("--quick", "--only", "import", "--output", str(tmp_path), "--check", str(earlier))
         assert again.returncode == expected, again.stderr
         assert ("the ratio was" in again.stdout) == bool(expected)
+
+
+def test_the_recorded_table(tmp_path: Path) -> None:
+    run("--quick", "--only", "import", "--output", str(tmp_path))
+    code = """
+import sys
+from dataclasses import replace
+from pathlib import Path
+from results import Report
+from table import into_text
+report = Report.read(Path(sys.argv[1]) / "results.json")
+first = into_text(report, "before\\n<!-- table -->\\n<!-- end of the table -->\\nafter")
+assert "| import | import rigl_core |" in first and first.startswith("before\\n") and first.endswith("\\nafter")
+assert into_text(report, first) == first
+first = report.results[0]
+changed = replace(report, results=[replace(first, figure=7.0), replace(first, benchmark="update")])
+kept = report.over(replace(changed, results=changed.results[1:]))
+assert [result.benchmark for result in kept.results] == ["import", "import", "update"]
+assert changed.over(report).results == changed.results
+assert report.over(replace(changed, machine="another")) == report
+"""
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    result = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
