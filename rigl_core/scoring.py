@@ -59,8 +59,9 @@ class Magnitudes:
     def rough_bound(bound: Any) -> Any:
         """The bound, at least 0, that rough scores exceed where the scores exceed this one."""
         # By its bits: some threads of TensorFlow compute with subnormal numbers as with zeros.
-        normal = np.asarray(np.finfo(np.asarray(bound).dtype).smallest_normal)
-        return bound or (normal.view(f"i{normal.itemsize}") - 1).view(normal.dtype)[()]
+        dtype = np.asarray(bound).dtype
+        normal = np.full(1, np.finfo(dtype).smallest_normal, dtype)  # a scalar of older NumPys would become an int64
+        return bound or (normal.view(f"i{dtype.itemsize}") - 1).view(dtype)[0]
 
 
 def sortable(scores: Values) -> Values:

@@ -13,6 +13,8 @@ from rigl_core.testing.harness import Harness
 
 Case = TypeVar("Case")
 PHASES = tuple(Phase)
+TIMES = 1
+"""How many times the cases that properties ask for: more where a bug must not escape by chance."""
 Property = Callable[..., None]
 
 
@@ -35,7 +37,7 @@ def for_all(
     def decorate(check: Callable[[Harness, str, Case], None]) -> Property:
         def property_(harness: Harness, mode: str, **chosen: Any) -> None:
             @settings(
-                max_examples=eager if mode == "eager" else compiled,
+                max_examples=TIMES * (eager if mode == "eager" else compiled),
                 deadline=None,
                 database=None,
                 phases=PHASES,
