@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
 _T = TypeVar("_T")
+_R = TypeVar("_R")
 
 PART = 1 << 18
 """Connections read at a time: few enough for the cache, enough for threads not to wait for Python."""
@@ -35,8 +36,8 @@ SAMPLE = 1 << 13
 """Connections, at most, that the bounds are guessed from: they leave one or two in a hundred to compare."""
 
 
-def two_at_a_time(move: Callable[[_T], None], layers: Iterable[_T], size_of: Callable[[_T], int]) -> None:
-    """Call ``move`` for each layer: for large ones in two threads, then for the others.
+def two_at_a_time(move: Callable[[_T], _R], layers: Iterable[_T], size_of: Callable[[_T], int]) -> list[_R]:
+    """What ``move`` gives for each layer, from the largest on: for large ones in two threads, then for the others.
 
     NumPy lets go of Python's lock while it works on an array; with small ones threads would do little else than pass
     it to each other. More threads would share the same memory and hold more temporary arrays; these end with the call.
@@ -48,12 +49,11 @@ def two_at_a_time(move: Callable[[_T], None], layers: Iterable[_T], size_of: Cal
     """
     ordered = sorted(layers, key=size_of, reverse=True)
     large = [layer for layer in ordered if size_of(layer) >= LARGE]
-    if len(large) > 1:
+    given: list[_R] = []
+    if large:
         with _two_threads() as threads:
-            for _ in threads.map(move, large):  # also raises what a thread raised
-                pass
-    for layer in ordered[len(large) if len(large) > 1 else 0 :]:
-        move(layer)
+            given += threads.map(move, large)  # also raises what a thread raised
+    return given + [move(layer) for layer in ordered[len(large) :]]
 
 
 def updated_mask(drop_scores: Scores, grow_scores: Scores | None, mask: Mask, keep: int, grow: int) -> Mask:
@@ -117,9 +117,7 @@ def all_finite(arrays: Iterable[Values]) -> bool:
         flat = array.reshape(-1)
         return all(np.isfinite(flat[part]).all() for part in _parts(flat.size))
 
-    found: list[bool] = []
-    two_at_a_time(lambda array: found.append(finite(array)), arrays, np.size)
-    return all(found)
+    return all(two_at_a_time(finite, arrays, np.size))
 
 
 def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
@@ -134,10 +132,7 @@ def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
         values, inside = pair[0].reshape(-1), pair[1].reshape(-1)
         return any(((values[part] != 0) > inside[part]).any() for part in _parts(inside.size))
 
-    found: list[bool] = []
-    pairs = zip(arrays, masks, strict=True)
-    two_at_a_time(lambda pair: found.append(outside(pair)), pairs, lambda pair: pair[0].size)
-    return any(found)
+    return any(two_at_a_time(outside, zip(arrays, masks, strict=True), lambda pair: pair[0].size))
 
 
 def zero_outside(values: Values, mask: Mask) -> None:

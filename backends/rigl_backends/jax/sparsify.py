@@ -57,8 +57,8 @@ def sparsify(
         axes: in and out axes by name pattern, where conventions do not tell; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets; see `rigl_backends.jax.saliency`).
-        callbacks: whether a compiled step on CPUs may call NumPy at updates, which makes them some five times as fast
-            and compiles sooner. False for a program to export (`jax.export`), or to keep in JAX's compilation cache.
+        callbacks: whether a compiled step on CPUs may call NumPy at updates, which makes them some three times as
+            fast and compiles sooner. False for a program to export, or to keep in JAX's compilation cache.
 
     Returns:
         A transformation whose state is a `rigl_backends.jax.SparseState`.
