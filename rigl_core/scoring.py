@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -15,63 +16,74 @@ from rigl_core.namespace import Array, Namespace, NumPyNamespace
 Mask = npt.NDArray[np.bool_]
 Values = npt.NDArray[Any]
 Indices = npt.NDArray[np.intp]
-Scores = Callable[[slice | Indices], Values]
-"""The scores of a range of connections, or of those with these flat indices: >= 0, without NaN, of one dtype."""
 
 
 def scores_of(criterion: Criterion, connections: Connections) -> Scores:
     """A criterion's scores of these connections."""
 
-    def scores(part: slice | Indices) -> Values:
+    def score(part: slice | Indices) -> Values:
         values: Values = criterion.score(connections[part], scoring_namespace)
         return values
 
     if criterion.magnitude_of is None:
-        return scores
+        return Scores(score)
     values = getattr(connections, criterion.magnitude_of)
-    return scores if values[:0].itemsize == 2 else Magnitudes(scores, values)
+    return Scores(score) if values[:0].itemsize == 2 else Magnitudes(score, values)
 
 
-class Magnitudes:
-    """Scores that are plain magnitudes, in 32 bits or more: most need a single look instead of four.
+class Scores:
+    """The scores of one layer: >= 0, without NaN, of one dtype.
 
-    Where a score is 0, `rough` may give NaN or a subnormal number instead. (Of 16-bit floats `sortable` compares the
-    bits, where a NaN would be above all.)
+    Attributes:
+        least: every score is above it as `look` gives them; but for zeros perhaps, if it is above 0 itself.
     """
 
-    def __init__(self, exact: Scores, values: Values) -> None:
-        self._exact = exact
+    least: Any = -1
+
+    def __init__(self, score: Callable[[slice | Indices], Values]) -> None:
+        self._score = score
+
+    def exact(self, part: slice | Indices) -> Values:
+        """The scores of a range of connections, or of those with these flat indices; or other numbers in their order.
+
+        Of 16-bit floats, which NumPy compares slowly, it gives the bits: floats of at least 0 are in the order of
+        these, and a minus zero loses its sign.
+        """
+        scores = self._score(part)
+        if scores.dtype.itemsize == 2 and scores.dtype.kind not in "iu":
+            return scores.view(np.int16) & np.int16(0x7FFF)
+        return scores
+
+    def look(self, part: slice | Indices) -> Values:
+        """The same where they are above `least`, until the next call; elsewhere whatever is not above it."""
+        return self.exact(part)
+
+
+class Magnitudes(Scores):
+    """Scores that are plain magnitudes, in 32 bits or more: most need a single look instead of four.
+
+    A score of 0 may look like NaN or a subnormal number. (As bits, of 16-bit floats, a NaN would be above all.)
+    """
+
+    def __init__(self, score: Callable[[slice | Indices], Values], values: Values) -> None:
+        super().__init__(score)
         self._values = values
         self._scratch = np.empty(0)
+        self.least = _largest_subnormal(values.dtype)
 
-    def __call__(self, part: slice | Indices) -> Values:
-        """The scores as they are."""
-        return self._exact(part)
-
-    def rough(self, part: slice) -> Values:
-        """The rough scores of a range, until the next call."""
+    def look(self, part: slice | Indices) -> Values:
+        """Magnitudes, in the same memory at every call."""
         values = self._values[part]
         if self._scratch.size < values.size:
             self._scratch = np.empty_like(values)
         return np.abs(values, out=self._scratch[: values.size])
 
-    @staticmethod
-    def rough_bound(bound: Any) -> Any:
-        """The bound, at least 0, that rough scores exceed where the scores exceed this one."""
-        # By its bits: some threads of TensorFlow compute with subnormal numbers as with zeros.
-        dtype = np.asarray(bound).dtype
-        normal = np.full(1, np.finfo(dtype).smallest_normal, dtype)  # a scalar of older NumPys would become an int64
-        return bound or (normal.view(f"i{dtype.itemsize}") - 1).view(dtype)[0]
 
-
-def sortable(scores: Values) -> Values:
-    """The scores, or integers in the same order: the bits of 16-bit floats, which NumPy compares slowly.
-
-    Floats of at least 0 are in the order of their bits; a minus zero loses its sign.
-    """
-    if scores.dtype.itemsize == 2 and scores.dtype.kind not in "iu":
-        return scores.view(np.int16) & np.int16(0x7FFF)
-    return scores
+@functools.cache
+def _largest_subnormal(dtype: np.dtype[Any]) -> Any:
+    # By its bits: some threads of TensorFlow compute with subnormal numbers as with zeros.
+    normal = np.full(1, np.finfo(dtype).smallest_normal, dtype)  # a scalar of older NumPys would become an int64
+    return (normal.view(f"i{dtype.itemsize}") - 1).view(dtype)[0]
 
 
 _ZERO = bytes(16)

@@ -1,12 +1,11 @@
 """The choice of connections at memory speed, for arrays in host memory.
 
-`rigl_core.topology` says which connections an update chooses; this file finds the same ones, bit for
-bit, without sorting a layer and without temporary arrays of its size. Two bounds, guessed from a random
-sample, tell at a glance about almost all connections: those above ``high`` are chosen, those up to
-``low`` are not, and only the few between them are compared exactly.
+`rigl_core.topology` says which connections an update chooses; this file finds the same ones, bit for bit, without
+sorting a layer or copying it. Two bounds, guessed from a random sample, tell at a glance about almost all
+connections: those above ``high`` are chosen, those up to ``low`` are not, and only the few between them are sorted.
 
-The layer is read in parts that fit in a processor's cache. Criteria look at connections one by one, so
-they can score each part when its turn comes.
+The layer is read in parts that fit in a processor's cache. Criteria look at connections one by one, so they can
+score each part when its turn comes.
 """
 
 from __future__ import annotations
@@ -18,9 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.namespace import numpy_namespace
-from rigl_core.scoring import Indices, Magnitudes, Mask, Scores, Values, sortable
-from rigl_core.topology import top_k_mask
+from rigl_core.scoring import Indices, Mask, Scores, Values
 
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
@@ -28,10 +25,12 @@ if TYPE_CHECKING:
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-PART = 1 << 18
+PART = 1 << 17
 """Connections read at a time: few enough for the cache, enough for threads not to wait for Python."""
 LARGE = 1 << 18
 """Connections that are worth a thread."""
+SMALL = 1 << 15
+"""Connections that are compared all at once: with so few, the calls cost more than the work."""
 SAMPLE = 1 << 13
 """Connections, at most, that the bounds are guessed from: they leave one or two in a hundred to compare."""
 
@@ -72,8 +71,7 @@ def updated_mask(drop_scores: Scores, grow_scores: Scores | None, mask: Mask, ke
     # In place: new memory takes as long as what is done with it, and the result must not lie beyond what is freed.
     others = np.logical_not(kept, out=kept)
     grown = best_of(others, grow_scores, grow)
-    kept = np.logical_not(others, out=others)
-    return np.bitwise_or(kept, grown, out=kept)
+    return np.equal(others, grown, out=others)  # neither: kept; both: grown
 
 
 def best_of(eligible: Mask, scores: Scores, k: int) -> Mask:
@@ -89,33 +87,16 @@ def best_of(eligible: Mask, scores: Scores, k: int) -> Mask:
         raise ValueError(f"k is {k}: only {count} connections are eligible.")
     if k in (0, count):
         return eligible.copy() if k else np.zeros_like(eligible)
-    low, high = _bounds(eligible, scores, k / count)
-    if isinstance(scores, Magnitudes) and low >= 0:
-        chosen, between, values = _split(eligible, scores.rough, scores.rough_bound(low), scores.rough_bound(high))
-    else:
-        chosen, between, values = _split(eligible, scores, low, high)
-    room = k - int(np.count_nonzero(chosen))
-    if 0 <= room <= between.size:
-        chosen[between[top_k_mask(values, room, xp=numpy_namespace)]] = True
+    if eligible.size > SMALL and (chosen := _between_bounds(eligible, scores, k, k / count)) is not None:
         return chosen
-    if room > 0:
-        # More connections have exactly the score ``low`` than a sample can tell apart: zero gradients, usually.
-        tied = _first_with(low, eligible, scores, room - between.size)
-        if between.size + tied.size == room:
-            chosen[between] = chosen[tied] = True
-            return chosen
-    # The sample misled, once in ten thousand times.
-    everything = sortable(scores(slice(0, eligible.size)))
-    mask: Mask = top_k_mask(np.where(eligible, everything, -1), k, xp=numpy_namespace)
-    return mask
+    return _largest(np.where(eligible, scores.exact(slice(0, eligible.size)), -1), k)
 
 
 def all_finite(arrays: Iterable[Values]) -> bool:
     """Whether no number is NaN or infinite."""
 
     def finite(array: Values) -> bool:
-        flat = array.reshape(-1)
-        return all(np.isfinite(flat[part]).all() for part in _parts(flat.size))
+        return bool(np.isfinite(array).all())
 
     return all(two_at_a_time(finite, arrays, np.size))
 
@@ -125,12 +106,12 @@ def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
 
     Args:
         arrays: of any shapes.
-        masks: of the same ones, contiguous in C order.
+        masks: of the same ones.
     """
 
     def outside(pair: tuple[Values, Mask]) -> bool:
-        values, inside = pair[0].reshape(-1), pair[1].reshape(-1)
-        return any(((values[part] != 0) > inside[part]).any() for part in _parts(inside.size))
+        values, inside = pair
+        return bool(((values != 0) > inside).any())
 
     return any(two_at_a_time(outside, zip(arrays, masks, strict=True), lambda pair: pair[0].size))
 
@@ -145,9 +126,8 @@ def zero_outside(values: Values, mask: Mask) -> None:
     if not values.flags.c_contiguous:
         np.copyto(values, 0, where=~mask)
         return
-    bits, all_or_none = values.reshape(-1).view(f"i{values.itemsize}"), mask.reshape(-1).view(np.int8)
-    for part in _parts(mask.size):
-        bits[part] &= -all_or_none[part]
+    bits = values.reshape(-1).view(f"i{values.itemsize}")
+    np.multiply(bits, mask.reshape(-1).view(np.int8), out=bits)
 
 
 def _two_threads() -> ThreadPoolExecutor:
@@ -156,15 +136,44 @@ def _two_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(2)
 
 
+def _between_bounds(eligible: Mask, scores: Scores, k: int, share: float) -> Mask | None:
+    """What `best_of` gives; None if the sample misled, once in ten thousand times."""
+    low, high = _bounds(eligible, scores, share)
+    chosen, between = _split(eligible, scores, low, high)
+    room = k - int(np.count_nonzero(chosen))
+    if 0 <= room <= between.size:
+        chosen[between[_largest(scores.look(between), room)]] = True
+        return chosen
+    if room < 0:
+        return None
+    # More connections have exactly the score ``low`` than a sample can tell apart: zero gradients, usually.
+    tied = _first_with(low if low > scores.least else 0, eligible, scores, room - between.size)
+    if between.size + tied.size < room:
+        return None
+    chosen[between] = chosen[tied] = True
+    return chosen
+
+
+def _largest(values: Values, k: int) -> Mask:
+    """The mask of the ``k`` largest; among equals the first ones: `rigl_core.topology.top_k_mask` of a flat array."""
+    if k == 0:
+        return np.zeros(values.size, np.bool_)
+    # Not np.partition, which takes ten times as long where most are equal.
+    threshold = np.sort(values)[values.size - k]
+    largest: Mask = values > threshold
+    (tied,) = np.nonzero(values == threshold)
+    largest[tied[: k - np.count_nonzero(largest)]] = True
+    return largest
+
+
 def _bounds(eligible: Mask, scores: Scores, share: float) -> tuple[Any, Any]:
     """Two scores with the ``share`` largest beginning between them, by all odds."""
     drawn = (_shares(SAMPLE)[: eligible.size // 32] * eligible.size).astype(np.intp)
-    sample = sortable(scores(drawn[eligible[drawn]]))
+    sample = np.sort(np.fmax(scores.look(drawn[eligible[drawn]]), scores.least))  # without NaN
     rank = share * sample.size
     margin = 4 * (rank * (1 - share)) ** 0.5 + 2  # four standard deviations of a binomial count
     low, high = sample.size - 1 - int(rank + margin), sample.size - 1 - int(rank - margin)
-    ordered = np.partition(sample, [max(low, 0), min(high, sample.size - 1)]) if sample.size else sample
-    return ordered[low] if low >= 0 else -1, ordered[high] if high < sample.size else np.inf
+    return sample[low] if low >= 0 else scores.least, sample[high] if high < sample.size else np.inf
 
 
 @functools.cache
@@ -173,39 +182,24 @@ def _shares(count: int) -> npt.NDArray[np.float64]:
     return np.random.default_rng(0).random(count)
 
 
-def _positions(mask: Mask) -> Indices:
-    """`np.flatnonzero`, three times as fast where few are true: of most groups of eight, none is."""
-    whole = mask.size // 8 * 8
-    eights = mask[:whole].view(np.uint64)
-    (some,) = np.nonzero(eights != 0)
-    (within,) = np.nonzero(eights[some].view(np.bool_))
-    first = some[within >> 3] * 8 + (within & 7)
-    return np.concatenate([first, whole + np.flatnonzero(mask[whole:])]) if whole < mask.size else first
-
-
-def _split(eligible: Mask, scores: Callable[[slice], Values], low: Any, high: Any) -> tuple[Mask, Indices, Values]:
-    """Which eligible connections score above ``high``; and the others above ``low``, as flat indices and scores."""
-    chosen, scratch = np.empty_like(eligible), np.empty(min(PART, eligible.size), np.bool_)
-
-    def read(part: slice) -> tuple[Indices, Values]:
-        values, here, above = sortable(scores(part)), eligible[part], chosen[part]
-        np.greater(values, high, out=above)
-        above &= here
-        others = np.greater(values, low, out=scratch[: here.size])
-        others &= here
-        others ^= above
-        within = _positions(others)
-        return within + part.start, values[within]
-
-    indices, values = zip(*map(read, _parts(eligible.size)), strict=True)
-    return chosen, np.concatenate(indices), np.concatenate(values)
+def _split(eligible: Mask, scores: Scores, low: Any, high: Any) -> tuple[Mask, Indices]:
+    """Which eligible connections score above ``high``; and where the others above ``low`` are."""
+    chosen, others = np.empty_like(eligible), np.empty_like(eligible)
+    for part in _parts(eligible.size):
+        values = scores.look(part)
+        np.greater(values, high, out=chosen[part])
+        np.greater(values, low, out=others[part])
+    others ^= chosen
+    others &= eligible
+    chosen &= eligible
+    return chosen, np.flatnonzero(others)
 
 
 def _first_with(score: Any, eligible: Mask, scores: Scores, count: int) -> Indices:
     """The flat indices of the first ``count`` eligible connections with exactly this score, or of all there are."""
     found = [np.empty(0, np.intp)]
     for part in _parts(eligible.size):
-        equal = np.flatnonzero((sortable(scores(part)) == score) & eligible[part])[:count]
+        equal = np.flatnonzero((scores.exact(part) == score) & eligible[part])[:count]
         found.append(equal + part.start)
         count -= equal.size
         if count == 0:

@@ -10,7 +10,7 @@ import functools
 import itertools
 import operator
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from rigl_core import selection, sharing, topology
 from rigl_core.connections import Connections
@@ -129,7 +129,7 @@ def _select(recipe: Recipe, like: Connections, mask: Array, keep: Array, grow: A
     connections = like.with_arrays(arrays)
     dropping = connections.for_dropping
     if not recipe.drop.reads_gradient:
-        dropping = replace(dropping, gradient=None)  # parts of it would be taken for nothing
+        dropping = dropping.replace(gradient=None)  # parts of it would be taken for nothing
     drop_scores = scores_of(recipe.drop, dropping)
     grow_scores = None if recipe.grow is None else scores_of(recipe.grow, connections)
     return selection.updated_mask(drop_scores, grow_scores, mask, int(keep), int(grow))

@@ -15,15 +15,15 @@ from rigl_core.testing.properties import test_topology
 @caught_by(test_topology.test_large_layers_agree_with_a_stable_sort)
 def ties_at_the_bound_from_the_end(patch: pytest.MonkeyPatch) -> None:
     def last_with(score: Any, eligible: Any, scores: Any, count: int) -> Any:
-        return np.flatnonzero((selection.sortable(scores(slice(0, eligible.size))) == score) & eligible)[-count:]
+        return np.flatnonzero((scores.exact(slice(0, eligible.size)) == score) & eligible)[-count:]
 
     patch.setattr(selection, "_first_with", last_with)
 
 
 @caught_by(test_topology.test_ties_go_to_the_lower_flat_index)
 def ties_between_the_bounds_to_the_higher_index(patch: pytest.MonkeyPatch) -> None:
-    original = selection.top_k_mask
-    patch.setattr(selection, "top_k_mask", lambda scores, k, *, xp: original(scores[::-1], k, xp=xp)[::-1])
+    original = selection._largest
+    patch.setattr(selection, "_largest", lambda values, k: original(values[::-1], k)[::-1])
 
 
 @caught_by(test_topology.test_just_dropped_connections_can_be_regrown)

@@ -35,6 +35,7 @@ SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-310, 1.2e-38,
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Small layers are read in many parts, with bounds from a sample as of a large one."""
+    monkeypatch.setattr(selection, "SMALL", 500)
     monkeypatch.setattr(selection, "PART", 64)
     monkeypatch.setattr(selection, "SAMPLE", 128)
     monkeypatch.setattr(selection, "LARGE", 64)
@@ -90,24 +91,25 @@ def test_every_count(dtype: str) -> None:
         scores = topology.magnitude(values(kind, dtype, size, rng), xp=numpy_namespace)
         eligible = rng.random(size) < 0.6
         for k in range(np.count_nonzero(eligible) + 1):
-            fast = selection.best_of(eligible, lambda part, scores=scores: scores[part], k)
+            fast = selection.best_of(eligible, scoring.Scores(lambda part, scores=scores: scores[part]), k)
             simple = topology.top_k_mask(np.where(eligible, scores, -1), k, xp=numpy_namespace)
             np.testing.assert_array_equal(fast, simple, err_msg=f"{kind}, k={k}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("dtype", DTYPES[1:])
-def test_rough_scores_are_above_a_bound_where_the_scores_are(dtype: str, kind: str) -> None:
+def test_a_look_shows_the_scores_that_are_not_zero(dtype: str, kind: str) -> None:
     x = values(kind, dtype, 500, np.random.default_rng(6))
     scores = scoring.scores_of(GRADIENT, Connections(x, x))
     assert isinstance(scores, scoring.Magnitudes)
-    exact, info = scores(slice(0, 500)), np.finfo(dtype)
-    np.testing.assert_array_equal(exact, topology.magnitude(x, xp=numpy_namespace))
-    for bound in [info.dtype.type(0), info.smallest_normal, info.max, info.dtype.type(np.inf), *exact[::50]]:
-        rough = scores.rough(slice(0, 500))
-        above = exact > bound
-        np.testing.assert_array_equal(rough > scores.rough_bound(bound), above, err_msg=str(bound))
-        np.testing.assert_array_equal(rough[above], exact[above])
+    assert 0 < scores.least < np.finfo(dtype).smallest_normal
+    every, exact = slice(0, 500), topology.magnitude(x, xp=numpy_namespace)
+    np.testing.assert_array_equal(scores.exact(every), exact)
+    seen = scores.look(every)
+    np.testing.assert_array_equal(seen > scores.least, exact > 0)
+    np.testing.assert_array_equal(seen[exact > 0], exact[exact > 0])
+    some = np.flatnonzero(exact > 0)[::3]
+    np.testing.assert_array_equal(scores.look(some), exact[some])
 
 
 def test_halves_have_no_rough_scores() -> None:
@@ -121,7 +123,9 @@ def test_a_sample_that_misleads(monkeypatch: pytest.MonkeyPatch) -> None:
     simple = topology.top_k_mask(scores, 300, xp=numpy_namespace)
     for bounds in ((0.99, np.inf), (0.1, 0.2), (2.0, 3.0)):
         monkeypatch.setattr(selection, "_bounds", lambda *_, bounds=bounds: bounds)
-        np.testing.assert_array_equal(selection.best_of(eligible, lambda part: scores[part], 300), simple)
+        np.testing.assert_array_equal(
+            selection.best_of(eligible, scoring.Scores(lambda part: scores[part]), 300), simple
+        )
 
 
 def test_random_scores_of_parts() -> None:
