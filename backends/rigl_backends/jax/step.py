@@ -14,7 +14,7 @@ from jax import Array
 from rigl_backends.jax.branches import once, with_dtypes_of
 from rigl_backends.jax.pools import Memory, Part, choice_of, moved_pool
 from rigl_backends.jax.sparse_layer import applied, hide_shadow, noisy, observe, whole_weight
-from rigl_backends.jax.trees import Tree, is_traced, named_leaves, with_leaves, zero_outside, zero_state_outside
+from rigl_backends.jax.trees import Tree, active, is_traced, named_leaves, weights_of_leaves, with_leaves, zero_outside
 from rigl_backends.jax.zeros import stays_zero
 from rigl_core.plan import Plan
 
@@ -44,14 +44,14 @@ class PartFlow(NamedTuple):
     Attributes:
         update: the dense gradient at first, if the topology update replaces the gradient step; else the update so far.
         mask: its topology.
-        survivors: connections that keep their optimizer state.
         memory: what the recipe remembers.
+        state: the arrays that the inner transformation holds of its weights.
     """
 
     update: Array
     mask: Array
-    survivors: Array
     memory: Memory
+    state: list[Array]
 
 
 @dataclass(frozen=True)
@@ -135,19 +135,18 @@ class Step:
         Pool by pool, each behind a branch of its own, so that the next one's temporary arrays take the same memory.
         """
         updates, masks, memory = self._sparse(flow.updates), dict(flow.masks), dict(flow.memory)
-        survivors: Arrays = {}
-        moved: Arrays = {}
+        state, structure = jax.tree.flatten(flow.inner_state)
+        held = self._held(flow.inner_state)
         for number, pool in enumerate(self.plan.pools):
             names = [self.plan.layers[i].name for i in pool]
-            own = [PartFlow(updates[name], masks[name], masks[name], memory[name]) for name in names]
+            own = [PartFlow(updates[name], masks[name], memory[name], [state[i] for i in held[name]]) for name in names]
             change = functools.partial(self._move_pool, number)
             for name, part in zip(names, once(self.moving, change, own), strict=True):
-                moved[name], masks[name], survivors[name], memory[name] = part
+                updates[name], masks[name], memory[name] = part.update, part.mask, part.memory
+                for i, leaf in zip(held[name], part.state, strict=True):
+                    state[i] = leaf
         others = jax.tree.map(_no_update, flow.updates) if self._replaces else flow.updates
-        inner_state = flow.inner_state
-        if not self._learn_unseen:
-            inner_state = zero_state_outside(inner_state, self.params, survivors)
-        return Flow(with_leaves(others, moved), inner_state, masks, memory)
+        return Flow(with_leaves(others, updates), jax.tree.unflatten(structure, state), masks, memory)
 
     def _move_pool(self, number: int, parts: list[PartFlow]) -> list[PartFlow]:
         """The layers of one pool after the topology update."""
@@ -171,8 +170,14 @@ class Step:
         for layer, part, new in zip(layers, parts, moved, strict=True):
             stay = _no_update(part.update) if self._replaces else part.update
             start = (new.weight - weights[layer.name]).astype(stay.dtype)  # exactly: one of the two is 0
-            after.append(PartFlow(jnp.where(new.survivors, stay, start), new.mask, new.survivors, new.memory))
+            state = [active(own, new.survivors) for own in part.state]
+            after.append(PartFlow(jnp.where(new.survivors, stay, start), new.mask, new.memory, state))
         return after
+
+    def _held(self, inner_state: Any) -> dict[str, list[int]]:
+        """Which leaves of the inner state an update changes, by layer; those of weights that learn unseen stay."""
+        owners = [] if self._learn_unseen else weights_of_leaves(inner_state, self.params)
+        return {name: [i for i, owner in enumerate(owners) if owner == name] for name in self._weights}
 
     @property
     def _learn_unseen(self) -> bool:

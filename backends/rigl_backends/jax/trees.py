@@ -58,20 +58,24 @@ def zero_state_outside(
         settled: for each leaf of the state whether it is so already.
     """
     leaves, structure = jax.tree.flatten(state)
-    for i, name in enumerate(mirrored_names(state, params)):
-        if name is None or name not in masks or (settled and settled[i]):
-            continue
-        if shape_of(leaves[i]) == masks[name].shape:
+    for i, name in enumerate(weights_of_leaves(state, params)):
+        if name is not None and name in masks and not (settled and settled[i]):
             leaves[i] = active(leaves[i], masks[name])
     return jax.tree.unflatten(structure, leaves)
 
 
 def state_by_weight(state: Tree, params: Tree) -> Iterator[tuple[str, Array]]:
     """Every per-weight array in an optimizer's state, with the name of its parameter."""
-    shapes = {name: shape_of(leaf) for name, leaf in named_leaves(params).items()}
-    for name, leaf in zip(mirrored_names(state, params), jax.tree.leaves(state), strict=True):
-        if name is not None and shape_of(leaf) == shapes[name]:
+    for name, leaf in zip(weights_of_leaves(state, params), jax.tree.leaves(state), strict=True):
+        if name is not None:
             yield name, leaf
+
+
+def weights_of_leaves(state: Tree, params: Tree) -> list[str | None]:
+    """For each leaf of an optimizer's state the parameter of which it holds a number for each weight, if of any."""
+    shapes = {name: shape_of(leaf) for name, leaf in named_leaves(params).items()}
+    leaves = zip(mirrored_names(state, params), jax.tree.leaves(state), strict=True)
+    return [name if name is not None and shape_of(leaf) == shapes[name] else None for name, leaf in leaves]
 
 
 def mirrored_names(state: Tree, params: Tree) -> list[str | None]:

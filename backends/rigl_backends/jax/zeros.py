@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from rigl_backends.jax.trees import Tree, called, mirrored_names, named_leaves, shape_of
+from rigl_backends.jax.trees import Tree, called, mirrored_names, weights_of_leaves
 
 _FINITE = object()
 """What is known of a number that stands in the program."""
@@ -36,12 +36,8 @@ def stays_zero(
         names: of the layers that have masks.
     """
     trace = jax.make_jaxpr(lambda *trees: update(*trees)[1])(gradients, state, params)
-    shapes = {name: shape_of(leaf) for name, leaf in named_leaves(params).items()}
-    given = []
-    for tree in (gradients, state, params):
-        for name, leaf in zip(mirrored_names(tree, params), jax.tree.leaves(tree), strict=True):
-            is_one = name is not None and name in names and shape_of(leaf) == shapes[name]
-            given.append(name if is_one else None)
+    owned = [name for tree in (gradients, state, params) for name in weights_of_leaves(tree, params)]
+    given = [name if name is not None and name in names else None for name in owned]
     found = _walk(trace.jaxpr, given)
     owners = mirrored_names(state, params)
     return [name is not None and name == owner for name, owner in zip(found, owners, strict=True)]
