@@ -28,7 +28,8 @@ def scores_of(criterion: Criterion, connections: Connections) -> Scores:
     if criterion.magnitude_of is None:
         return Scores(score)
     values = getattr(connections, criterion.magnitude_of)
-    return Scores(score) if values[:0].itemsize == 2 else Magnitudes(score, values)
+    dtype = values[:0].dtype  # of its parts: PyTorch's bfloat16 numbers come as float32
+    return Scores(score) if dtype.itemsize == 2 else Magnitudes(score, values, _largest_subnormal(dtype))
 
 
 class Scores:
@@ -65,11 +66,11 @@ class Magnitudes(Scores):
     A score of 0 may look like NaN or a subnormal number. (As bits, of 16-bit floats, a NaN would be above all.)
     """
 
-    def __init__(self, score: Callable[[slice | Indices], Values], values: Values) -> None:
+    def __init__(self, score: Callable[[slice | Indices], Values], values: Values, least: Any) -> None:
         super().__init__(score)
+        self.least = least
         self._values = values
         self._scratch = np.empty(0)
-        self.least = _largest_subnormal(values.dtype)
 
     def look(self, part: slice | Indices) -> Values:
         """Magnitudes, in the same memory at every call."""

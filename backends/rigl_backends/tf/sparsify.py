@@ -29,7 +29,8 @@ def sparsify(
 
     It takes dense gradients. On ordinary steps the inner optimizer's clipping sees the gradient of the
     active weights only; an update takes the place of a gradient step, in which the inner optimizer stands
-    still. Put a `keras.optimizers.LossScaleOptimizer` outside.
+    still. Put a `keras.optimizers.LossScaleOptimizer` outside. What you write into weights outside the masks
+    stays until the next update, with optimizers that work element by element, such as SGD and Adam.
 
     Layers are called by the paths of their variables, such as ``sequential/dense/kernel``. Random choices
     depend on these names: give the layers names of your own for topologies that can be drawn again.

@@ -37,6 +37,7 @@ class SparseLayer:
         self._optimizer = optimizer
         self._bits: Tensor | None = None
         self._memory: dict[str, Tensor] = {}
+        self._left: list[tuple[int, int]] = []
 
     @property
     def name(self) -> str:
@@ -74,7 +75,7 @@ class SparseLayer:
     def set_mask(self, mask: Tensor) -> None:
         """Take a topology over. The optimizer's state stays as it is: its own checkpoint restores that."""
         self._bits = bits_of(mask, self.param)
-        self._mask_weights()
+        self.mask_weights()
 
     def set_memory(self, memory: Mapping[str, Any]) -> None:
         """Take over what was remembered, as copies."""
@@ -102,17 +103,30 @@ class SparseLayer:
         self.param.grad.detach().copy_(noisy if scale is None else noisy * scale)
         self.mask_gradient()
 
+    def leave_zeros(self) -> None:
+        """After a step, with zeros everywhere outside the mask: remember how weights and state were left."""
+        self._left = self._marks()
+
+    def find_zeros(self) -> None:
+        """Before a step: zero what is outside the mask, if anything was written since the last one."""
+        if self._left != self._marks():
+            self.mask_weights()
+            self._zero_state(self.mask)
+
     def show_shadow(self) -> None:
         """Before the optimizer's step: weights outside the mask take part in it."""
         if "shadow" in self._memory:
             self._set_weight(self._whole_weight())
 
     def hide_shadow(self) -> None:
-        """After it: zero what is outside the mask, and remember those weights."""
+        """After it: remember those weights."""
         if "shadow" in self._memory:
             flat = self.mask.reshape(-1)
             self._memory = memory_after(self.memory, Connections(self._weight), flat, flat, xp=xp)
-        self._mask_weights()
+
+    def mask_weights(self) -> None:
+        """Keep the active weights, whatever happened to the others."""
+        keep_active_(self.param, self._fitting_bits(self.param))
 
     def connections(
         self, update: int, gradient: Tensor | None = None, *, indices: bool, scores: Any = None
@@ -173,9 +187,10 @@ class SparseLayer:
     def _set_weight(self, flat: Tensor) -> None:
         self.param.detach().copy_(flat.reshape(self.layer.shape))
 
-    def _mask_weights(self) -> None:
-        """Keep the active weights, whatever the optimizer did to the others."""
-        keep_active_(self.param, self._fitting_bits(self.param))
+    def _marks(self) -> list[tuple[int, int]]:
+        """Where the weights and their state are, and how often they were written."""
+        held = _tensors(self._optimizer.state.get(self.param), self.param.shape)
+        return [(tensor.data_ptr(), tensor._version) for tensor in (self.param, *held)]
 
     def _zero_state(self, survivors: Tensor) -> None:
         """Zero every per-weight optimizer state, but for the survivors; that of shadow weights stays."""

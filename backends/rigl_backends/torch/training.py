@@ -11,11 +11,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch import gradients
+from rigl_backends.torch.devices import masks_on_host, on_one_device
+from rigl_backends.torch.elementwise import keeps_zeros
 from rigl_backends.torch.namespace import torch_namespace as xp
 from rigl_backends.torch.sparse_layer import SparseLayer
 from rigl_core.checkpoint import check_state, make_state
 from rigl_core.clock import Clock
-from rigl_core.connections import Connections
 from rigl_core.inspect import SparsityTable
 from rigl_core.plan import Plan
 from rigl_core.random import INITIAL
@@ -98,7 +99,7 @@ class SparseTraining:
         Raises:
             ValueError: if the state is of another recipe or other layers; nothing has been changed then.
         """
-        state = _on_host(state)
+        state = masks_on_host(state)
         check_state(self.plan, state)
         self._clock.step, self._clock.deferred = state["step"], state["deferred"]
         for layer in self._layers.values():
@@ -116,7 +117,7 @@ class SparseTraining:
         draws = recipe.initial.reads_random
         connections = [layer.connections(INITIAL, indices=draws, scores=scores.get(layer.name)) for layer in layers]
         active = [self.plan.initial_active[i] for i in pool]
-        return initial_masks(recipe, _on_one_device(connections), active, xp=xp)
+        return initial_masks(recipe, on_one_device(connections), active, xp=xp)
 
     @torch.no_grad()
     def _on_gradient(self, param: nn.Parameter) -> None:
@@ -175,9 +176,10 @@ class SparseTraining:
     def _prepare_gradient_step(self) -> None:
         """What the optimizer sees: the active weights and their gradients, or all, if the others learn too."""
         for layer in self._layers.values():
-            if "shadow" in self.plan.recipe.memories:
+            if self._learn_unseen:
                 layer.show_shadow()
                 continue
+            layer.find_zeros()
             layer.mask_gradient()
             if self.plan.recipe.changes_gradient:
                 layer.add_noise(self._clock.step)
@@ -187,14 +189,27 @@ class SparseTraining:
         self._running -= 1
         if self._running > 0:
             return
-        if not self._hidden:  # with hidden gradients no weight has moved
-            for layer in self._layers.values():
-                layer.hide_shadow()
+        self._end_gradient_step()
         if self._update is not None and self.plan.recipe.on_update == "after":
             self._move()
+        for layer in self._layers.values():
+            layer.leave_zeros()
         gradients.show(self._hidden)
         self._hidden, self._gradients = [], {}
         self._clock.advance(updated=self._update is not None)
+
+    def _end_gradient_step(self) -> None:
+        """Zeros outside the masks, whatever the optimizer did there, even without gradients."""
+        zeros_stay = keeps_zeros(self._optimizer, {param.dtype for param in self._of_param})
+        for layer in self._layers.values():
+            if not self._hidden:
+                layer.hide_shadow()
+            if self._learn_unseen or not zeros_stay:
+                layer.mask_weights()
+
+    @property
+    def _learn_unseen(self) -> bool:
+        return "shadow" in self.plan.recipe.memories
 
     def _move(self) -> None:
         pools = range(len(self.plan.pools))
@@ -213,7 +228,7 @@ class SparseTraining:
             return
         update, draws, layers = self._update, recipe.reads_random, [self._layers[i] for i in pool]
         own = [self._layers[i].connections(update, self._gradients.get(i), indices=draws) for i in pool]
-        connections = _on_one_device(own)
+        connections = on_one_device(own)
         device = connections[0].weight.device
         keep, grow = int(self.plan.keep_counts[row, number]), int(self.plan.grow_counts[row, number])
         counts = Counts(keep, grow, torch.tensor(self.plan.digits[row], device=device))
@@ -229,20 +244,3 @@ def is_sparsified(owner: Optimizer | Tensor) -> bool:
     hooks = getattr(owner, kind, None) or {}
     methods = [inspect.unwrap(hook, stop=inspect.ismethod) for hook in hooks.values()]
     return any(isinstance(getattr(method, "__self__", None), SparseTraining) for method in methods)
-
-
-def _on_one_device(pool: Sequence[Connections]) -> list[Connections]:
-    """The connections of layers that choose together, where the first of them is."""
-    device = pool[0].weight.device
-    return [
-        connections.with_arrays([x.to(device) if isinstance(x, Tensor) else x for x in connections.arrays])
-        for connections in pool
-    ]
-
-
-def _on_host(state: Any) -> Any:
-    """A saved state with its masks in the host's memory, wherever they were loaded to."""
-    masks = state.get("masks") if isinstance(state, Mapping) else None
-    if not isinstance(masks, Mapping):
-        return state
-    return {**state, "masks": {name: mask.cpu() if isinstance(mask, Tensor) else mask for name, mask in masks.items()}}
