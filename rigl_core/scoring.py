@@ -29,14 +29,14 @@ def scores_of(criterion: Criterion, connections: Connections) -> Scores:
         return Scores(score)
     values = getattr(connections, criterion.magnitude_of)
     dtype = values[:0].dtype  # of its parts: PyTorch's bfloat16 numbers come as float32
-    return Scores(score) if dtype.itemsize == 2 else Magnitudes(score, values, _largest_subnormal(dtype))
+    return Scores(score) if dtype.itemsize == 2 else Magnitudes(values, _largest_subnormal(dtype))
 
 
 class Scores:
-    """The scores of one layer: >= 0, without NaN, of one dtype.
+    """The scores of one layer.
 
     Attributes:
-        least: every score is above it as `look` gives them; but for zeros perhaps, if it is above 0 itself.
+        least: scores are above it; or else they count as 0, which it is then above itself.
     """
 
     least: Any = -1
@@ -44,30 +44,26 @@ class Scores:
     def __init__(self, score: Callable[[slice | Indices], Values]) -> None:
         self._score = score
 
-    def exact(self, part: slice | Indices) -> Values:
-        """The scores of a range of connections, or of those with these flat indices; or other numbers in their order.
+    def look(self, part: slice | Indices) -> Values:
+        """The scores of a range of connections, or of those with these flat indices, until the next call.
 
-        Of 16-bit floats, which NumPy compares slowly, it gives the bits: floats of at least 0 are in the order of
-        these, and a minus zero loses its sign.
+        Where they are not above `least`, it may give anything else that is not. Of 16-bit floats, which NumPy
+        compares slowly, it gives the bits: floats of at least 0 are in the order of these, and a minus zero loses its
+        sign.
         """
         scores = self._score(part)
         if scores.dtype.itemsize == 2 and scores.dtype.kind not in "iu":
             return scores.view(np.int16) & np.int16(0x7FFF)
         return scores
 
-    def look(self, part: slice | Indices) -> Values:
-        """The same where they are above `least`, until the next call; elsewhere whatever is not above it."""
-        return self.exact(part)
-
 
 class Magnitudes(Scores):
-    """Scores that are plain magnitudes, in 32 bits or more: most need a single look instead of four.
+    """Scores that are plain magnitudes, in 32 bits or more: to look at them takes one operation instead of four.
 
-    A score of 0 may look like NaN or a subnormal number. (As bits, of 16-bit floats, a NaN would be above all.)
+    NaN and subnormal numbers stay, where the score is 0. (As bits, of 16-bit floats, a NaN would be above all.)
     """
 
-    def __init__(self, score: Callable[[slice | Indices], Values], values: Values, least: Any) -> None:
-        super().__init__(score)
+    def __init__(self, values: Values, least: Any) -> None:
         self.least = least
         self._values = values
         self._scratch = np.empty(0)

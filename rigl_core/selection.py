@@ -30,7 +30,7 @@ PART = 1 << 17
 LARGE = 1 << 18
 """Connections that are worth a thread."""
 SMALL = 1 << 15
-"""Connections that are compared all at once: with so few, the calls cost more than the work."""
+"""Connections that are sorted all at once: with so few, the calls cost more than the work."""
 SAMPLE = 1 << 13
 """Connections, at most, that the bounds are guessed from: they leave one or two in a hundred to compare."""
 
@@ -87,9 +87,11 @@ def best_of(eligible: Mask, scores: Scores, k: int) -> Mask:
         raise ValueError(f"k is {k}: only {count} connections are eligible.")
     if k in (0, count):
         return eligible.copy() if k else np.zeros_like(eligible)
-    if eligible.size > SMALL and (chosen := _between_bounds(eligible, scores, k, k / count)) is not None:
-        return chosen
-    return _largest(np.where(eligible, scores.exact(slice(0, eligible.size)), -1), k)
+    if eligible.size > SMALL and (found := _between_bounds(eligible, scores, k, k / count)) is not None:
+        return found
+    chosen, among = np.zeros_like(eligible), np.flatnonzero(eligible)
+    chosen[among[_largest(_seen(scores, among), k)]] = True
+    return chosen
 
 
 def all_finite(arrays: Iterable[Values]) -> bool:
@@ -147,7 +149,7 @@ def _between_bounds(eligible: Mask, scores: Scores, k: int, share: float) -> Mas
     if room < 0:
         return None
     # More connections have exactly the score ``low`` than a sample can tell apart: zero gradients, usually.
-    tied = _first_with(low if low > scores.least else 0, eligible, scores, room - between.size)
+    tied = _first_with(low, eligible, scores, room - between.size)
     if between.size + tied.size < room:
         return None
     chosen[between] = chosen[tied] = True
@@ -169,7 +171,7 @@ def _largest(values: Values, k: int) -> Mask:
 def _bounds(eligible: Mask, scores: Scores, share: float) -> tuple[Any, Any]:
     """Two scores with the ``share`` largest beginning between them, by all odds."""
     drawn = (_shares(SAMPLE)[: eligible.size // 32] * eligible.size).astype(np.intp)
-    sample = np.sort(np.fmax(scores.look(drawn[eligible[drawn]]), scores.least))  # without NaN
+    sample = np.sort(_seen(scores, drawn[eligible[drawn]]))
     rank = share * sample.size
     margin = 4 * (rank * (1 - share)) ** 0.5 + 2  # four standard deviations of a binomial count
     low, high = sample.size - 1 - int(rank + margin), sample.size - 1 - int(rank - margin)
@@ -199,12 +201,18 @@ def _first_with(score: Any, eligible: Mask, scores: Scores, count: int) -> Indic
     """The flat indices of the first ``count`` eligible connections with exactly this score, or of all there are."""
     found = [np.empty(0, np.intp)]
     for part in _parts(eligible.size):
-        equal = np.flatnonzero((scores.exact(part) == score) & eligible[part])[:count]
+        equal = np.flatnonzero((_seen(scores, part) == score) & eligible[part])[:count]
         found.append(equal + part.start)
         count -= equal.size
         if count == 0:
             break
     return np.concatenate(found)
+
+
+def _seen(scores: Scores, part: slice | Indices) -> Values:
+    """Scores in their order, with one number for all that are not above the least."""
+    seen: Values = np.fmax(scores.look(part), scores.least)
+    return seen
 
 
 def _parts(size: int) -> list[slice]:

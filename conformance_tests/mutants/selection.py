@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import selection
+from rigl_core import scoring, selection
 from rigl_core.testing.properties import test_topology
 
 
 @caught_by(test_topology.test_large_layers_agree_with_a_stable_sort)
 def ties_at_the_bound_from_the_end(patch: pytest.MonkeyPatch) -> None:
     def last_with(score: Any, eligible: Any, scores: Any, count: int) -> Any:
-        return np.flatnonzero((scores.exact(slice(0, eligible.size)) == score) & eligible)[-count:]
+        return np.flatnonzero((selection._seen(scores, slice(0, eligible.size)) == score) & eligible)[-count:]
 
     patch.setattr(selection, "_first_with", last_with)
 
@@ -39,3 +39,14 @@ def just_dropped_not_eligible_in_parts(patch: pytest.MonkeyPatch) -> None:
 def inactive_kept_by_the_bounds(patch: pytest.MonkeyPatch) -> None:
     original = selection.best_of
     patch.setattr(selection, "best_of", lambda eligible, scores, k: original(np.ones_like(eligible), scores, k))
+
+
+@caught_by(test_topology.test_nan_neither_steals_nor_loses_a_slot)
+def nan_looks_large(patch: pytest.MonkeyPatch) -> None:
+    original = scoring.Magnitudes.look
+    patch.setattr(scoring.Magnitudes, "look", lambda self, part: np.nan_to_num(original(self, part), nan=np.inf))
+
+
+@caught_by(test_topology.test_special_values_rank_alike_everywhere)
+def subnormals_look_larger_than_zeros(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(scoring, "_largest_subnormal", lambda dtype: dtype.type(0))

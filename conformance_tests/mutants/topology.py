@@ -42,6 +42,7 @@ def subnormal_numbers_rank(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_topology.test_nan_neither_steals_nor_loses_a_slot)
 def nan_steals_a_slot(patch: pytest.MonkeyPatch) -> None:
+    take_the_definition(patch)
     patch.setattr(topology, "magnitude", lambda x, *, xp: np.nan_to_num(np.abs(x), nan=np.inf))
 
 
