@@ -36,11 +36,12 @@ def sparsify(
     Gradient accumulation, closures, loss scaling, torch.compile and DistributedDataParallel work as they
     are. What you write into weights or the optimizer's state outside the masks, such as a checkpoint of a
     dense model, is zeroed at the next step; what you write through ``.data``, which PyTorch does not count,
-    at the next update. Three more things to know: compression between replicas that mixes weights (PowerSGD) hands clipping the
-    whole gradient, and only the optimizer sees the sparse one; where a loss scaler skips an overflowing
-    step, optimizers that it does not call (all but the fused ones) have made no step, so the schedule waits;
-    and replicas must start with the same weights where a method looks at these (initial magnitudes, signs,
-    initial or shadow weights): wrap the model in DistributedDataParallel first, or seed every process alike.
+    at the next update. Three more things to know: compression between replicas that mixes weights (PowerSGD)
+    hands clipping the whole gradient, and only the optimizer sees the sparse one; where a loss scaler skips an
+    overflowing step, optimizers that it does not call (all but the fused ones) have made no step, so the
+    schedule waits; and replicas must start with the same weights where a method looks at these (initial
+    magnitudes, signs, initial or shadow weights): wrap the model in DistributedDataParallel first, or seed every
+    process alike.
 
     Args:
         model: any module; weights outside the initial topology become zero. Give the bare model, before
