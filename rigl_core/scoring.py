@@ -45,7 +45,7 @@ class Scores:
         self._score = score
 
     def look(self, part: slice | Indices) -> Values:
-        """The scores of a range of connections, or of those with these flat indices, until the next call.
+        """The scores of a range of connections, or of those with these flat indices.
 
         Where they are not above `least`, it may give anything else that is not. Of 16-bit floats, which NumPy
         compares slowly, it gives the bits: floats of at least 0 are in the order of these, and a minus zero loses its
@@ -66,14 +66,11 @@ class Magnitudes(Scores):
     def __init__(self, values: Values, least: Any) -> None:
         self.least = least
         self._values = values
-        self._scratch = np.empty(0)
 
     def look(self, part: slice | Indices) -> Values:
-        """Magnitudes, in the same memory at every call."""
-        values = self._values[part]
-        if self._scratch.size < values.size:
-            self._scratch = np.empty_like(values)
-        return np.abs(values, out=self._scratch[: values.size])
+        """The magnitudes."""
+        magnitudes: Values = np.abs(self._values[part])
+        return magnitudes
 
 
 @functools.cache

@@ -98,7 +98,8 @@ def all_finite(arrays: Iterable[Values]) -> bool:
     """Whether no number is NaN or infinite."""
 
     def finite(array: Values) -> bool:
-        return bool(np.isfinite(array).all())
+        flat = array.reshape(-1)
+        return all(np.isfinite(flat[part]).all() for part in _parts(flat.size))
 
     return all(two_at_a_time(finite, arrays, np.size))
 
@@ -108,12 +109,12 @@ def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
 
     Args:
         arrays: of any shapes.
-        masks: of the same ones.
+        masks: of the same ones, contiguous in C order.
     """
 
     def outside(pair: tuple[Values, Mask]) -> bool:
-        values, inside = pair
-        return bool(((values != 0) > inside).any())
+        values, inside = pair[0].reshape(-1), pair[1].reshape(-1)
+        return any(((values[part] != 0) > inside[part]).any() for part in _parts(inside.size))
 
     return any(two_at_a_time(outside, zip(arrays, masks, strict=True), lambda pair: pair[0].size))
 
