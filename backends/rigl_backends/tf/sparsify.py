@@ -29,8 +29,11 @@ def sparsify(
 
     It takes dense gradients. On ordinary steps the inner optimizer's clipping sees the gradient of the
     active weights only; an update takes the place of a gradient step, in which the inner optimizer stands
-    still. Put a `keras.optimizers.LossScaleOptimizer` outside. What you write into weights outside the masks
-    stays until the next update, with optimizers that work element by element, such as SGD and Adam.
+    still. Put a `keras.optimizers.LossScaleOptimizer` outside.
+
+    What you write into weights or the optimizer's state outside the masks, such as a checkpoint of a dense model, is
+    zeroed: by the first step, or by the next one whose number is a multiple of 100; or by any step, if the optimizer
+    does not work element by element, as SGD and Adam do. Where XLA compiles these, it stays until the next update.
 
     Layers are called by the paths of their variables, such as ``sequential/dense/kernel``. Random choices
     depend on these names: give the layers names of your own for topologies that can be drawn again.

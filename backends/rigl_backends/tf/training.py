@@ -20,6 +20,10 @@ from rigl_core.connections import Connections
 from rigl_core.plan import Plan
 from rigl_core.update import Counts, Moved, chooses_freely, move_pool
 
+ZEROED_EVERY = 100
+"""Steps after which everything outside the masks is zeroed, of optimizers too that leave zeros alone: anybody else may
+have written there."""
+
 Call = Sequence[tuple[Any, Any]]
 """The gradients (None: not used) and variables of one call of an optimizer."""
 
@@ -96,8 +100,12 @@ class SparseTraining:
         self._apply(call)
         for layer in self.layers.values():
             layer.hide_shadow()
-        if not (self._keeps_zeros or self._has_shadow):
+        if self._has_shadow:
+            return
+        if not self._keeps_zeros:
             self.project()
+        elif not in_xla():  # where a branch would copy the weights at every step
+            tf.cond(self._clock.step % ZEROED_EVERY == 0, self.project, lambda: None)
 
     @property
     def _has_shadow(self) -> bool:

@@ -1,0 +1,30 @@
+"""Zeros outside the masks come back, whatever else writes there, also where the optimizer is trusted to leave them."""
+
+from __future__ import annotations
+
+import keras
+import pytest
+
+from rigl_backends.tf import sparsify
+from rigl_backends.tf import training as training_module
+from rigl_core import Static
+from rigl_core.testing.checks import checks
+from tests.tf.helpers import assert_zero_outside, compiled, layer_arrays, make_gradients, make_model
+
+
+@checks("Z1", "V3")
+@pytest.mark.parametrize("mode", ["eager", "function"])
+def test_dense_weights_and_state_that_are_loaded_become_sparse(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without any update that would zero them, as the pretrained weights of a static topology."""
+    monkeypatch.setattr(training_module, "ZEROED_EVERY", 3)
+    model = make_model()
+    optimizer = sparsify(keras.optimizers.Adam(0.01), Static(0.7), model=model)
+    variables = model.trainable_variables
+    apply = compiled(lambda grads: optimizer.apply(grads, variables), mode)
+    for step in range(7):
+        if step in (0, 4):
+            for variable in (*model.variables, *optimizer.inner_optimizer.variables[2:]):  # after step and rate
+                variable.assign(variable + 1)
+        apply(make_gradients(variables, step))
+        if step not in (4, 5):
+            assert_zero_outside(layer_arrays(optimizer, variables), optimizer.masks)
