@@ -26,7 +26,8 @@ def sparsify(
     """Make ``params`` sparse and let ``optimizer.step(grads)`` follow the recipe from now on.
 
     Gradients given to ``step`` are dense. If you clip or log them before, pass them through
-    `SparseTraining.mask_gradients` first.
+    `SparseTraining.mask_gradients` first. What you write outside the masks is zeroed: in weights by the next step, in
+    the optimizer's state by the next update.
 
     Args:
         params: the model's arrays by name; changed in place.
