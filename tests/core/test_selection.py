@@ -111,7 +111,7 @@ def test_a_look_shows_the_scores_that_are_not_zero(dtype: str, kind: str) -> Non
     np.testing.assert_array_equal(scores.look(some), exact[some])
 
 
-def test_halves_have_no_rough_scores() -> None:
+def test_halves_are_not_plain_magnitudes() -> None:
     x = np.ones(9, np.float16)
     assert not isinstance(scoring.scores_of(GRADIENT, Connections(x, x)), scoring.Magnitudes)
 

@@ -176,8 +176,12 @@ class Step:
 
     def _held(self, inner_state: Any) -> dict[str, list[int]]:
         """Which leaves of the inner state an update changes, by layer; those of weights that learn unseen stay."""
+        held: dict[str, list[int]] = {name: [] for name in self._weights}
         owners = [] if self._learn_unseen else weights_of_leaves(inner_state, self.params)
-        return {name: [i for i, owner in enumerate(owners) if owner == name] for name in self._weights}
+        for i, owner in enumerate(owners):
+            if owner in held:
+                held[owner].append(i)
+        return held
 
     @property
     def _learn_unseen(self) -> bool:
