@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from processes import Worker, in_turns, running
 from results import Result
-from rigl_core.specs import resnet50
+from rigl_core.costs.specs import resnet50
 from settings import Settings
 from subjects import Shapes
 

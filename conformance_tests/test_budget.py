@@ -10,7 +10,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from rigl_core import ErdosRenyi, ErdosRenyiKernel, Layer, PerLayer, Static, Uniform, make_plan, specs
-from rigl_core.distributions import Distribution
+from rigl_core.parts.distributions import Distribution
 from rigl_core.testing.checks import checks
 
 sizes = st.integers(1, 9)

@@ -22,7 +22,7 @@ from rigl_core import (
     UpdateSchedule,
     make_plan,
 )
-from rigl_core.distributions import Distribution
+from rigl_core.parts.distributions import Distribution
 from rigl_core.testing.checks import checks
 
 ROUNDED_UP = [Layer("layer0", (2, 1)), Layer("layer1", (4, 1)), Layer("layer2", (4, 1))]

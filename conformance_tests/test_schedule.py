@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rigl_core import Constant, Cosine, InversePower, Linear, UpdateSchedule, drop_counts
-from rigl_core.clock import Clock
+from rigl_core.step.clock import Clock
 from rigl_core.testing import oracle
 from rigl_core.testing.checks import checks
 

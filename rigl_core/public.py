@@ -1,28 +1,16 @@
 """The public names, which `rigl_core` gives when they are first asked for."""
 
-from rigl_core import flops, inspect, specs
-from rigl_core.connections import Connections
-from rigl_core.counts import active_count, largest_remainder
-from rigl_core.criteria import (
-    GRADIENT,
-    MAGNITUDE,
-    MAGNITUDE_BY_SIGN,
-    MOMENTUM,
-    RANDOM,
-    SALIENCY,
-    SCORES,
-    SIGN,
-    Criterion,
-    magnitude_and_gradient,
-)
-from rigl_core.distributions import Distribution, ErdosRenyi, ErdosRenyiKernel, PerLayer, Uniform
-from rigl_core.drop_fractions import Constant, Cosine, DropFraction, InversePower, Linear, drop_counts
-from rigl_core.flops import Convention, CostTable, cost_table
-from rigl_core.grown import GradientStep, GrownWeights, InitialValues, SmallRandom, Zeros
-from rigl_core.history import History, Snapshot
-from rigl_core.inspect import SparsityTable
-from rigl_core.layers import Layer
-from rigl_core.lottery import Lottery, Ticket, Trained
+from rigl_core import inspect
+from rigl_core.arrays.connections import Connections
+from rigl_core.arrays.namespace import Namespace, numpy_namespace
+from rigl_core.arrays.random import random_key, random_mask, random_scores
+from rigl_core.arrays.topology import magnitude, survivors, top_k_mask, updated_mask
+from rigl_core.costs import flops, specs
+from rigl_core.costs.flops import Convention, CostTable, cost_table
+from rigl_core.costs.network import Network
+from rigl_core.costs.small_dense import matching_width
+from rigl_core.inspect.history import History, Snapshot
+from rigl_core.inspect.neurons import EffectiveArchitecture, effective_architecture, shrunken
 from rigl_core.methods import (
     DNS,
     DNW,
@@ -43,18 +31,31 @@ from rigl_core.methods import (
     Static,
     SynFlow,
 )
-from rigl_core.namespace import Namespace, numpy_namespace
-from rigl_core.network import Network
-from rigl_core.neurons import EffectiveArchitecture, effective_architecture, shrunken
+from rigl_core.methods.lottery import Lottery, Ticket, Trained
+from rigl_core.model.layers import Layer
+from rigl_core.model.numbers import active_count, largest_remainder
+from rigl_core.model.table import SparsityTable
+from rigl_core.parts.criteria import (
+    GRADIENT,
+    MAGNITUDE,
+    MAGNITUDE_BY_SIGN,
+    MOMENTUM,
+    RANDOM,
+    SALIENCY,
+    SCORES,
+    SIGN,
+    Criterion,
+    magnitude_and_gradient,
+)
+from rigl_core.parts.distributions import Distribution, ErdosRenyi, ErdosRenyiKernel, PerLayer, Uniform
+from rigl_core.parts.drop_fractions import Constant, Cosine, DropFraction, InversePower, Linear, drop_counts
+from rigl_core.parts.grown import GradientStep, GrownWeights, InitialValues, SmallRandom, Zeros
+from rigl_core.parts.ramps import CubicRamp, Ramp
+from rigl_core.parts.schedules import UpdateSchedule
+from rigl_core.parts.structures import NM, Blocks, ConstantFanIn, Structure, Unstructured
 from rigl_core.plan import Plan, make_plan
-from rigl_core.ramps import CubicRamp, Ramp
-from rigl_core.random import random_key, random_mask, random_scores
 from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
-from rigl_core.small_dense import matching_width
-from rigl_core.structures import NM, Blocks, ConstantFanIn, Structure, Unstructured
-from rigl_core.topology import magnitude, survivors, top_k_mask, updated_mask
-from rigl_core.update import Counts, Moved, initial_masks, move_pool, weights_after
+from rigl_core.step.update import Counts, Moved, initial_masks, move_pool, weights_after
 
 __all__ = [
     "DNS",

@@ -17,22 +17,13 @@ import numpy as np
 
 from conformance_tests.harnesses.array_api_namespace import StandardArray
 from conformance_tests.harnesses.array_api_namespace import array_api_namespace as namespace
-from rigl_core import (
-    Connections,
-    Counts,
-    Layer,
-    errors,
-    initial_masks,
-    make_plan,
-    move_pool,
-    random_key,
-    weights_after,
-)
-from rigl_core.checkpoint import check_state, make_state
-from rigl_core.clock import Clock
-from rigl_core.memory import first_memory, memory_after, observe, whole_weight
-from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
-from rigl_core.random import INITIAL
+from rigl_core import Connections, Counts, Layer, initial_masks, make_plan, move_pool, random_key, weights_after
+from rigl_core.arrays.memory import first_memory, memory_after, observe, whole_weight
+from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
+from rigl_core.arrays.random import INITIAL
+from rigl_core.step import errors
+from rigl_core.step.checkpoint import check_state, make_state
+from rigl_core.step.clock import Clock
 from rigl_core.testing import models
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 

@@ -12,7 +12,7 @@ StandardArray = Any  # the standard gives its arrays no type
 
 
 class ArrayAPINamespace:
-    """See `rigl_core.namespace.Namespace`; counts may be arrays too, which are never read on the host."""
+    """See `rigl_core.arrays.namespace.Namespace`; counts may be arrays too, which are never read on the host."""
 
     abs = staticmethod(xp.abs)
     where = staticmethod(xp.where)

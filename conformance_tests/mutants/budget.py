@@ -13,7 +13,8 @@ import pytest
 
 from conformance_tests import test_budget, test_schedule
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import budget, distributions, drop_fractions, plan, schedules
+from rigl_core.parts import distributions, drop_fractions, schedules
+from rigl_core.plan import budget, plan
 from rigl_core.testing.properties import test_training
 
 

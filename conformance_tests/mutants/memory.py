@@ -12,8 +12,8 @@ import pytest
 from conformance_tests.mutants.registry import caught_by
 from rigl_backends.numpy.sparse_layer import SparseLayer
 from rigl_backends.numpy.training import SparseTraining
-from rigl_core.noise import noisy_gradient
-from rigl_core.selection import zero_outside
+from rigl_core.arrays.noise import noisy_gradient
+from rigl_core.step.selection import zero_outside
 from rigl_core.testing.properties import test_memory, test_methods
 
 
@@ -112,7 +112,7 @@ def pull_away_from_zero(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_memory.test_noise_and_pull_are_part_of_the_gradient)
 def deviation_of_the_draws_not_of_their_sum(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("rigl_core.noise._DEVIATION", 2**16 / math.sqrt(12))
+    patch.setattr("rigl_core.arrays.noise._DEVIATION", 2**16 / math.sqrt(12))
 
 
 def _forget(patch: pytest.MonkeyPatch, kind: str, value: int) -> None:

@@ -9,7 +9,9 @@ import pytest
 
 from conformance_tests.mutants.registry import caught_by
 from conformance_tests.mutants.state import patch_regrown
-from rigl_core import criteria, grown, sharing, update
+from rigl_core.arrays import sharing
+from rigl_core.parts import criteria, grown
+from rigl_core.step import update
 from rigl_core.testing.properties import test_methods
 
 

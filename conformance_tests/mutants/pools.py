@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import sharing, topology, update
+from rigl_core.arrays import sharing, topology
+from rigl_core.step import update
 from rigl_core.testing.properties import test_methods
 
 

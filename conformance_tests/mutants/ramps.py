@@ -9,7 +9,8 @@ import pytest
 
 from conformance_tests import test_ramps
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import budget, plan, ramps
+from rigl_core.parts import ramps
+from rigl_core.plan import budget, plan
 from rigl_core.testing.properties import test_methods
 
 

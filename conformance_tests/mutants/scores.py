@@ -9,7 +9,8 @@ import pytest
 
 from conformance_tests.mutants.methods import patch_score
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import criteria, topology
+from rigl_core.arrays import topology
+from rigl_core.parts import criteria
 from rigl_core.testing.properties import test_methods, test_topology
 
 

@@ -1,4 +1,4 @@
-"""Bugs of the fast choice of connections, `rigl_core.selection`."""
+"""Bugs of the fast choice of connections, `rigl_core.step.selection`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import scoring, selection
+from rigl_core.step import scoring, selection
 from rigl_core.testing.properties import test_topology
 
 

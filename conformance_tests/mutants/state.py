@@ -11,7 +11,8 @@ import pytest
 from conformance_tests.mutants.registry import caught_by
 from rigl_backends.numpy.sparse_layer import SparseLayer
 from rigl_backends.numpy.training import SparseTraining
-from rigl_core import random, update
+from rigl_core.arrays import random
+from rigl_core.step import update
 from rigl_core.testing.properties import test_resume, test_training
 
 

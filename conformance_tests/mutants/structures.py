@@ -10,7 +10,7 @@ import pytest
 
 from conformance_tests import test_ramps
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import structures
+from rigl_core.parts import structures
 from rigl_core.testing.properties import test_methods
 
 
@@ -60,7 +60,7 @@ def sums_of_random_integers_wrap_around(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SRigL")
 def groups_share_what_the_layer_keeps(patch: pytest.MonkeyPatch) -> None:
     """One choice for the whole layer, so that outputs have different numbers of connections."""
-    patch.setattr("rigl_core.update.arrangement_of", lambda recipe, connections: None)
+    patch.setattr("rigl_core.step.update.arrangement_of", lambda recipe, connections: None)
 
 
 @caught_by(test_ramps.test_counts_of_a_structure)

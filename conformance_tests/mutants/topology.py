@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
-from rigl_core import topology
-from rigl_core.namespace import NumPyNamespace
+from rigl_core.arrays import topology
+from rigl_core.arrays.namespace import NumPyNamespace
 from rigl_core.testing.properties import test_topology
 
 
@@ -64,6 +64,6 @@ def just_dropped_not_eligible(patch: pytest.MonkeyPatch) -> None:
 
 
 def take_the_definition(patch: pytest.MonkeyPatch) -> None:
-    """Choose by the code that is to have the bug, instead of by `rigl_core.selection`; one layer after the other."""
+    """Choose by the code that is to have the bug, instead of by `selection`; one layer after the other."""
     patch.delattr(NumPyNamespace, "on_host")
     patch.setattr("rigl_backends.numpy.training.two_at_a_time", lambda move, layers, _: [*map(move, layers)])

@@ -12,7 +12,7 @@ import pytest
 from conformance_tests.mutants.registry import caught_by
 from rigl_backends.numpy.sparse_layer import SparseLayer
 from rigl_backends.numpy.training import SparseTraining
-from rigl_core import clock
+from rigl_core.step import clock
 from rigl_core.testing.properties import test_gradients, test_training
 
 

@@ -10,10 +10,11 @@ import mlx.nn as nn
 from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_map_with_path
 
-from rigl_core import Counts, Layer, Plan, Recipe, errors, initial_masks, make_plan, move_pool
-from rigl_core.checkpoint import check_state, make_state
-from rigl_core.clock import Clock
-from rigl_core.random import INITIAL
+from rigl_core import Counts, Layer, Plan, Recipe, initial_masks, make_plan, move_pool
+from rigl_core.arrays.random import INITIAL
+from rigl_core.step import errors
+from rigl_core.step.checkpoint import check_state, make_state
+from rigl_core.step.clock import Clock
 from rigl_mlx_layer import SparseLayer
 from rigl_mlx_namespace import mlx_namespace
 

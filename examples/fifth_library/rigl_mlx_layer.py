@@ -5,8 +5,8 @@ from __future__ import annotations
 import mlx.core as mx
 
 from rigl_core import Connections, Layer, Moved, Recipe, random_key, weights_after
-from rigl_core.memory import first_memory, memory_after, observe, whole_weight
-from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
+from rigl_core.arrays.memory import first_memory, memory_after, observe, whole_weight
+from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
 from rigl_mlx_namespace import mlx_namespace as xp
 
 
@@ -15,7 +15,7 @@ class SparseLayer:
 
     Attributes:
         mask: its topology, bool, in its shape.
-        memory: flat arrays, what the recipe remembers of each connection (`rigl_core.memory`).
+        memory: flat arrays, what the recipe remembers of each connection (`rigl_core.arrays.memory`).
     """
 
     def __init__(self, layer: Layer, recipe: Recipe) -> None:

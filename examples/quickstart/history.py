@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from data import Batch, Images, Labels
-from rigl_core.inspect import density, ever_active
+from rigl_core.inspect.masks import density, ever_active
 from runs import Arrays, Run
 
 Mask = npt.NDArray[np.bool_]

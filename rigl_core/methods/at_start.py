@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from rigl_core.criteria import SALIENCY, SCORES
 from rigl_core.methods.options import Options, make_recipe
-from rigl_core.ramps import CubicRamp
+from rigl_core.parts.criteria import SALIENCY, SCORES
+from rigl_core.parts.ramps import CubicRamp
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
 
 ONCE_AT_THE_START = UpdateSchedule(end=2**30, every=2**30)
 """One update at step 0; if its gradients are not finite, at the first step whose gradients are."""
@@ -55,6 +55,6 @@ def SynFlow(sparsity: float | None = None, **options: Unpack[Options]) -> Recipe
 def LotteryTicket(sparsity: float | None = None, **options: Unpack[Options]) -> Recipe:
     """One round of a lottery: a topology from given scores, that never moves (Frankle & Carbin 2019).
 
-    `rigl_core.lottery` trains, prunes and rewinds, round after round.
+    `rigl_core.methods.lottery` trains, prunes and rewinds, round after round.
     """
     return make_recipe("lottery ticket", sparsity, options, initial=SCORES, scope="global")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Literal, Unpack
 
-from rigl_core.criteria import MAGNITUDE_BY_SIGN, MOMENTUM, RANDOM, SIGN, magnitude_and_gradient
-from rigl_core.drop_fractions import Constant, Cosine
 from rigl_core.methods.options import Options, make_recipe
+from rigl_core.parts.criteria import MAGNITUDE_BY_SIGN, MOMENTUM, RANDOM, SIGN, magnitude_and_gradient
+from rigl_core.parts.drop_fractions import Constant, Cosine
+from rigl_core.parts.schedules import UpdateSchedule
+from rigl_core.parts.structures import ConstantFanIn
 from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
-from rigl_core.structures import ConstantFanIn
 
 
 def RigL(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypedDict
 
-from rigl_core.criteria import Criterion
-from rigl_core.distributions import Distribution
-from rigl_core.drop_fractions import DropFraction
-from rigl_core.grown import GrownWeights
-from rigl_core.ramps import Ramp
+from rigl_core.parts.criteria import Criterion
+from rigl_core.parts.distributions import Distribution
+from rigl_core.parts.drop_fractions import DropFraction
+from rigl_core.parts.grown import GrownWeights
+from rigl_core.parts.ramps import Ramp
+from rigl_core.parts.structures import Structure
 from rigl_core.recipe import Recipe
-from rigl_core.structures import Structure
 
 
 class Options(TypedDict, total=False):
-    """Parts of a `rigl_core.recipe.Recipe`, which has their meanings and defaults.
+    """Parts of a `rigl_core.Recipe`, which has their meanings and defaults.
 
     For its other fields, use `dataclasses.replace` on the recipe.
     """

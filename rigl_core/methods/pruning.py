@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Unpack
 
-from rigl_core.criteria import MAGNITUDE
-from rigl_core.distributions import Uniform
-from rigl_core.drop_fractions import Constant
 from rigl_core.methods.options import Options, make_recipe
-from rigl_core.ramps import CubicRamp
+from rigl_core.parts.criteria import MAGNITUDE
+from rigl_core.parts.distributions import Uniform
+from rigl_core.parts.drop_fractions import Constant
+from rigl_core.parts.ramps import CubicRamp
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
 
 
 def GradualPruning(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:

@@ -13,11 +13,11 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from rigl_core.arrays import to_numpy
-from rigl_core.history import History, Snapshot
-from rigl_core.inspect import SparsityTable
-from rigl_core.layers import Layer
-from rigl_core.neurons import EffectiveArchitecture, connections
+from rigl_core.inspect.history import History, Snapshot
+from rigl_core.inspect.host import to_numpy
+from rigl_core.inspect.neurons import EffectiveArchitecture, connections
+from rigl_core.model.layers import Layer
+from rigl_core.model.table import SparsityTable
 from rigl_core.plan import Plan
 
 ALL, ONE, FAINT = "#c2185b", "#0072b2", "#bdbdbd"

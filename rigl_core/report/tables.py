@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from rich.table import Table
 from rich.text import Text
 
-from rigl_core.flops import CostTable
-from rigl_core.history import History, Snapshot
-from rigl_core.inspect import SparsityTable
-from rigl_core.neurons import EffectiveArchitecture
+from rigl_core.costs.flops import CostTable
+from rigl_core.inspect.history import History, Snapshot
+from rigl_core.inspect.neurons import EffectiveArchitecture
+from rigl_core.model.table import SparsityTable
 from rigl_core.plan import Plan
 
 

@@ -16,12 +16,12 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.criteria import Connections, Criterion
-from rigl_core.layers import Layer
-from rigl_core.namespace import Namespace
-from rigl_core.random import random_scores
+from rigl_core.arrays.namespace import Namespace
+from rigl_core.arrays.random import random_scores
+from rigl_core.model.layers import Layer
+from rigl_core.parts.criteria import Connections, Criterion
 from rigl_core.recipe import Recipe
-from rigl_core.update import Counts, move_pool
+from rigl_core.step.update import Counts, move_pool
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]

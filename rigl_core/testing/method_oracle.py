@@ -1,4 +1,4 @@
-"""The contract's reading of every method, slowly: what `rigl_core.update` is compared with.
+"""The contract's reading of every method, slowly: what `rigl_core.step.update` is compared with.
 
 Nothing here calls the core's own arithmetic. Lists, sets, sorting and fractions; single-precision numbers only where
 the contract says that a score is one.
@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rigl_core.layers import Layer
+from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
 from rigl_core.testing import oracle, score_oracle
 from rigl_core.testing.score_oracle import LayerState

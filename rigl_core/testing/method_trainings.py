@@ -10,14 +10,14 @@ import numpy as np
 from hypothesis import strategies as st
 
 from rigl_core import methods
-from rigl_core.criteria import GRADIENT
-from rigl_core.drop_fractions import Constant
-from rigl_core.grown import GradientStep, InitialValues, SmallRandom
-from rigl_core.layers import Layer
-from rigl_core.ramps import CubicRamp
+from rigl_core.model.layers import Layer
+from rigl_core.parts.criteria import GRADIENT
+from rigl_core.parts.drop_fractions import Constant
+from rigl_core.parts.grown import GradientStep, InitialValues, SmallRandom
+from rigl_core.parts.ramps import CubicRamp
+from rigl_core.parts.schedules import UpdateSchedule
+from rigl_core.parts.structures import NM, Blocks
 from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
-from rigl_core.structures import NM, Blocks
 from rigl_core.testing.harness import OptimizerSpec
 from rigl_core.testing.strategies import ADAM, SGD, Training
 

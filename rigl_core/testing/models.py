@@ -16,7 +16,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
-from rigl_core.layers import Layer
+from rigl_core.model.layers import Layer
 from rigl_core.testing.harness import Array
 
 _SHAPES: dict[str, dict[str, tuple[int, ...]]] = {

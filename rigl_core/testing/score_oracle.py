@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rigl_core.layers import Layer
+from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
 from rigl_core.testing import oracle
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from hypothesis import strategies as st
 
-from rigl_core.drop_fractions import Cosine
-from rigl_core.layers import Layer
 from rigl_core.methods import SET, RigL
+from rigl_core.model.layers import Layer
+from rigl_core.parts.drop_fractions import Cosine
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
 from rigl_core.testing.harness import Array, Mask, OptimizerSpec
 from rigl_core.testing.oracle import SMALLEST_NORMAL
 

@@ -23,7 +23,7 @@ from rigl_core import (
     make_plan,
     specs,
 )
-from rigl_core.flops import PAPER, dense_step, outputs, pruning_step, rigl_step, snfs_step, static_step
+from rigl_core.costs.flops import PAPER, dense_step, outputs, pruning_step, rigl_step, snfs_step, static_step
 from rigl_core.testing.checks import checks
 
 SCHEDULE = UpdateSchedule(end=1500, every=50)

@@ -10,7 +10,7 @@ import pytest
 import rigl_core as rigl
 from rigl_core import Connections, Layer, make_plan
 from rigl_core import numpy_namespace as xp
-from rigl_core.errors import check_scores
+from rigl_core.step.errors import check_scores
 from rigl_core.testing.checks import checks
 
 LAYERS = [Layer("a", (2, 3)), Layer("b", (4, 2))]

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rigl_backends.numpy import SGD, sparsify
 from rigl_core import RigL, UpdateSchedule
-from rigl_core.inspect import density, ever_active, moved, scalars
+from rigl_core.inspect.masks import density, ever_active, moved, scalars
 from rigl_core.testing.checks import checks
 
 

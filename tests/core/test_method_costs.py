@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import rigl_core as rigl
 from rigl_core import CostTable, Layer, Network, Uniform, UpdateSchedule, cost_table, make_plan, specs
-from rigl_core.flops import PAPER
+from rigl_core.costs.flops import PAPER
 from rigl_core.testing.checks import checks
 from rigl_core.testing.method_trainings import MOVING
 

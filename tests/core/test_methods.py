@@ -9,8 +9,8 @@ import pytest
 
 import rigl_core as rigl
 from rigl_core import methods
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
 from rigl_core.testing.checks import checks
 
 SCHEDULE = UpdateSchedule(end=10, every=2)

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rigl_core import Layer
-from rigl_core.multiply_adds import MultiplyAdds, made_of, positions_of
+from rigl_core.costs.multiply_adds import MultiplyAdds, made_of, positions_of
 
 parts = st.none() | st.dictionaries(st.sampled_from("abcd"), st.integers(1, 9), max_size=3)
 

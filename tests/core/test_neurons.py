@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rigl_core import Layer, effective_architecture, shrunken, specs
-from rigl_core.neurons import connections
+from rigl_core.inspect.neurons import connections
 from rigl_core.testing.checks import checks
 
 Arrays = dict[str, npt.NDArray[Any]]

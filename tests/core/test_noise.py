@@ -10,7 +10,7 @@ import pytest
 
 from rigl_core import Connections, random_key
 from rigl_core import numpy_namespace as xp
-from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
+from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
 from rigl_core.testing import score_oracle
 from rigl_core.testing.checks import checks
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from rigl_core.patterns import Choice
+from rigl_core.model.patterns import Choice
 
 NAMES = ["encoder.weight", "decoder.weight", "bias"]
 

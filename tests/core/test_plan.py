@@ -9,17 +9,7 @@ from typing import Any
 
 import pytest
 
-from rigl_core import (
-    ErdosRenyi,
-    Layer,
-    PerLayer,
-    Recipe,
-    RigL,
-    Static,
-    UpdateSchedule,
-    make_plan,
-    specs,
-)
+from rigl_core import ErdosRenyi, Layer, PerLayer, Recipe, RigL, Static, UpdateSchedule, make_plan, specs
 from rigl_core.testing.checks import checks
 
 SCHEDULE = UpdateSchedule(end=1500, every=50)

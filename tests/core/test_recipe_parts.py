@@ -13,8 +13,9 @@ import pytest
 
 import rigl_core as rigl
 from rigl_core import Criterion, Layer, Recipe, UpdateSchedule, make_plan
-from rigl_core.namespace import Namespace
-from rigl_core.structures import Arrangement
+from rigl_core.arrays.namespace import Namespace
+from rigl_core.parts.criteria import CRITERIA
+from rigl_core.parts.structures import Arrangement
 from rigl_core.testing.checks import checks
 from rigl_core.testing.method_trainings import MOVING, STATIC
 
@@ -193,6 +194,6 @@ def test_numbers_are_read_as_written(parameter: str) -> None:
 
 def test_functions_that_make_criteria_are_named_alike() -> None:
     """A name in the catalog is that of the criterion which it stands for, or which it makes."""
-    catalog: Mapping[str, Criterion | Callable[[float], Criterion]] = rigl.criteria.CRITERIA
+    catalog: Mapping[str, Criterion | Callable[[float], Criterion]] = CRITERIA
     for name, entry in catalog.items():
         assert (entry if isinstance(entry, Criterion) else entry(0.5)).name == name

@@ -11,20 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rigl_core import (
-    GRADIENT,
-    RANDOM,
-    Connections,
-    Counts,
-    Criterion,
-    Recipe,
-    move_pool,
-    numpy_namespace,
-    scoring,
-    selection,
-    topology,
-)
-from rigl_core.random import random_scores
+from rigl_core import GRADIENT, RANDOM, Connections, Counts, Criterion, Recipe, move_pool, numpy_namespace
+from rigl_core.arrays import topology
+from rigl_core.arrays.random import random_scores
+from rigl_core.step import scoring, selection
 
 Floats = npt.NDArray[np.floating[Any]]
 DTYPES = ["float16", "float32", "float64"]

@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rigl_core import numpy_namespace as xp
-from rigl_core import sharing
-from rigl_core.drop_fractions import Constant, fraction_digits, fraction_numbers
-from rigl_core.schedules import UpdateSchedule
+from rigl_core.arrays import sharing
+from rigl_core.parts.drop_fractions import Constant, fraction_digits, fraction_numbers
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.testing.checks import checks
 
 INT32 = 2**31 - 1

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rigl_core import Layer, Static, cost_table, make_plan, matching_width, specs
-from rigl_core.small_dense import weight_count
+from rigl_core.costs.small_dense import weight_count
 from rigl_core.testing.checks import checks
 
 

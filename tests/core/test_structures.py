@@ -16,7 +16,7 @@ import rigl_core as rigl
 from rigl_backends.numpy import SGD, sparsify
 from rigl_core import NM, Blocks, ConstantFanIn, Layer, Recipe, Static, UpdateSchedule, make_plan
 from rigl_core import numpy_namespace as xp
-from rigl_core.structures import Arrangement, Structure, Unstructured
+from rigl_core.parts.structures import Arrangement, Structure, Unstructured
 from rigl_core.testing.checks import checks
 
 STRUCTURES: list[Structure] = [ConstantFanIn(), NM(2, 4), NM(1, 2), NM(3, 3), Blocks(2), Blocks(1)]

@@ -11,7 +11,7 @@ import pytest
 
 from rigl_backends.jax import masks, sparsify, step, table
 from rigl_core import History, Lottery, Ticket, Trained
-from rigl_core.inspect import density, ever_active, scalars
+from rigl_core.inspect.masks import density, ever_active, scalars
 from tests.jax.helpers import RECIPE, by_name, make_gradients, make_params, make_step, start
 
 

@@ -27,7 +27,7 @@ from rigl_core import (
     numpy_namespace,
     random_key,
 )
-from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
+from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
 from tests.tf.helpers import (
     LOSS,
     MODES,

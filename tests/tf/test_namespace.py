@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from rigl_backends.tf import tensorflow_namespace
 from rigl_core import numpy_namespace, random_key, random_scores, updated_mask
-from rigl_core.topology import magnitude
+from rigl_core.arrays.topology import magnitude
 from tests.tf.helpers import MODES, compiled
 
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)

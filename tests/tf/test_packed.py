@@ -12,8 +12,8 @@ import tensorflow as tf
 from rigl_backends.tf.packed import updated_masks
 from rigl_backends.tf.packs import ROW, packs_of
 from rigl_core import SET, Recipe, RigL, UpdateSchedule, numpy_namespace
-from rigl_core.connections import Connections
-from rigl_core.update import Counts, move_pool
+from rigl_core.arrays.connections import Connections
+from rigl_core.step.update import Counts, move_pool
 from tests.tf.helpers import compiled
 
 SCHEDULE = UpdateSchedule(end=10, every=1)

@@ -8,7 +8,7 @@ import pytest
 
 from rigl_backends.tf import sparsify
 from rigl_core import History, Lottery, Ticket, Trained
-from rigl_core.inspect import density, ever_active, scalars
+from rigl_core.inspect.masks import density, ever_active, scalars
 from tests.tf.helpers import make_gradients, make_model, rigl
 
 

@@ -13,19 +13,8 @@ import pytest
 import tensorflow as tf
 
 from rigl_backends.tf import SparseOptimizer, sparsify
-from rigl_core import (
-    DNW,
-    SET,
-    SNFS,
-    Constant,
-    Criterion,
-    DeepR,
-    GradualPruning,
-    LotteryTicket,
-    RigL,
-    UpdateSchedule,
-    topology,
-)
+from rigl_core import DNW, SET, SNFS, Constant, Criterion, DeepR, GradualPruning, LotteryTicket, RigL, UpdateSchedule
+from rigl_core.arrays import topology
 from tests.tf.helpers import LOSS, assert_same, make_data, make_gradients, make_model, rigl, values
 
 # Keras 3.15 reads its variables with NumPy 2's np.array, which still asks in the old way.

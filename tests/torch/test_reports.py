@@ -10,7 +10,7 @@ import torch
 
 from rigl_backends.torch import sparsify
 from rigl_core import History, Lottery, Ticket, Trained
-from rigl_core.inspect import density, ever_active, scalars
+from rigl_core.inspect.masks import density, ever_active, scalars
 from tests.torch.helpers import SCHEDULE, batch, mlp, rigl, train_step
 
 

@@ -16,9 +16,9 @@ from rigl_backends.jax.branches import when
 from rigl_backends.jax.host import call_on_host
 from rigl_backends.jax.state import NOT_MASKED, SparseState, holds
 from rigl_backends.jax.trees import Tree, is_traced, mirrored_names, named_leaves, shape_of
-from rigl_core import errors
 from rigl_core.plan import Plan
-from rigl_core.selection import all_finite, any_outside
+from rigl_core.step import errors
+from rigl_core.step.selection import all_finite, any_outside
 
 Call = Callable[..., Array | None]
 """`rigl_backends.jax.host.call_on_host`, or what never calls."""

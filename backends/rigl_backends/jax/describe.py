@@ -11,9 +11,9 @@ import jax
 
 from rigl_backends.jax.layers import Axes, choose_layers
 from rigl_backends.jax.trees import Tree, called, named_leaves, shape_of, with_leaves
-from rigl_core import errors
-from rigl_core.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
-from rigl_core.network import Network
+from rigl_core.costs.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
+from rigl_core.costs.network import Network
+from rigl_core.step import errors
 
 
 def describe(

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
 from rigl_backends.jax.trees import Path, Tree, name_of, named_leaves, shape_of
-from rigl_core import errors
-from rigl_core.layers import Layer
-from rigl_core.patterns import Choice, check_patterns, first_match
+from rigl_core.model.layers import Layer
+from rigl_core.model.patterns import Choice, check_patterns, first_match
+from rigl_core.step import errors
 
 Axes = Mapping[str, tuple[Sequence[int], Sequence[int]]]
 """In and out axes by name pattern: ``{"*/query/kernel": ((0,), (1, 2))}``."""

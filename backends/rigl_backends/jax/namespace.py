@@ -12,11 +12,11 @@ import numpy.typing as npt
 from jax import Array, lax
 
 from rigl_backends.jax.host import call_on_host
-from rigl_core.namespace import HostNamespace, Namespace
+from rigl_core.arrays.namespace import HostNamespace, Namespace
 
 
 class JaxNamespace:
-    """See `rigl_core.namespace.Namespace`; works on arrays and on tracers, with counts that may be traced."""
+    """See `rigl_core.arrays.namespace.Namespace`; works on arrays and on tracers, with counts that may be traced."""
 
     abs = staticmethod(jnp.abs)
     zeros_like = staticmethod(jnp.zeros_like)
@@ -72,7 +72,7 @@ class JaxNamespace:
 
 
 class CallingNamespace(JaxNamespace):
-    """With calls of NumPy on CPUs; see `rigl_core.namespace.HostNamespace`."""
+    """With calls of NumPy on CPUs; see `rigl_core.arrays.namespace.HostNamespace`."""
 
     @staticmethod
     def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Array) -> Array | None:

@@ -15,16 +15,16 @@ from jax import Array
 from rigl_backends.jax.host import like_layer, numpy_reads
 from rigl_backends.jax.namespace import calling_namespace
 from rigl_backends.jax.namespace import jax_namespace as xp
-from rigl_core.connections import Connections
-from rigl_core.distributions import ErdosRenyiKernel
-from rigl_core.drop_fractions import Cosine
-from rigl_core.layers import Layer
-from rigl_core.memory import first_memory, memory_after
-from rigl_core.namespace import Namespace, numpy_namespace
+from rigl_core.arrays.connections import Connections
+from rigl_core.arrays.memory import first_memory, memory_after
+from rigl_core.arrays.namespace import Namespace, numpy_namespace
+from rigl_core.model.layers import Layer
+from rigl_core.parts.distributions import ErdosRenyiKernel
+from rigl_core.parts.drop_fractions import Cosine
+from rigl_core.parts.schedules import UpdateSchedule
+from rigl_core.parts.structures import Unstructured
 from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
-from rigl_core.structures import Unstructured
-from rigl_core.update import Counts, Moved, initial_masks, move_pool, weights_after
+from rigl_core.step.update import Counts, Moved, initial_masks, move_pool, weights_after
 
 Memory = dict[str, Array]
 """What a recipe remembers of one layer's connections, flat, by kind."""
@@ -136,7 +136,7 @@ def moved_pool(choice: Choice, parts: Sequence[Part], keep: Array, grow: Array, 
     Args:
         choice: what `choice_of` gave.
         parts: the layers.
-        keep: int32 scalar, see `rigl_core.update.Counts`.
+        keep: int32 scalar, see `rigl_core.step.update.Counts`.
         grow: int32 scalar, the same.
         digits: int32 decimals, the same.
     """

@@ -19,8 +19,8 @@ from jax import Array
 
 from rigl_backends.jax.layers import Axes, layers_of
 from rigl_backends.jax.trees import Tree, named_leaves, shape_of, with_leaves
-from rigl_core.layers import Layer, check_layers
-from rigl_core.saliency import PRUNED, prune_in_rounds
+from rigl_core.methods.synflow import PRUNED, prune_in_rounds
+from rigl_core.model.layers import Layer, check_layers
 
 
 def grasp_scores(

@@ -8,10 +8,10 @@ from jax import Array
 
 from rigl_backends.jax.namespace import jax_namespace as xp
 from rigl_backends.jax.pools import Memory
-from rigl_core import memory as core
-from rigl_core.connections import Connections
-from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
-from rigl_core.random import random_key
+from rigl_core.arrays import memory as core
+from rigl_core.arrays.connections import Connections
+from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
+from rigl_core.arrays.random import random_key
 from rigl_core.recipe import Recipe
 
 

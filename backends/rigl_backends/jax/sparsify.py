@@ -12,9 +12,9 @@ from jax.typing import ArrayLike
 from rigl_backends.jax.layers import Axes, check_choice, layers_of
 from rigl_backends.jax.training import SparseTraining
 from rigl_backends.jax.trees import Tree
-from rigl_core import errors
-from rigl_core.layers import Layer
+from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
+from rigl_core.step import errors
 
 
 def sparsify(

@@ -15,8 +15,8 @@ import numpy as np
 from jax import Array
 
 from rigl_backends.jax.trees import Tree, is_traced, named_leaves, shape_of, zero_outside
-from rigl_core.inspect import SparsityTable
-from rigl_core.layers import Layer
+from rigl_core.model.layers import Layer
+from rigl_core.model.table import SparsityTable
 
 NOT_MASKED = (
     "params are not masked: weights outside the masks were not zero. Call "
@@ -31,7 +31,7 @@ class SparseState(NamedTuple):
     Attributes:
         inner_state: of the inner transformation.
         masks: bool arrays by layer name, in the layers' shapes; a dense layer's is the scalar True.
-        memory: what the recipe remembers of each connection, flat, by kind (`rigl_core.memory`) and layer name.
+        memory: what the recipe remembers of each connection, flat, by kind (`rigl_core.arrays.memory`) and layer name.
         step: int32 scalar, the number of the coming optimizer step.
         deferred: bool scalar, whether an update waits for finite gradients.
         unmasked: bool scalar, whether weights outside the masks were found not to be zero.

@@ -21,12 +21,12 @@ from rigl_backends.jax.sparse_layer import project
 from rigl_backends.jax.state import SparseState, by_kind, by_layer
 from rigl_backends.jax.step import Arrays, Flow, Step
 from rigl_backends.jax.trees import Tree, named_leaves, with_leaves, zero_state_outside
-from rigl_core import errors
-from rigl_core.layers import Layer
+from rigl_core.arrays.random import INITIAL, random_key, random_key_table
+from rigl_core.model.layers import Layer
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.plan import Plan, make_plan
-from rigl_core.random import INITIAL, random_key, random_key_table
 from rigl_core.recipe import Recipe
-from rigl_core.schedules import UpdateSchedule
+from rigl_core.step import errors
 
 
 class SparseTraining:
@@ -136,7 +136,7 @@ class SparseTraining:
         return started
 
     def _read_clock(self, state: SparseState) -> tuple[Array, Array]:
-        """Whether an update is due, and its number: `rigl_core.clock.Clock` for a step that may be traced."""
+        """Whether an update is due, and its number: `rigl_core.step.clock.Clock` for a step that may be traced."""
         schedule = self._schedule
         latest = jnp.minimum((state.step - schedule.begin) // schedule.every, schedule.updates - 1)
         return schedule.fires(state.step) | state.deferred, latest

@@ -8,15 +8,15 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_backends.numpy.optimizers import Optimizer
-from rigl_core.connections import Connections
-from rigl_core.layers import Layer
-from rigl_core.memory import first_memory, memory_after, observe, whole_weight
-from rigl_core.namespace import numpy_namespace as xp
-from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
-from rigl_core.random import INITIAL, random_key
+from rigl_core.arrays.connections import Connections
+from rigl_core.arrays.memory import first_memory, memory_after, observe, whole_weight
+from rigl_core.arrays.namespace import numpy_namespace as xp
+from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
+from rigl_core.arrays.random import INITIAL, random_key
+from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
-from rigl_core.selection import zero_outside
-from rigl_core.update import Moved, weights_after
+from rigl_core.step.selection import zero_outside
+from rigl_core.step.update import Moved, weights_after
 
 Array = npt.NDArray[Any]
 
@@ -27,7 +27,7 @@ class SparseLayer:
     Attributes:
         layer: the description.
         mask: its topology, bool, in its shape.
-        memory: flat, what the recipe remembers of each connection (`rigl_core.memory`).
+        memory: flat, what the recipe remembers of each connection (`rigl_core.arrays.memory`).
     """
 
     def __init__(self, layer: Layer, recipe: Recipe, optimizer: Optimizer) -> None:

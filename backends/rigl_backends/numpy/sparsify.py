@@ -6,11 +6,11 @@ from collections.abc import Mapping, Sequence
 
 from rigl_backends.numpy.optimizers import Optimizer, Params
 from rigl_backends.numpy.training import Array, SparseTraining
-from rigl_core import errors
-from rigl_core.layers import Layer
-from rigl_core.patterns import Choice
+from rigl_core.model.layers import Layer
+from rigl_core.model.patterns import Choice
 from rigl_core.plan import make_plan
 from rigl_core.recipe import Recipe
+from rigl_core.step import errors
 
 
 def sparsify(

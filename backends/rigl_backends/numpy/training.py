@@ -10,15 +10,15 @@ import numpy.typing as npt
 
 from rigl_backends.numpy.optimizers import Gradients, Optimizer
 from rigl_backends.numpy.sparse_layer import SparseLayer
-from rigl_core import errors
-from rigl_core.checkpoint import check_state, make_state
-from rigl_core.clock import Clock
-from rigl_core.inspect import SparsityTable
-from rigl_core.namespace import numpy_namespace as xp
+from rigl_core.arrays.namespace import numpy_namespace as xp
+from rigl_core.arrays.random import INITIAL
+from rigl_core.model.table import SparsityTable
 from rigl_core.plan import Plan
-from rigl_core.random import INITIAL
-from rigl_core.selection import all_finite, two_at_a_time
-from rigl_core.update import Counts, initial_masks, move_pool
+from rigl_core.step import errors
+from rigl_core.step.checkpoint import check_state, make_state
+from rigl_core.step.clock import Clock
+from rigl_core.step.selection import all_finite, two_at_a_time
+from rigl_core.step.update import Counts, initial_masks, move_pool
 
 Array = npt.NDArray[Any]
 

@@ -1,15 +1,15 @@
-"""`rigl_core.clock.Clock` in traced form: its step and its flag are variables, which Keras saves."""
+"""`rigl_core.step.clock.Clock` in traced form: its step and its flag are variables, which Keras saves."""
 
 from __future__ import annotations
 
 import keras
 import tensorflow as tf
 
-from rigl_core.schedules import UpdateSchedule
+from rigl_core.parts.schedules import UpdateSchedule
 
 
 class TracedClock:
-    """Counts optimizer steps and tells which update is due; see `rigl_core.clock.Clock` for the rules.
+    """Counts optimizer steps and tells which update is due; see `rigl_core.step.clock.Clock` for the rules.
 
     Attributes:
         moves: whether there are any updates; without, nothing can be due.

@@ -11,9 +11,9 @@ import keras
 import tensorflow as tf
 
 from rigl_backends.tf.layers import choose_layers, variable_name
-from rigl_core import errors
-from rigl_core.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
-from rigl_core.network import Network
+from rigl_core.costs.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
+from rigl_core.costs.network import Network
+from rigl_core.step import errors
 
 
 def describe(

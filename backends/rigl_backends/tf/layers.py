@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from keras import layers as kl
 
-from rigl_core import errors
-from rigl_core.layers import Layer
-from rigl_core.patterns import Choice
+from rigl_core.model.layers import Layer
+from rigl_core.model.patterns import Choice
+from rigl_core.step import errors
 
 
 class _Kind(NamedTuple):

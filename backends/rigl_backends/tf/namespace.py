@@ -10,11 +10,11 @@ import numpy.typing as npt
 import tensorflow as tf
 from tensorflow.python.ops.control_flow_util import GraphOrParentsInXlaContext  # there is no public way
 
-from rigl_core.namespace import HostNamespace, numpy_namespace
+from rigl_core.arrays.namespace import HostNamespace, numpy_namespace
 
 
 class TensorFlowNamespace:
-    """See `rigl_core.namespace.Namespace`; sizes and counts may be unknown when a function is traced."""
+    """See `rigl_core.arrays.namespace.Namespace`; sizes and counts may be unknown when a function is traced."""
 
     abs = staticmethod(tf.abs)
     where = staticmethod(tf.where)

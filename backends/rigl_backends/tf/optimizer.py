@@ -19,12 +19,12 @@ from rigl_backends.tf.sparse_layer import SparseLayer
 from rigl_backends.tf.start import start
 from rigl_backends.tf.state import per_weight_state
 from rigl_backends.tf.training import SparseTraining
-from rigl_core import errors
-from rigl_core.checkpoint import check_pool
-from rigl_core.inspect import SparsityTable
-from rigl_core.layers import Layer
+from rigl_core.model.layers import Layer
+from rigl_core.model.table import SparsityTable
 from rigl_core.plan import Plan, make_plan
 from rigl_core.recipe import Recipe
+from rigl_core.step import errors
+from rigl_core.step.checkpoint import check_pool
 
 
 @keras.saving.register_keras_serializable(package="rigl_backends")

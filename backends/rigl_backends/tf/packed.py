@@ -16,8 +16,8 @@ import tensorflow as tf
 from rigl_backends.tf.namespace import ordered_integers
 from rigl_backends.tf.namespace import tensorflow_namespace as xp
 from rigl_backends.tf.packs import ROW, Pack, packs_of
-from rigl_core.connections import Connections
-from rigl_core.criteria import CRITERIA
+from rigl_core.arrays.connections import Connections
+from rigl_core.parts.criteria import CRITERIA
 from rigl_core.recipe import Recipe
 
 
@@ -33,7 +33,7 @@ def updated_masks(
     keep: Sequence[tf.Tensor],
     grow: Sequence[tf.Tensor],
 ) -> list[tf.Tensor]:
-    """The new masks of layers that choose freely, each on its own: what `rigl_core.update.move_pool` gives.
+    """The new masks of layers that choose freely, each on its own: what `rigl_core.step.update.move_pool` gives.
 
     Args:
         recipe: whose criteria choose.

@@ -21,10 +21,10 @@ import tensorflow as tf
 from rigl_backends.tf.borrowed import borrowed, in_float64
 from rigl_backends.tf.layers import choose_layers, find_layers
 from rigl_backends.tf.namespace import tensorflow_namespace as xp
-from rigl_core import errors
-from rigl_core.counts import decimal
-from rigl_core.layers import Layer, check_layers
-from rigl_core.saliency import prune_in_rounds
+from rigl_core.methods.synflow import prune_in_rounds
+from rigl_core.model.layers import Layer, check_layers
+from rigl_core.model.numbers import decimal
+from rigl_core.step import errors
 
 Scores = dict[str, npt.NDArray[Any]]
 

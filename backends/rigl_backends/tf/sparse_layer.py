@@ -9,13 +9,13 @@ import keras
 import tensorflow as tf
 
 from rigl_backends.tf.namespace import tensorflow_namespace as xp
-from rigl_core.connections import Connections
-from rigl_core.layers import Layer
-from rigl_core.memory import memory_after, observe, whole_weight
-from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
-from rigl_core.random import random_key, random_key_table
+from rigl_core.arrays.connections import Connections
+from rigl_core.arrays.memory import memory_after, observe, whole_weight
+from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
+from rigl_core.arrays.random import random_key, random_key_table
+from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
-from rigl_core.update import Moved, weights_after
+from rigl_core.step.update import Moved, weights_after
 
 
 class SparseLayer:
@@ -25,7 +25,7 @@ class SparseLayer:
         layer: the description.
         variable: the weights.
         mask: its topology, a bool variable of its shape.
-        memory: flat variables, what the recipe remembers of each connection (`rigl_core.memory`).
+        memory: flat variables, what the recipe remembers of each connection (`rigl_core.arrays.memory`).
     """
 
     def __init__(

@@ -9,10 +9,10 @@ import keras
 
 from rigl_backends.tf.layers import choose_layers
 from rigl_backends.tf.optimizer import SparseOptimizer
-from rigl_core import errors
-from rigl_core.layers import Layer
-from rigl_core.patterns import check_pattern_list
+from rigl_core.model.layers import Layer
+from rigl_core.model.patterns import check_pattern_list
 from rigl_core.recipe import Recipe
+from rigl_core.step import errors
 
 
 def sparsify(

@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 
 from rigl_backends.tf.namespace import tensorflow_namespace as xp
-from rigl_core.connections import Connections
-from rigl_core.memory import first_memory
+from rigl_core.arrays.connections import Connections
+from rigl_core.arrays.memory import first_memory
+from rigl_core.arrays.random import INITIAL, random_key
 from rigl_core.plan import Plan
-from rigl_core.random import INITIAL, random_key
-from rigl_core.update import initial_masks
+from rigl_core.step.update import initial_masks
 
 
 class Start(NamedTuple):

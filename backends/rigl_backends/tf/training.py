@@ -16,9 +16,9 @@ from rigl_backends.tf.namespace import tensorflow_namespace as xp
 from rigl_backends.tf.noise import changed_gradients
 from rigl_backends.tf.packed import can_pack, updated_masks
 from rigl_backends.tf.sparse_layer import SparseLayer
-from rigl_core.connections import Connections
+from rigl_core.arrays.connections import Connections
 from rigl_core.plan import Plan
-from rigl_core.update import Counts, Moved, chooses_freely, move_pool
+from rigl_core.step.update import Counts, Moved, chooses_freely, move_pool
 
 ZEROED_EVERY = 100
 """Steps after which everything outside the masks is zeroed, of optimizers too that leave zeros alone: anybody else may

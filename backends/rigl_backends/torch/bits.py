@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rigl_core.selection import zero_outside
+from rigl_core.step.selection import zero_outside
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 

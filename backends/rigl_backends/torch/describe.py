@@ -15,10 +15,10 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from rigl_backends.torch.layers import choose_layers, uses_by_parameter
-from rigl_core import errors
-from rigl_core.layers import Layer
-from rigl_core.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
-from rigl_core.network import Network
+from rigl_core.costs.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
+from rigl_core.costs.network import Network
+from rigl_core.model.layers import Layer
+from rigl_core.step import errors
 
 
 def describe(

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rigl_core.connections import Connections
+from rigl_core.arrays.connections import Connections
 
 
 def on_one_device(pool: Sequence[Connections]) -> list[Connections]:

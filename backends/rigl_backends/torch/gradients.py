@@ -7,7 +7,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from rigl_backends.torch.host import numpy_shares
-from rigl_core.selection import all_finite
+from rigl_core.step.selection import all_finite
 
 
 def are_finite(optimizer: Optimizer) -> bool:

@@ -34,7 +34,7 @@ class _Widened:
 
 
 def kth_largest_on_host(scores: Tensor, k: int) -> Tensor:
-    """See `rigl_core.namespace.Namespace.kth_largest`; k is at least 1."""
+    """See `rigl_core.arrays.namespace.Namespace.kth_largest`; k is at least 1."""
     halves = scores.dtype.itemsize == 2
     values = _in_order(scores.view(torch.int16).numpy()) if halves else scores.numpy()
     position = values.shape[-1] - k

@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
-from rigl_core.layers import Layer
-from rigl_core.patterns import Choice
+from rigl_core.model.layers import Layer
+from rigl_core.model.patterns import Choice
 
 _OUT_IN: dict[str, Any] = {"in_axes": (1,), "out_axes": (0,)}
 _IN_OUT: dict[str, Any] = {"in_axes": (0,), "out_axes": (1,)}

@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from rigl_backends.torch.host import as_numpy, kth_largest_on_host, numpy_shares
-from rigl_core.namespace import HostNamespace
+from rigl_core.arrays.namespace import HostNamespace
 
 
 class TorchNamespace:
-    """See `rigl_core.namespace.Namespace`; everything stays on the tensors' device."""
+    """See `rigl_core.arrays.namespace.Namespace`; everything stays on the tensors' device."""
 
     abs = staticmethod(torch.abs)
     zeros_like = staticmethod(torch.zeros_like)

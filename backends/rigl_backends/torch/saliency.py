@@ -25,10 +25,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from rigl_backends.torch.layers import choose_layers
 from rigl_backends.torch.namespace import torch_namespace as xp
-from rigl_core import errors
-from rigl_core.counts import decimal
-from rigl_core.layers import check_layers
-from rigl_core.saliency import prune_in_rounds
+from rigl_core.methods.synflow import prune_in_rounds
+from rigl_core.model.layers import check_layers
+from rigl_core.model.numbers import decimal
+from rigl_core.step import errors
 
 Scores = dict[str, Tensor]
 Weights = dict[str, Tensor]

@@ -12,14 +12,14 @@ from torch.optim import Optimizer
 
 from rigl_backends.torch.bits import bits_of, fits, keep_active_, keep_only_, mask_of, set_bits_
 from rigl_backends.torch.namespace import torch_namespace as xp
-from rigl_core import errors
-from rigl_core.connections import Connections
-from rigl_core.layers import Layer
-from rigl_core.memory import first_memory, memory_after, observe, whole_weight
-from rigl_core.noise import GRADIENT_NOISE, noisy_gradient
-from rigl_core.random import INITIAL, random_key
+from rigl_core.arrays.connections import Connections
+from rigl_core.arrays.memory import first_memory, memory_after, observe, whole_weight
+from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
+from rigl_core.arrays.random import INITIAL, random_key
+from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
-from rigl_core.update import Moved, weights_after
+from rigl_core.step import errors
+from rigl_core.step.update import Moved, weights_after
 
 
 class SparseLayer:
@@ -51,7 +51,7 @@ class SparseLayer:
 
     @property
     def memory(self) -> dict[str, Tensor]:
-        """What the recipe remembers of each connection (`rigl_core.memory`), flat; it follows the parameter."""
+        """What the recipe remembers of each connection (`rigl_core.arrays.memory`), flat; it follows the parameter."""
         dtype, wide = self.param.dtype, _wide(self.param)
         return {
             kind: array.to(self.param.device, wide if kind == "momentum" else dtype)

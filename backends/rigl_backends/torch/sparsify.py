@@ -11,9 +11,9 @@ from torch.optim import Optimizer
 
 from rigl_backends.torch.layers import choose_layers
 from rigl_backends.torch.training import SparseTraining, is_sparsified
-from rigl_core import errors
 from rigl_core.plan import Plan, make_plan
 from rigl_core.recipe import Recipe
+from rigl_core.step import errors
 
 
 def sparsify(

@@ -15,13 +15,13 @@ from rigl_backends.torch.devices import masks_on_host, on_one_device
 from rigl_backends.torch.elementwise import keeps_zeros
 from rigl_backends.torch.namespace import torch_namespace as xp
 from rigl_backends.torch.sparse_layer import SparseLayer
-from rigl_core.checkpoint import check_state, make_state
-from rigl_core.clock import Clock
-from rigl_core.inspect import SparsityTable
+from rigl_core.arrays.random import INITIAL
+from rigl_core.model.table import SparsityTable
 from rigl_core.plan import Plan
-from rigl_core.random import INITIAL
-from rigl_core.selection import two_at_a_time
-from rigl_core.update import Counts, initial_masks, move_pool
+from rigl_core.step.checkpoint import check_state, make_state
+from rigl_core.step.clock import Clock
+from rigl_core.step.selection import two_at_a_time
+from rigl_core.step.update import Counts, initial_masks, move_pool
 
 
 class SparseTraining:

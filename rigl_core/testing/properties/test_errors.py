@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rigl_core.distributions import Uniform
-from rigl_core.layers import Layer
 from rigl_core.methods import RigL
-from rigl_core.schedules import UpdateSchedule
+from rigl_core.model.layers import Layer
+from rigl_core.parts.distributions import Uniform
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.testing.checks import checks
 from rigl_core.testing.harness import Harness, Session
 from rigl_core.testing.recording import Snapshot, assert_same

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from hypothesis.strategies import SearchStrategy
 
-from rigl_core.layers import Layer
+from rigl_core.model.layers import Layer
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.plan import Plan, make_plan
-from rigl_core.schedules import UpdateSchedule
 from rigl_core.testing import method_oracle, oracle, score_oracle
 from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Array, Harness, Mask

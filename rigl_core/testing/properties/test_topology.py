@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from rigl_core.criteria import GRADIENT, MAGNITUDE, SALIENCY, magnitude_and_gradient
-from rigl_core.random import random_key
+from rigl_core.arrays.random import random_key
+from rigl_core.parts.criteria import GRADIENT, MAGNITUDE, SALIENCY, magnitude_and_gradient
 from rigl_core.testing import oracle
 from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Array, Harness, Mask

@@ -5,10 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rigl_core.drop_fractions import Cosine
 from rigl_core.methods import RigL
+from rigl_core.parts.drop_fractions import Cosine
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.plan import make_plan
-from rigl_core.schedules import UpdateSchedule
 from rigl_core.testing import models, oracle
 from rigl_core.testing.checks import checks
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec

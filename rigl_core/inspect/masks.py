@@ -1,0 +1,84 @@
+"""How masks differ: numbers for a log."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_core.inspect.host import to_numpy
+from rigl_core.model.table import share
+
+Masks = Mapping[str, Any]
+"""Bool arrays by layer name, as the ``masks`` of every adapter: whatever `rigl_core.inspect.host.to_numpy` can read."""
+
+
+def moved(before: Masks, after: Masks) -> dict[str, float]:
+    """The share of each layer's active connections that are new: an update's churn.
+
+    Raises:
+        ValueError: if the masks are not of the same layers.
+    """
+    return {name: share(_count(new & ~old), _count(new)) for name, (old, new) in _pairs(before, after).items()}
+
+
+def churn(before: Masks, after: Masks) -> float:
+    """The share of the active connections of all layers that are new.
+
+    Raises:
+        ValueError: if the masks are not of the same layers.
+    """
+    pairs = _pairs(before, after).values()
+    return share(sum(_count(new & ~old) for old, new in pairs), sum(_count(new) for _, new in pairs))
+
+
+def ever_active(before: Masks, masks: Masks) -> dict[str, npt.NDArray[np.bool_]]:
+    """Connections that are active now or were before: call it after each update with what it returned.
+
+    Raises:
+        ValueError: if the masks are not of the same layers.
+    """
+    return {name: old | new for name, (old, new) in _pairs(before, masks).items()}
+
+
+def density(masks: Masks) -> float:
+    """The share of connections, over all layers, that are active.
+
+    Of `ever_active`, it is R_s, the in-time over-parameterization rate (Liu et al. 2021, section 3.1).
+    """
+    arrays = [to_numpy(mask) for mask in masks.values()]
+    return share(sum(map(_count, arrays)), sum(mask.size for mask in arrays))
+
+
+def scalars(masks: Masks, before: Masks | None = None, ever: Masks | None = None) -> dict[str, float]:
+    """What to log about a topology, by name: for TensorBoard, write each as a scalar.
+
+    Args:
+        masks: as they are now.
+        before: as they were before the last update; adds the share that it moved.
+        ever: what `ever_active` returned; adds R_s.
+    """
+    values = {"density": density(masks)}
+    values |= {f"density/{name}": density({name: mask}) for name, mask in masks.items()}
+    if before is not None:
+        values["moved"] = churn(before, masks)
+        values |= {f"moved/{name}": share for name, share in moved(before, masks).items()}
+    if ever is not None:
+        values["R_s"] = density(ever)
+    return values
+
+
+def _count(mask: npt.NDArray[np.bool_]) -> int:
+    return int(np.count_nonzero(mask))
+
+
+def _pairs(before: Masks, after: Masks) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
+    """Each layer's masks, after checking that there are two of one shape."""
+    old, new = ({name: to_numpy(mask) for name, mask in masks.items()} for masks in (before, after))
+    shapes = [{name: mask.shape for name, mask in masks.items()} for masks in (old, new)]
+    if shapes[0] != shapes[1]:
+        differing = sorted(name for name in {**old, **new} if shapes[0].get(name) != shapes[1].get(name))
+        raise ValueError(f"before has masks for other layers or shapes than after; they differ in {differing}.")
+    return {name: (old[name], new[name]) for name in new}

@@ -1,0 +1,66 @@
+"""Layer by layer: a table for people."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from rigl_core.model.layers import Layer
+
+
+@dataclass(frozen=True)
+class SparsityTable:
+    """Layer by layer: shape, density, active and zero weights; ``str()`` gives aligned text.
+
+    Attributes:
+        layers: the layers, in the model's order.
+        active: active weights of each.
+        densities: shown as the density of each; by default active / size.
+        title: printed above.
+    """
+
+    layers: tuple[Layer, ...]
+    active: tuple[int, ...]
+    densities: tuple[float, ...] | None = None
+    title: str = ""
+
+    @property
+    def total_active(self) -> int:
+        """Active weights of all layers."""
+        return sum(self.active)
+
+    @property
+    def total_size(self) -> int:
+        """Weights of all layers."""
+        return sum(layer.size for layer in self.layers)
+
+    @property
+    def rows(self) -> Sequence[tuple[str, ...]]:
+        """The table as text, cell by cell: headings, a row for each layer, and the total."""
+        densities = self.densities or [share(n, layer.size) for n, layer in zip(self.active, self.layers, strict=True)]
+        rows = [("layer", "shape", "density", "active", "zeros")]
+        for layer, active, density in zip(self.layers, self.active, densities, strict=True):
+            shape = "x".join(map(str, layer.shape))
+            rows.append((layer.name, shape, f"{density:.4f}", f"{active:,}", f"{layer.size - active:,}"))
+        active, size = self.total_active, self.total_size
+        rows.append(("total", "", f"{share(active, size):.4f}", f"{active:,}", f"{size - active:,}"))
+        return rows
+
+    def __str__(self) -> str:
+        return "\n".join(([self.title] if self.title else []) + aligned(self.rows))
+
+
+def share(active: int, size: int) -> float:
+    """active / size; 0 of an empty layer."""
+    return active / size if size else 0.0
+
+
+def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    """Lines of a table: its first two columns to the left, the others, numbers, to the right."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = []
+    for row in rows:
+        texts = [cell.ljust(width) for cell, width in zip(row[:2], widths[:2], strict=True)]
+        numbers = [cell.rjust(width) for cell, width in zip(row[2:], widths[2:], strict=True)]
+        lines.append("  ".join(texts + numbers))
+    return lines

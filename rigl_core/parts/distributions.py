@@ -1,0 +1,167 @@
+"""Sparsity distributions: how a global budget is shared among the layers (RigL paper, section 3 (1)).
+
+A distribution is any object with the members of `Distribution`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import ClassVar, Protocol, runtime_checkable
+
+from rigl_core.model.layers import Layer
+from rigl_core.model.numbers import check_sparsity
+from rigl_core.model.patterns import check_patterns, first_match
+
+
+@runtime_checkable
+class Distribution(Protocol):
+    """What the plan asks of a distribution."""
+
+    @property
+    def kind(self) -> str:
+        """The name under which it is shown and serialized."""
+
+    def pinned(self, layers: Sequence[Layer]) -> Mapping[str, float]:
+        """Sparsities, by layer name, that the distribution itself fixes outside the budget."""
+
+    def densities(self, layers: Sequence[Layer], active: int) -> Sequence[Fraction]:
+        """Real-valued densities in [0, 1] of the layers that share the budget: ``active`` weights in all."""
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The same density in every layer.
+
+    Attributes:
+        first_dense: keep the first layer, in the order given, dense and outside the budget, as the paper does.
+    """
+
+    kind: ClassVar[str] = "uniform"
+    first_dense: bool = True
+
+    def pinned(self, layers: Sequence[Layer]) -> dict[str, float]:
+        return {layers[0].name: 0.0} if self.first_dense else {}
+
+    def densities(self, layers: Sequence[Layer], active: int) -> list[Fraction]:
+        size = sum(layer.size for layer in layers)
+        return [Fraction(active, size) if size else Fraction(0)] * len(layers)
+
+
+class ScaledByShape:
+    """Densities epsilon * scale(layer): the shape decides how much of the budget a layer gets.
+
+    While a density exceeds 1, all layers at the current maximum become dense and epsilon is solved
+    again over the rest, in exact arithmetic.
+    """
+
+    def scale(self, layer: Layer) -> Fraction:
+        """The layer's density at epsilon = 1."""
+        raise NotImplementedError
+
+    def pinned(self, layers: Sequence[Layer]) -> dict[str, float]:
+        return {}
+
+    def densities(self, layers: Sequence[Layer], active: int) -> list[Fraction]:
+        epsilon, dense = self._solve(layers, active)
+        return [Fraction(1) if layer in dense else epsilon * self.scale(layer) for layer in layers]
+
+    def epsilon(self, layers: Sequence[Layer], active: int) -> Fraction:
+        """The factor that meets the budget, once the dense layers are taken out."""
+        return self._solve(layers, active)[0]
+
+    def _solve(self, layers: Sequence[Layer], active: int) -> tuple[Fraction, set[Layer]]:
+        scales = {layer: self.scale(layer) for layer in layers if layer.size}
+        sparse_size = {layer: scales[layer] * layer.size for layer in scales}
+        dense, budget, size = {layer for layer in layers if not layer.size}, Fraction(active), sum(sparse_size.values())
+        largest_first = sorted(scales, key=lambda layer: -scales[layer])
+        for maximum, at_maximum in itertools.groupby(largest_first, key=lambda layer: scales[layer]):
+            epsilon = budget / size
+            if epsilon * maximum <= 1:
+                return epsilon, dense
+            for layer in at_maximum:
+                dense.add(layer)
+                budget -= layer.size
+                size -= sparse_size[layer]
+        return Fraction(0), dense
+
+
+@dataclass(frozen=True)
+class ErdosRenyi(ScaledByShape):
+    """Density epsilon * (n_in + n_out) / (n_in * n_out) (Mocanu et al. 2018; RigL paper, section 3 (1)).
+
+    The layer's own axes decide, so the same kernel gets the same density in any memory layout.
+    """
+
+    kind: ClassVar[str] = "er"
+
+    def scale(self, layer: Layer) -> Fraction:
+        return Fraction(layer.n_in + layer.n_out, layer.n_in * layer.n_out)
+
+
+@dataclass(frozen=True)
+class ErdosRenyiKernel(ScaledByShape):
+    """Density epsilon * (sum of dims) / (product of dims), kernel dims included (RigL paper, section 3 (1))."""
+
+    kind: ClassVar[str] = "erk"
+
+    def scale(self, layer: Layer) -> Fraction:
+        return Fraction(sum(layer.shape), layer.size)
+
+
+@dataclass(frozen=True)
+class PerLayer:
+    """An explicit sparsity for every layer, by glob pattern; the first match wins.
+
+    Attributes:
+        sparsities: pairs (pattern, sparsity in [0, 1)); a mapping is accepted.
+
+    Raises:
+        ValueError: for a sparsity outside [0, 1).
+    """
+
+    kind: ClassVar[str] = "per_layer"
+    sparsities: Mapping[str, float] | tuple[tuple[str, float], ...]
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "sparsities", sparsity_pairs("sparsities", self.sparsities))
+
+    def pinned(self, layers: Sequence[Layer]) -> dict[str, float]:
+        """The sparsity of each layer by name.
+
+        Raises:
+            ValueError: for a pattern that matches no layer, or a layer that no pattern matches.
+        """
+        values = dict(self.sparsities)
+        check_patterns("sparsities", values, [layer.name for layer in layers])
+        pinned = {}
+        for layer in layers:
+            sparsity = first_match(layer.name, values)
+            if sparsity is None:
+                raise ValueError(
+                    f"sparsities says nothing of layer {layer.name!r}: add a pattern for it, or '*' at the end."
+                )
+            pinned[layer.name] = sparsity
+        return pinned
+
+    def densities(self, layers: Sequence[Layer], active: int) -> list[Fraction]:
+        raise ValueError("sparsities fixes every layer: no budget is left to share.")
+
+
+def sparsity_pairs(parameter: str, sparsities: object) -> tuple[tuple[str, float], ...]:
+    """A mapping (or pairs) from pattern to sparsity, checked, as a hashable value in its order."""
+    if isinstance(sparsities, Mapping):
+        sparsities = tuple(sparsities.items())
+    if not isinstance(sparsities, Sequence) or isinstance(sparsities, str):
+        raise TypeError(f"{parameter} is {sparsities!r}: give a mapping from name pattern to sparsity.")
+    pairs = []
+    for pair in sparsities:
+        if isinstance(pair, str) or len(pair) != 2 or not isinstance(pair[0], str):
+            raise TypeError(f"{parameter} holds {pair!r}: give pairs of a name pattern and a sparsity.")
+        pairs.append((pair[0], check_sparsity(pair[1], f"{parameter}[{pair[0]!r}]")))
+    return tuple(pairs)
+
+
+DISTRIBUTIONS: Mapping[str, type] = {cls.kind: cls for cls in (Uniform, ErdosRenyi, ErdosRenyiKernel, PerLayer)}

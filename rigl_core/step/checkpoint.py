@@ -1,0 +1,128 @@
+"""The saved state of a sparse training: what every adapter's ``state_dict`` holds, and its checks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rigl_core.arrays.namespace import Array
+from rigl_core.model.layers import Layer
+from rigl_core.plan import Plan
+from rigl_core.step.clock import Clock
+
+FORMAT = 1
+_KEYS = ("format", "recipe", "step", "deferred", "masks", "memory")
+
+
+def make_state(
+    plan: Plan, clock: Clock, masks: Mapping[str, Array], memory: Mapping[str, Mapping[str, Array]] | None = None
+) -> dict[str, Any]:
+    """Plain data and one bool array for each layer, by name; the caller gives copies.
+
+    Args:
+        plan: of the training.
+        clock: as it is.
+        masks: by layer name.
+        memory: what the recipe remembers (`rigl_core.arrays.memory`), by kind and layer name.
+    """
+    return {
+        "format": FORMAT,
+        "recipe": plan.recipe.to_dict(),
+        "step": clock.step,
+        "deferred": clock.deferred,
+        "masks": dict(masks),
+        "memory": {kind: dict(arrays) for kind, arrays in (memory or {}).items()},
+    }
+
+
+def check_state(plan: Plan, state: Any) -> None:
+    """Refuse a state that is not of this plan, before anything is changed.
+
+    Raises:
+        TypeError, ValueError: naming what differs.
+    """
+    if not isinstance(state, Mapping) or set(state) != set(_KEYS):
+        raise ValueError(f"state must be what state_dict() gave, with the keys {', '.join(_KEYS)}.")
+    if state["format"] != FORMAT:
+        raise ValueError(f"state has the format {state['format']!r}; this version reads format {FORMAT}.")
+    _check_recipe(plan.recipe.to_dict(), state["recipe"])
+    if isinstance(state["step"], bool) or not isinstance(state["step"], int) or state["step"] < 0:
+        raise ValueError(f"state holds the step {state['step']!r}: it must be a whole number of at least 0.")
+    if not isinstance(state["deferred"], bool):
+        raise ValueError(f"state holds deferred={state['deferred']!r}: it must be True or False.")
+    _check_masks(plan, state["masks"])
+    _check_memory(plan, state["memory"])
+
+
+def _check_recipe(own: Mapping[str, Any], saved: Any) -> None:
+    if not isinstance(saved, Mapping):
+        raise ValueError(f"state holds the recipe {saved!r}: it must be a mapping.")
+    for key in sorted(set(own) | set(saved)):
+        if own.get(key) != saved.get(key):
+            raise ValueError(
+                f"state was saved under another recipe: {key} was {saved.get(key)!r} and is {own.get(key)!r}. "
+                "Resume with Recipe.from_dict(state['recipe'])."
+            )
+
+
+def _check_masks(plan: Plan, masks: Any) -> None:
+    _check_names("masks", masks, [layer.name for layer in plan.layers])
+    for layer in plan.layers:
+        _check_mask(layer, masks[layer.name])
+    dense = set(range(len(plan.layers))).difference(*plan.pools)
+    for pool in (*plan.pools, *((i,) for i in sorted(dense))):
+        check_pool(plan, pool, [masks[plan.layers[i].name] for i in pool])
+
+
+def _check_memory(plan: Plan, memory: Any) -> None:
+    _check_names("memory", memory, plan.recipe.memories)
+    for kind, arrays in memory.items():
+        _check_names(f"{kind} arrays", arrays, [plan.layers[i].name for i in plan.sparse_layers])
+        for i in plan.sparse_layers:
+            _check_flat(plan.layers[i], kind, arrays[plan.layers[i].name])
+
+
+def _check_names(what: str, arrays: Any, names: Sequence[str]) -> None:
+    if not isinstance(arrays, Mapping) or set(arrays) != set(names):
+        differing = sorted(set(arrays) ^ set(names)) if isinstance(arrays, Mapping) else list(names)
+        raise ValueError(f"state has {what} for other layers than this training; they differ in {differing}.")
+
+
+def _check_mask(layer: Layer, saved: Array) -> None:
+    mask = np.asarray(saved)
+    if mask.dtype != np.bool_ or mask.shape != layer.shape:
+        raise ValueError(
+            f"state has a {mask.dtype} mask of shape {mask.shape} for layer {layer.name!r}: "
+            f"it must be bool, of shape {layer.shape}."
+        )
+
+
+def _check_flat(layer: Layer, kind: str, saved: Array) -> None:
+    shape = tuple(np.shape(saved))
+    if shape != (layer.size,):
+        raise ValueError(
+            f"state has a {kind} array of shape {shape} for layer {layer.name!r}: "
+            f"it must be flat, of {layer.size} numbers."
+        )
+
+
+def check_pool(plan: Plan, pool: Sequence[int], saved: Sequence[Array]) -> None:
+    """Refuse saved masks whose active weights this plan never has.
+
+    Args:
+        plan: the plan.
+        pool: positions of layers whose connections are chosen together.
+        saved: their masks.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    active = sum(int(np.count_nonzero(np.asarray(mask))) for mask in saved)
+    possible = plan.possible_counts(pool)
+    if active not in possible:
+        names = ", ".join(repr(plan.layers[i].name) for i in pool)
+        least, most = min(possible), max(possible)
+        planned = str(least) if least == most else f"from {least} to {most}"
+        raise ValueError(f"state has {active} active weights in layer {names}; the plan has {planned}.")

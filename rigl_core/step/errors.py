@@ -1,0 +1,103 @@
+"""The sentences of errors that every adapter can meet, so that users read the same in each framework.
+
+Each says what was wrong, where, and what to do. Most functions return the exception for the adapter to raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rigl_core.model.layers import Layer
+from rigl_core.plan import Plan
+
+DTYPES = ("float16", "bfloat16", "float32", "float64")
+"""What layers are made of."""
+
+
+def wrong_type(parameter: str, value: object, expected: str) -> TypeError:
+    """A model or an optimizer of another kind than the framework's own, whose name is ``expected``."""
+    article = "an" if expected[0] in "aeiou" else "a"
+    return TypeError(f"{parameter} is a {type(value).__name__}: it must be {article} {expected}.")
+
+
+def already_sparsified(parameter: str) -> ValueError:
+    """An optimizer that went through ``sparsify`` before."""
+    return ValueError(
+        f"{parameter} is already sparsified: give it as it was before (call remove() on the handle, if it has one), "
+        "or make a new one."
+    )
+
+
+def too_many_choices(*others: str) -> ValueError:
+    """``layers`` together with other ways to choose layers."""
+    return ValueError(f"layers already says what to sparsify: leave out {' and '.join(others)}.")
+
+
+def no_such_array(layer: Layer) -> ValueError:
+    """A layer that is not among the parameters."""
+    return ValueError(f"layers names {layer.name!r} of shape {layer.shape}: params has no such array.")
+
+
+def not_held(layer: Layer) -> ValueError:
+    """A layer that the optimizer does not train."""
+    return ValueError(
+        f"optimizer does not hold layer {layer.name!r}: make it with this parameter, or exclude the layer."
+    )
+
+
+def check_dtype(layer: Layer, dtype: object) -> None:
+    """Refuse a layer of integers, booleans, complex or 8-bit numbers.
+
+    Args:
+        layer: the layer.
+        dtype: whose text is the dtype's name, with or without the framework's before it.
+    """
+    name = str(dtype).rpartition(".")[2]
+    if name not in DTYPES:
+        raise ValueError(
+            f"layer {layer.name!r} has the dtype {name}: only {', '.join(DTYPES)} have masks. "
+            "Convert the layer, or exclude it."
+        )
+
+
+def wrong_shape(layer: Layer, kind: str, shape: tuple[int, ...]) -> ValueError:
+    """An array (``kind``: parameter, gradient, mask) that no longer fits its layer."""
+    return ValueError(
+        f"layer {layer.name!r} had the shape {layer.shape} and now has the {kind} shape {shape}: "
+        "sparsify again after changing a model."
+    )
+
+
+def check_scores(plan: Plan, scores: Mapping[str, Any] | None) -> None:
+    """Refuse scores that a recipe does not ask for, and the lack of those that it does.
+
+    Where every layer is dense, as in the first round of a lottery, they may be missing.
+
+    Raises:
+        TypeError, ValueError: naming ``scores``, or the layer.
+    """
+    if not plan.recipe.initial.reads_scores:
+        if scores is not None:
+            raise ValueError(
+                f"scores are given, and the recipe starts from {plan.recipe.initial.name!r}: leave them out, or use "
+                "a recipe with initial=SCORES."
+            )
+        return
+    dense = all(active == layer.size for layer, active in zip(plan.layers, plan.initial_active, strict=True))
+    if scores is None and dense:
+        return
+    if not isinstance(scores, Mapping):
+        raise TypeError(f"scores is {type(scores).__name__}: the recipe asks for arrays by layer name.")
+    for i in plan.sparse_layers:
+        layer = plan.layers[i]
+        if layer.name not in scores:
+            raise ValueError(f"scores has none for layer {layer.name!r}: give an array of shape {layer.shape}.")
+        given = scores[layer.name]
+        if not hasattr(given, "shape"):
+            raise TypeError(f"scores of layer {layer.name!r} are a {type(given).__name__}: give an array.")
+        if tuple(given.shape) != layer.shape:
+            raise ValueError(
+                f"scores of layer {layer.name!r} have the shape {tuple(given.shape)}: they must have the layer's, "
+                f"{layer.shape}."
+            )
