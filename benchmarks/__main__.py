@@ -31,7 +31,11 @@ BENCHMARKS: Mapping[str, Callable[[Settings], list[Result]]] = {
 
 
 def main() -> int:
-    """Run, print, write, compare."""
+    """Run the benchmarks, print and write their results, and compare them with an earlier run.
+
+    Returns:
+        The exit status: 1 if a ratio grew too much, else 0.
+    """
     options = parse()
     console = Console(width=None if sys.stdout.isatty() else 200)
     settings = Settings(options.quick, options.rigl_torch)

@@ -1,4 +1,4 @@
-"""Tracing and compiling a step that may move the 54 kernels of ResNet-50, beyond that of the dense step."""
+"""The time to trace and compile a step that may move the 54 kernels of ResNet-50, minus that of the dense step."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ COMPILED = ("jax", "tf")
 
 
 def measure(settings: Settings) -> list[Result]:
-    """Medians of several processes, since a process compiles once."""
+    """Medians over several processes, since a process compiles only once."""
     contenders = [contender for contender in (QUICK if settings.quick else CONTENDERS) if contender.module in COMPILED]
     answers: list[list[dict[str, float]]] = [[] for _ in contenders]
     for _ in range(settings.rounds(3, 1)):

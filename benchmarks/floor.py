@@ -1,4 +1,4 @@
-"""The memory floor: what any update must spend on reading and writing, measured beside it, in the same process."""
+"""The memory floor: the time that any update must spend on reading and writing, measured in the update's process."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from time import perf_counter
 import numpy as np
 
 BYTES_PER_WEIGHT = 14
-"""Read the weight, its gradient and its mask once, write weight and mask once; one more number of momentum is +8."""
+"""Read the weight, its gradient and its mask once, write weight and mask once. Momentum adds 8 bytes."""
 COPIED = 48 << 20
-"""Bytes of the array that is copied: beyond the caches, together with its copy."""
+"""Bytes of the array that is copied. The array and its copy are larger than the caches."""
 
 
 class MemoryFloor:
-    """Copies memory with all cores, for as long as an update takes: what else the machine does slows both alike."""
+    """Copies memory with all cores, for as long as an update takes, so that other programs slow both alike."""
 
     def __init__(self) -> None:
         self._source = np.ones(COPIED, np.uint8)
@@ -26,12 +26,12 @@ class MemoryFloor:
         self._copy()
 
     def seconds(self, weights: int, momentum: bool = False, during: float = 0.0) -> float:
-        """What reading and writing this many weights takes.
+        """The seconds that reading and writing these weights takes.
 
         Args:
-            weights: how many.
-            momentum: with one more number each.
-            during: for how many seconds to copy, at least; the mean counts.
+            weights: the number of weights.
+            momentum: whether each weight has one more number.
+            during: the least number of seconds to copy for; the result is the mean over the copies.
         """
         share = weights * (BYTES_PER_WEIGHT + 8 * momentum) / (2 * COPIED)  # a copy reads and writes
         copies, start = 0, perf_counter()

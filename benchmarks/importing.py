@@ -1,4 +1,4 @@
-"""The time of importing the core, and of using it first, over that of ``import numpy``."""
+"""The time to import the core, and to import names from it, divided by that of ``import numpy``."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TARGET = 1.2
 
 
 def measure(settings: Settings) -> list[Result]:
-    """Medians over fresh processes, in turns."""
+    """Medians over fresh processes; the statements are measured in turns."""
     statements = ("import numpy", "import rigl_core", "from rigl_core import RigL, make_plan")
     seconds: dict[str, list[float]] = {statement: [] for statement in statements}
     for _ in range(settings.rounds(40, 10)):

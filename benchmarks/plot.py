@@ -11,7 +11,7 @@ from results import Report
 
 
 def draw(report: Report, path: Path) -> bool:
-    """Draw what the scaling benchmark measured, if it was run."""
+    """Draw the results of the scaling benchmark. Returns whether there are any."""
     scaling = [result for result in report.results if result.benchmark == "scaling"]
     if not scaling:
         return False

@@ -1,4 +1,4 @@
-"""Contenders in processes of their own, asked in turns, so that what else the machine does hits all alike."""
+"""Each contender has a process of its own. They measure in turns, so that other programs slow all of them alike."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ class Worker:
         )
 
     def ready(self) -> None:
-        """Wait until it has warmed up.
+        """Wait until the process has warmed up.
 
         Raises:
-            RuntimeError: with what the process wrote, if it failed.
+            RuntimeError: if the process failed; the message has its output.
         """
         self._read()
 
@@ -71,7 +71,7 @@ def running(workers: Sequence[Worker]) -> Iterator[None]:
 
 
 def in_turns(workers: Sequence[Worker], rounds: int, question: str = "") -> list[list[Any]]:
-    """Ask all of them the same, round by round; the answers of each."""
+    """Ask all workers the same question, round by round. Returns the answers of each worker."""
     answers: list[list[Any]] = [[] for _ in workers]
     for _ in range(rounds):
         for own, worker in zip(answers, workers, strict=True):

@@ -1,15 +1,15 @@
-"""The regression check: ratios against those of an earlier run, never times."""
+"""The regression check: it compares ratios with those of an earlier run, never times."""
 
 from __future__ import annotations
 
 from results import Report
 
 TOLERANCE = {"update": 1.35, "scaling": 1.5, "ordinary step": 1.08, "compile": 1.5, "memory": 1.25, "import": 1.15}
-"""By how much a ratio may grow before it counts: what busy machines do to it, and some more."""
+"""The factor by which a ratio may grow: somewhat more than a busy machine changes it."""
 
 
 def regressions(now: Report, before: Report) -> list[str]:
-    """What became slower or larger, one line each; what only one of the runs measured is left out."""
+    """One line for each result that became slower or larger. Results that only one of the runs has are left out."""
     known = {result.key: result for result in before.results}
     lines = []
     for result in now.results:

@@ -1,4 +1,4 @@
-"""Peak memory, as the operating system counts it: allocators of all libraries alike."""
+"""Peak memory, as the operating system counts it, so that the allocators of all libraries count."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PROCESS = Path("/proc/self")
 
 
 def peak_extra_bytes(act: Callable[[], object]) -> int:
-    """Bytes of memory that ``act`` needs at its peak beyond what the process holds before.
+    """The peak of memory while ``act`` runs, minus the memory that the process held before, in bytes.
 
-    What allocators keep of earlier work is given back to the system first, so it counts again.
+    Allocators first give unused memory back to the system. So memory counts if ``act`` uses it again.
     """
     ctypes.CDLL(None).malloc_trim(0)
-    (_PROCESS / "clear_refs").write_text("5")  # the peak is now what is held
+    (_PROCESS / "clear_refs").write_text("5")  # sets the peak to the memory held now
     before = _status("VmRSS")
     act()
     return _status("VmHWM") - before

@@ -1,4 +1,4 @@
-"""Results: what was measured, as plain data."""
+"""The results of benchmarks, as plain data."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ class Result:
     """One contender in one benchmark.
 
     Attributes:
-        benchmark: which, such as ``update``.
-        contender: who.
-        subject: on what.
-        figure: what the target limits, such as the time in memory floors.
+        benchmark: its name, such as ``update``.
+        contender: the name of the implementation that is measured.
+        subject: the model, and the optimizer where there are several.
+        figure: the number that the target limits, such as the time in memory floors.
         unit: of the figure.
-        ratio: a number without a unit for comparisons with other runs.
-        target: the most that the figure may be; None where there is none.
+        ratio: a number without a unit, to compare with other runs.
+        target: the largest allowed figure; None if there is no target.
         seconds: of every repetition.
-        baseline: of every repetition of what the figure compares with.
-        facts: other numbers, such as ``weights`` or ``times faster than rigl-torch``.
+        baseline: seconds of every repetition of the thing that the figure compares with.
+        facts: other numbers, such as ``weights`` or ``x faster than rigl-torch``.
     """
 
     benchmark: str
@@ -46,7 +46,7 @@ class Result:
 
     @property
     def key(self) -> tuple[str, str, str]:
-        """What two runs of the same measurement have in common."""
+        """The names that identify the same measurement in two runs."""
         return self.benchmark, self.contender, self.subject
 
     @property
@@ -67,7 +67,7 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """All results of one run, and where they are from."""
+    """All results of one run, with the machine and the versions of the packages."""
 
     results: Sequence[Result]
     machine: str
@@ -80,12 +80,12 @@ class Report:
 
     @classmethod
     def read(cls, path: Path) -> Report:
-        """What `write` wrote."""
+        """The report in a file that `write` wrote."""
         data: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
         return cls(**{**data, "results": [Result(**result) for result in data["results"]]})
 
     def over(self, earlier: Report) -> Report:
-        """This report, with what only an earlier one of the same machine and versions measured."""
+        """This report, with the benchmarks that only an earlier report has, if machine and versions are the same."""
         if (earlier.machine, earlier.versions, earlier.quick) != (self.machine, self.versions, self.quick):
             return self
         measured = {result.benchmark for result in self.results}
@@ -94,7 +94,7 @@ class Report:
 
 
 def report_of(results: Sequence[Result], quick: bool) -> Report:
-    """The results with the machine and the versions that they are from."""
+    """A report of these results, with this machine and the installed versions."""
     versions = {"Python": platform.python_version()}
     for package in PACKAGES:
         versions[package] = metadata.version(package)

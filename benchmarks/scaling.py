@@ -1,4 +1,4 @@
-"""Updates from one to two hundred million weights: ResNet-50's kernels, at other widths."""
+"""Updates of 1 to 200 million weights: ResNet-50's kernels, at other widths."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from settings import Settings
 from update import CONTENDERS, shapes_of, start, timed
 
 WIDTHS = (0.2, 0.35, 0.63, 1.12, 2.0, 2.8)
-"""For 1, 3, 10, 32, 102 and 200 million weights."""
+"""Factors of ResNet-50's channels, for 1, 3, 10, 32, 102 and 200 million weights."""
 QUICK_WIDTHS = (0.2, 0.63)
 MEMORY = 30
-"""Bytes for each weight, at most, of one contender: beyond that, they run one after another."""
+"""The bytes that one contender needs for each weight, at most: so contenders of large sizes run one after another."""
 
 
 def measure(settings: Settings) -> list[Result]:
-    """The time of an update at each size; from NumPy alone and torch if it must be quick."""
+    """The time of an update at each size. A quick run measures only NumPy and torch."""
     contenders = CONTENDERS[:2] if settings.quick else CONTENDERS[:4]
     results = []
     for width in QUICK_WIDTHS if settings.quick else WIDTHS:

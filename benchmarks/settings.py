@@ -1,4 +1,4 @@
-"""What a run measures, and how often."""
+"""How much a run measures, and how often."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ class Settings:
 
     Attributes:
         quick: one model, few sizes, few repetitions: under two minutes.
-        rigl_torch: the Python of an environment with rigl-torch 0.5.2; None to leave it out.
+        rigl_torch: path of the Python of an environment with rigl-torch 0.5.2; None to leave rigl-torch out.
     """
 
     quick: bool = False
     rigl_torch: str | None = None
 
     def python_of(self, module: str) -> str:
-        """Whose Python runs a contender."""
+        """The path of the Python that runs a contender."""
         return self.rigl_torch if module == "rigl_torch" and self.rigl_torch else sys.executable
 
     def rounds(self, full: int, quick: int) -> int:
-        """How many repetitions."""
+        """The number of repetitions."""
         return quick if self.quick else full

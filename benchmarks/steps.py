@@ -1,4 +1,4 @@
-"""Ordinary steps: what a sparse training adds to the same dense step, on which no topology moves."""
+"""Ordinary steps, at which no topology moves: what a sparse training adds to the dense step."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ SUBJECTS: tuple[tuple[str, str, str, float | None], ...] = (
     ("rigl-torch", "rigl_torch", "momentum", None),
     ("rigl-torch", "rigl_torch", "fused Adam", None),
 )
-"""Contender, module, optimizer, target. PyTorch's default Adam is there for information: it is slower on zeros."""
+"""Contender, module, optimizer, target. PyTorch's default Adam has no target: it is slower on zeros."""
 
 
 def measure(settings: Settings) -> list[Result]:
-    """Medians over pairs of steps, for every model; for the first alone if it must be quick."""
+    """Medians over pairs of steps, for every model. A quick run measures only the first model."""
     results: list[Result] = []
     for model in MODELS[:1] if settings.quick else MODELS:
         results += _measure(model, settings)
@@ -60,7 +60,7 @@ def _overhead(name: str, subject: str, target: float | None, answers: Sequence[d
 
 
 def _compared(result: Result, all_results: Sequence[Result]) -> Result:
-    """With its overhead as a share of rigl-torch's, which must be at most a half."""
+    """The result with its overhead divided by rigl-torch's. The target of this share is 0.5."""
     for other in all_results:
         if other.contender == "rigl-torch" and other.subject == result.subject and result.contender == "torch":
             share = (result.ratio - 1) / max(other.ratio - 1, 1e-3)

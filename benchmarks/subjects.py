@@ -1,4 +1,4 @@
-"""What the updates are measured on: the kernels of ResNet-50, at any width, with the same numbers for everyone."""
+"""The layers that updates are measured on: ResNet-50's kernels at any width, with the same numbers for everyone."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ DROP_FRACTION = 0.3
 
 @dataclass(frozen=True)
 class Kernels:
-    """Layers by name and shape: plain data, which also a process without this project can read.
+    """Layers by name and shape, as plain data: a process without this project can read them too.
 
     Attributes:
-        shapes: sizes of each array, (out, in, height, width).
+        shapes: name and shape (out, in, height, width) of each array.
         momentum: whether the optimizer holds one more number for each weight.
     """
 
@@ -29,20 +29,20 @@ class Kernels:
 
     @classmethod
     def of(cls, shapes: Sequence[tuple[str, Sequence[int]]], momentum: bool = False) -> Kernels:
-        """The kernels, from what JSON made of them."""
+        """The kernels; ``shapes`` may be lists, as JSON gives them."""
         return cls(tuple((name, tuple(shape)) for name, shape in shapes), momentum)
 
     @property
     def sizes(self) -> list[int]:
-        """Weights of each layer."""
+        """The number of weights of each layer."""
         return [int(np.prod(shape)) for _, shape in self.shapes]
 
     def gradients(self) -> dict[str, Array]:
-        """Normal numbers."""
+        """Normally distributed float32 numbers for each layer."""
         rng = np.random.default_rng(0)
         return {name: rng.standard_normal(shape, dtype=np.float32) for name, shape in self.shapes}
 
 
 def weights_like(gradient: Array) -> Array:
-    """A view of a gradient that passes for weights: read backwards, it tells nothing of the gradient."""
+    """Weights without memory of their own: the gradient read backwards, which has nothing to do with the gradient."""
     return gradient.reshape(-1)[::-1].reshape(gradient.shape)

@@ -13,7 +13,7 @@ HEADINGS = ("benchmark", "contender", "subject", "figure", "target", "min, ms", 
 
 
 def to_table(report: Report) -> Table:
-    """For the terminal; missed targets in red."""
+    """The table for the terminal; missed targets are red."""
     table = Table(title=f"{report.machine}; {_versions(report)}")
     for heading in HEADINGS:
         table.add_column(heading, justify="right" if "ms" in heading or heading in ("figure", "target") else "left")
@@ -27,7 +27,7 @@ def to_table(report: Report) -> Table:
 
 
 def to_markdown(report: Report) -> str:
-    """For README.md; missed targets in bold."""
+    """The table for README.md; missed targets are bold."""
     lines = [f"{report.machine}. {_versions(report)}.", "", _line(HEADINGS), _line(["---"] * len(HEADINGS))]
     for result in report.results:
         row = row_of(result)
@@ -38,14 +38,14 @@ def to_markdown(report: Report) -> str:
 
 
 def into_text(report: Report, text: str) -> str:
-    """A text with the table between its marks, in place of what was there."""
+    """The text with this report's table between its marks, in place of the old one."""
     before, rest = text.split(MARKS[0])
     _, after = rest.split(MARKS[1])
     return f"{before}{MARKS[0]}\n{to_markdown(report)}\n{MARKS[1]}{after}"
 
 
 def row_of(result: Result) -> list[str]:
-    """One result, in words."""
+    """The cells of one result, as texts."""
     times = [f"{1e3 * result.least:,.1f}", f"{1e3 * result.median:,.1f}"] if result.seconds else ["", ""]
     return [
         result.benchmark,

@@ -1,4 +1,4 @@
-"""One topology update of ResNet-50: its time in memory floors, and its memory in layers."""
+"""One topology update of ResNet-50: its time in memory floors, and its memory in sizes of the largest layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MEMORY_TARGET = 2.0
 
 @dataclass(frozen=True)
 class Contender:
-    """Who is measured, and how far from the floor it may be."""
+    """An implementation to measure; its target is the most memory floors that an update may take."""
 
     name: str
     module: str
@@ -42,12 +42,12 @@ RIGL_TORCH = Contender("rigl-torch", "rigl_torch")
 
 
 def shapes_of(width: float) -> Shapes:
-    """ResNet-50's kernels; its channels times ``width``."""
+    """Names and shapes of ResNet-50's kernels, with ``width`` times as many channels."""
     return tuple((layer.name.replace(".", "_"), layer.shape) for layer in resnet50(width))
 
 
 def start(contender: Contender, shapes: Shapes, settings: Settings, task: str = "update") -> Worker:
-    """A process that measures updates."""
+    """Start a process that measures updates."""
     request = {"module": contender.module, "shapes": shapes, "options": contender.options}
     return Worker({"task": task, "momentum": contender.momentum, **request}, settings.python_of(contender.module))
 
@@ -88,7 +88,7 @@ def _measure_memory(contenders: Sequence[Contender], settings: Settings) -> list
 
 
 def timed(benchmark: str, contender: Contender, answers: Sequence[dict[str, float]], weights: int) -> Result:
-    """The median of the repetitions' ratios, each to the floor that was measured around it."""
+    """The median of the repetitions' ratios. Each ratio is to the floor measured before and after the repetition."""
     seconds = [answer["seconds"] for answer in answers]
     floor = [answer["floor"] for answer in answers]
     ratio = statistics.median(time / copy for time, copy in zip(seconds, floor, strict=True))
@@ -107,7 +107,7 @@ def timed(benchmark: str, contender: Contender, answers: Sequence[dict[str, floa
 
 
 def compared(result: Result, slowest: Result) -> Result:
-    """With how much faster it is than rigl-torch, if that was measured."""
+    """The result with its speed relative to rigl-torch's, if rigl-torch was measured."""
     if slowest.contender != RIGL_TORCH.name:
         return result
     return replace(result, facts={**result.facts, "x faster than rigl-torch": slowest.median / result.median})

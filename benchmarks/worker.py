@@ -1,6 +1,6 @@
-"""A contender's process: it gets ready, then measures once for every line it reads, and answers in JSON.
+"""A contender's process: it gets ready, then measures once for every line that it reads, and answers in JSON.
 
-``python worker.py '{"task": "update", "module": "torch", ...}'``; `processes.Worker` starts it.
+`processes.Worker` starts it: ``python worker.py '{"task": "update", "module": "torch", ...}'``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ Answer = dict[str, Any]
 def main() -> None:
     """Answer until the input ends."""
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what libraries print is no answer
+    os.dup2(2, 1)  # else what libraries print would be read as an answer
     request = json.loads(sys.argv[1])
     measure = TASKS[request.pop("task")](**request)
     print(json.dumps("ready"), file=answers)
@@ -35,14 +35,14 @@ def main() -> None:
 
 
 def seconds_of(act: Callable[[], object]) -> float:
-    """How long it takes, once."""
+    """The seconds that one call takes."""
     start = perf_counter()
     act()
     return perf_counter() - start
 
 
 def memory(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]) -> Callable[[str], Answer]:
-    """Measure the peak memory of updates; in JAX, beyond that of a dense step with the same gradients."""
+    """Measure the peak memory of updates; in JAX, minus that of a dense step with the same gradients."""
     kernels = Kernels.of(shapes, momentum)
     within = {"within": True} if module == "jax" else {}
     sparse = _update(module, kernels, {**options, **within})
@@ -62,7 +62,7 @@ def memory(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]
 
 
 def update(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]) -> Callable[[str], Answer]:
-    """Measure updates: their time between two looks at the memory floor."""
+    """Measure the time of updates; the memory floor is measured before and after each."""
     kernels = Kernels.of(shapes, momentum)
     contender = _update(module, kernels, options)
     floor, weights = MemoryFloor(), sum(kernels.sizes)
@@ -81,7 +81,7 @@ def update(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]
 
 
 def warm_up(contender: Update) -> None:
-    """Two steps at least, and a proof that the second one moves what it should: nothing gained by doing nothing."""
+    """Make two steps. Fail unless the second moves as many connections as it should: doing nothing must not win."""
     contender.move()
     contender.prepare()
     before = contender.masks()
@@ -95,7 +95,7 @@ def warm_up(contender: Update) -> None:
 
 
 def compiling(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]) -> Callable[[str], Answer]:
-    """Measure the first step of the optimizer alone and of the sparse training, beyond a later one."""
+    """Measure the first step minus a later one, of the optimizer alone and of the sparse training."""
     kernels = Kernels.of(shapes, momentum)
 
     def measure(_: str) -> Answer:
@@ -108,7 +108,7 @@ def compiling(module: str, shapes: Any, momentum: bool, options: Mapping[str, bo
 
 
 def steps(module: str, model: str, optimizer: str) -> Callable[[str], Answer]:
-    """Measure pairs of a dense and a sparse step, either of them first in turn."""
+    """Measure pairs of a dense and a sparse step; dense and sparse go first in turn."""
     contender: Steps = importlib.import_module(f"contenders.{module}_steps").make(model, optimizer)
     for _ in range(5):
         contender.dense()

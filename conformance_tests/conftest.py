@@ -1,4 +1,4 @@
-"""``--backend NAME`` (several allowed) chooses the harnesses, by default all. A missing one is an error.
+"""``--backend NAME`` (several allowed) chooses the harnesses; the default is all. A missing one is an error.
 
 ``--device cuda`` runs PyTorch and JAX on a GPU.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
 
 HARNESSES = {  # in the order of import: PyTorch goes before TensorFlow
     "numpy": "conformance_tests.harnesses.numpy:NumPyHarness",
@@ -19,9 +18,6 @@ HARNESSES = {  # in the order of import: PyTorch goes before TensorFlow
 }
 
 WITH_DEVICES = ("torch", "jax")
-
-settings.register_profile("untimed", settings(deadline=None))  # machines are slow now and then
-settings.load_profile("untimed")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

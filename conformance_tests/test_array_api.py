@@ -1,4 +1,4 @@
-"""The array API target refuses whatever the standard does not have: else its passing would prove nothing."""
+"""The array API target refuses everything that the standard does not have. Otherwise its passing proves nothing."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_training_beyond_the_standard_is_refused(beyond: tuple[Criterion, str]
 
 
 def test_the_library_stays_as_its_other_users_have_it(beyond: tuple[Criterion, str]) -> None:
-    """scikit-learn and SciPy, say, in the same process."""
+    """Other users in the same process, such as scikit-learn and SciPy, must not see our settings of the library."""
     before = xp.get_array_api_strict_flags()
     with pytest.raises(Exception, match=beyond[1]):
         HARNESS.start({LAYER.name: ONES}, [LAYER], Recipe(0.5, initial=beyond[0]), OptimizerSpec())

@@ -44,13 +44,13 @@ def test_active_count_is_exact(layers: list[Layer], sparsity: str, distribution:
 @checks("B2", "B1")
 @pytest.mark.parametrize(("sparsity", "size", "active"), [(0.9, 25, 2), (0.7, 5, 2), (0.3, 45, 32), (0.15, 10, 8)])
 def test_sparsity_is_the_decimal_its_user_wrote(sparsity: float, size: int, active: int) -> None:
-    """Halves go to the even count; in binary floats these are not halves."""
+    """In each case the exact count is a half, which is rounded to the even count. In binary floats it is not a half."""
     plan = make_plan(Static(sparsity), [Layer("one", (size, 1))])
     assert plan.active == (active,)
 
 
 def reference_densities(scales: list[Fraction], layer_sizes: list[int], budget: int) -> list[Fraction]:
-    """ER and ERK by rule B8: all layers at the maximum become dense, and the rest is solved again."""
+    """Densities of ER and ERK by rule B8: all layers at the maximum become dense, and the rest is solved again."""
     dense: set[int] = set()
     while True:
         rest = [i for i in range(len(scales)) if i not in dense]
@@ -95,7 +95,7 @@ def test_er(layers: list[Layer], sparsity: str) -> None:
 @checks("B7", "B8")
 @given(layer_lists(), sparsities, st.sampled_from([ErdosRenyi(), ErdosRenyiKernel()]))
 def test_the_memory_layout_does_not_matter(layers: list[Layer], sparsity: str, distribution: Distribution) -> None:
-    """(out, in, kernel...) or (kernel..., in, out): the same counts."""
+    """The axis orders (out, in, kernel...) and (kernel..., in, out) give the same counts."""
     moved = []
     for layer in layers:
         shape = (*layer.shape[2:], layer.shape[1], layer.shape[0])
@@ -168,7 +168,7 @@ RESNET50 = specs.resnet50()
 
 @checks("B8", "B1")
 def test_resnet50_as_published() -> None:
-    """54 kernels; densities as the paper's code gives them, to four digits."""
+    """The densities of the 54 kernels are those of the paper's code, to four digits."""
     assert (len(RESNET50), sum(layer.size for layer in RESNET50)) == (54, 25_502_912)
     at80, at90 = (make_plan(Static(s), RESNET50) for s in (0.8, 0.9))
     by_name = [layer.name for layer in RESNET50].index
@@ -184,7 +184,7 @@ def test_resnet50_as_published() -> None:
     ("sparsity", "published", "exact"), [("0.8", "99.5617", "99.5612"), ("0.9", "48.7866", "48.7861")]
 )
 def test_resnet50_epsilon(sparsity: str, published: str, exact: str) -> None:
-    """The published code rounds each layer's zeros down first, so its budget is some 25 weights larger."""
+    """The published code first rounds each layer's zeros down, so its budget is about 25 weights larger."""
     larger = sum(layer.size - math.floor(Fraction(sparsity) * layer.size) for layer in RESNET50)
     assert f"{float(ErdosRenyiKernel().epsilon(RESNET50, larger)):.4f}" == published
     assert f"{make_plan(Static(float(sparsity)), RESNET50).epsilon:.4f}" == exact

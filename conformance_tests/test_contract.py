@@ -1,4 +1,4 @@
-"""The contract and its properties: no rule without a property, no property without a rule."""
+"""The contract and its properties: every rule has a property, and every property cites a rule."""
 
 from __future__ import annotations
 

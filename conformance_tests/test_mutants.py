@@ -1,4 +1,4 @@
-"""Tests of the tests: every mutant is caught by the property named for it, and only because of its bug."""
+"""Tests of the tests: the property named for a mutant fails with its bug, and passes without it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from conformance_tests.harnesses.numpy import NumPyHarness
 from conformance_tests.mutants import MUTANTS
 from conformance_tests.mutants.registry import Property
 
-checks_file = importlib.import_module("rigl_core.testing.checks")  # the package's name of it is the function
+checks_file = importlib.import_module("rigl_core.testing.checks")  # `rigl_core.testing.checks` itself is the function
 
 
 def run(property_: Property) -> None:
@@ -32,8 +32,8 @@ def run(property_: Property) -> None:
 def test_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     patch, property_ = MUTANTS[name]
     patch(monkeypatch)
-    monkeypatch.setattr(checks_file, "PHASES", (Phase.generate,))  # a failure is wanted, not its smallest example
-    monkeypatch.setattr(checks_file, "TIMES", 4)  # few examples find some of the bugs at nearly every run only
+    monkeypatch.setattr(checks_file, "PHASES", (Phase.generate,))  # any failure will do; no search for a smaller one
+    monkeypatch.setattr(checks_file, "TIMES", 4)  # with fewer examples some bugs are missed in a few runs
     with pytest.raises(BaseException) as caught:  # noqa: PT011
         run(property_)
     assert _failed_an_assertion(caught.value), f"{name}: {property_} crashed with {caught.value!r}"
@@ -42,7 +42,7 @@ def test_mutant_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 def _failed_an_assertion(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return any(map(_failed_an_assertion, error.exceptions))
-    if isinstance(error, Flaky):  # a mutant with random state of its own, which is a group in later versions
+    if isinstance(error, Flaky):  # from a mutant with random state of its own; later versions raise a group instead
         error = error.__cause__ or error
     return isinstance(error, AssertionError)
 

@@ -1,4 +1,4 @@
-"""Every property on every backend; the properties themselves ship with rigl_core.testing."""
+"""Every property on every backend. The properties themselves are part of rigl_core.testing."""
 
 from rigl_core.testing.properties.test_errors import *
 from rigl_core.testing.properties.test_gradients import *

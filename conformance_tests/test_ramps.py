@@ -18,22 +18,22 @@ from rigl_core import (
     Layer,
     Recipe,
     Static,
-    Structure,
     UpdateSchedule,
     make_plan,
 )
 from rigl_core.parts.distributions import Distribution
+from rigl_core.parts.structures import Structure
 from rigl_core.testing.checks import checks
 
 ROUNDED_UP = [Layer("layer0", (2, 1)), Layer("layer1", (4, 1)), Layer("layer2", (4, 1))]
-"""The first gets one weight, then two, then one, from larger to smaller budgets."""
+"""While the budget shrinks, the first layer gets one weight, then two, then one."""
 
 ramps = st.builds(CubicRamp, st.sampled_from([0.0, 0.1, 0.3, 0.55]), st.sampled_from([1, 2, 3, 0.5]))
 windows = st.builds(lambda updates, every: UpdateSchedule(updates * every, every), st.integers(1, 9), st.integers(1, 3))
 
 
 def ramped(ramp: CubicRamp, final: float, update: int, updates: int) -> float:
-    """The sparsity after an update: at the ramp's start after the first, the final one after the last."""
+    """The sparsity after an update: the ramp's initial one after the first update, the final one after the last."""
     progress = Fraction(update, updates - 1) if updates > 1 else Fraction(1)
     start = min(ramp.initial, final)
     return final if progress == 1 else float(f"{final + (start - final) * float(1 - progress) ** ramp.power:.12f}")
@@ -46,7 +46,7 @@ def ramped(ramp: CubicRamp, final: float, update: int, updates: int) -> float:
 def test_a_ramp_keeps_the_budget_of_each_update(
     layers: list[Layer], sparsity: str, distribution: Distribution, ramp: CubicRamp, schedule: UpdateSchedule
 ) -> None:
-    """Each row is the shared budget at its time, but for what a later row needs more, so that nothing grows again."""
+    """Each row shares the budget of its time. A layer gets more only where a later row needs more: it never grows."""
     final = float(sparsity)
     recipe = Recipe(final, schedule=schedule, distribution=distribution, ramp=ramp)
     plan = make_plan(recipe, layers)
@@ -101,7 +101,7 @@ def test_on_a_ramp_the_others_compensate_at_every_update(
 
 @checks("B9", "B2")
 def test_the_final_sparsity_of_a_ramp_is_read_as_written() -> None:
-    """Not rounded to the decimals of the ramp: the last of 13 decides here between two whole numbers."""
+    """The final sparsity is not rounded to the ramp's 12 decimals: here the last of 14 decides between two counts."""
     layers = [Layer("one", (2 * 10**9,))]
     schedule = UpdateSchedule(end=4, every=1)
     for sparsity, active in ((0.50000000024999, 10**9), (0.50000000025001, 10**9 - 1)):
@@ -111,7 +111,7 @@ def test_the_final_sparsity_of_a_ramp_is_read_as_written() -> None:
 
 @st.composite
 def fitting_layers(draw: st.DrawFn) -> list[Layer]:
-    """Layers that every structure fits, stored either way."""
+    """Layers that every structure fits, in both axis orders."""
     layers = []
     for i in range(draw(st.integers(1, 4))):
         n_out, n_in, kernel = (
@@ -128,7 +128,7 @@ def fitting_layers(draw: st.DrawFn) -> list[Layer]:
 
 
 def count_step(structure: Any, layer: Layer) -> int:
-    """How many weights a layer's count can change by, by rule B10."""
+    """The number of weights by which a layer's count changes at least (rule B10)."""
     if structure.kind == "blocks":
         return int(structure.size**2)
     return layer.n_out if structure.kind == "constant_fan_in" else layer.size // int(structure.m)
@@ -146,7 +146,7 @@ def count_step(structure: Any, layer: Layer) -> int:
 def test_counts_of_a_structure(
     layers: list[Layer], structure: Structure, sparsity: str, ramp: CubicRamp | None, schedule: UpdateSchedule
 ) -> None:
-    """The nearest that gives every group as many units, at every time; N of M fixes them."""
+    """At every time, a count is the nearest one with which all groups have equally many units. N of M fixes it."""
     own = structure.sparsity is not None
     final = None if own else float(sparsity)
     plan = make_plan(Recipe(final, schedule=schedule, structure=structure, ramp=ramp), layers)

@@ -2,22 +2,26 @@
 
 A `Recipe` says how to train sparsely; `make_plan` turns it into exact counts for a model's layers; an
 adapter of `rigl_backends` carries it out. The rules are in docs/contract.md.
+
+Read `model`, `plan` and `arrays.topology` first, then `step.update` and `step.training`. The docstring of each folder
+says for whom it is.
 """
 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rigl_core.public import *  # noqa: F403
-    from rigl_core.public import __all__ as __all__
 
 __version__ = "0.1.0"
 
 
 def __getattr__(name: str) -> Any:
-    """A module of the core, or else a public name (PEP 562): who needs one part does not wait for the others."""
+    """Import a public name or a module at its first use (PEP 562): a program loads only the parts that it uses."""
     from importlib import import_module
     from importlib.util import find_spec
 
+    if name == "__all__":
+        return sorted(name for name in vars(import_module("rigl_core.public")) if not name.startswith("_"))
     try:
         own = f"{__name__}.{name}"
         found = import_module(own) if find_spec(own) else getattr(import_module("rigl_core.public"), name)

@@ -1,151 +1,70 @@
-"""The public names, which `rigl_core` gives when they are first asked for."""
+"""The public names. `rigl_core` imports each of them at its first use."""
 
-from rigl_core import inspect
-from rigl_core.arrays.connections import Connections
-from rigl_core.arrays.namespace import Namespace, numpy_namespace
-from rigl_core.arrays.random import random_key, random_mask, random_scores
-from rigl_core.arrays.topology import magnitude, survivors, top_k_mask, updated_mask
-from rigl_core.costs import flops, specs
-from rigl_core.costs.flops import Convention, CostTable, cost_table
-from rigl_core.costs.network import Network
-from rigl_core.costs.small_dense import matching_width
-from rigl_core.inspect.history import History, Snapshot
-from rigl_core.inspect.neurons import EffectiveArchitecture, effective_architecture, shrunken
-from rigl_core.methods import (
-    DNS,
-    DNW,
-    DSR,
-    MEST,
-    SET,
-    SNFS,
-    SNIP,
-    DeepR,
-    GradualPruning,
-    GraSP,
-    LotteryTicket,
-    OneShotPruning,
-    RigL,
-    RigLITOP,
-    SETAsPublished,
-    SRigL,
-    Static,
-    SynFlow,
-)
-from rigl_core.methods.lottery import Lottery, Ticket, Trained
-from rigl_core.model.layers import Layer
-from rigl_core.model.numbers import active_count, largest_remainder
-from rigl_core.model.table import SparsityTable
-from rigl_core.parts.criteria import (
-    GRADIENT,
-    MAGNITUDE,
-    MAGNITUDE_BY_SIGN,
-    MOMENTUM,
-    RANDOM,
-    SALIENCY,
-    SCORES,
-    SIGN,
-    Criterion,
-    magnitude_and_gradient,
-)
-from rigl_core.parts.distributions import Distribution, ErdosRenyi, ErdosRenyiKernel, PerLayer, Uniform
-from rigl_core.parts.drop_fractions import Constant, Cosine, DropFraction, InversePower, Linear, drop_counts
-from rigl_core.parts.grown import GradientStep, GrownWeights, InitialValues, SmallRandom, Zeros
-from rigl_core.parts.ramps import CubicRamp, Ramp
-from rigl_core.parts.schedules import UpdateSchedule
-from rigl_core.parts.structures import NM, Blocks, ConstantFanIn, Structure, Unstructured
-from rigl_core.plan import Plan, make_plan
-from rigl_core.recipe import Recipe
-from rigl_core.step.update import Counts, Moved, initial_masks, move_pool, weights_after
-
-__all__ = [
-    "DNS",
-    "DNW",
-    "DSR",
-    "GRADIENT",
-    "MAGNITUDE",
-    "MAGNITUDE_BY_SIGN",
-    "MEST",
-    "MOMENTUM",
-    "NM",
-    "RANDOM",
-    "SALIENCY",
-    "SCORES",
-    "SET",
-    "SIGN",
-    "SNFS",
-    "SNIP",
-    "Blocks",
-    "Connections",
-    "Constant",
-    "ConstantFanIn",
-    "Convention",
-    "Cosine",
-    "CostTable",
-    "Counts",
-    "Criterion",
-    "CubicRamp",
-    "DeepR",
-    "Distribution",
-    "DropFraction",
-    "EffectiveArchitecture",
-    "ErdosRenyi",
-    "ErdosRenyiKernel",
-    "GraSP",
-    "GradientStep",
-    "GradualPruning",
-    "GrownWeights",
-    "History",
-    "InitialValues",
-    "InversePower",
-    "Layer",
-    "Linear",
-    "Lottery",
-    "LotteryTicket",
-    "Moved",
-    "Namespace",
-    "Network",
-    "OneShotPruning",
-    "PerLayer",
-    "Plan",
-    "Ramp",
-    "Recipe",
-    "RigL",
-    "RigLITOP",
-    "SETAsPublished",
-    "SRigL",
-    "SmallRandom",
-    "Snapshot",
-    "SparsityTable",
-    "Static",
-    "Structure",
-    "SynFlow",
-    "Ticket",
-    "Trained",
-    "Uniform",
-    "Unstructured",
-    "UpdateSchedule",
-    "Zeros",
-    "active_count",
-    "cost_table",
-    "drop_counts",
-    "effective_architecture",
-    "flops",
-    "initial_masks",
-    "inspect",
-    "largest_remainder",
-    "magnitude",
-    "magnitude_and_gradient",
-    "make_plan",
-    "matching_width",
-    "move_pool",
-    "numpy_namespace",
-    "random_key",
-    "random_mask",
-    "random_scores",
-    "shrunken",
-    "specs",
-    "survivors",
-    "top_k_mask",
-    "updated_mask",
-    "weights_after",
-]
+from rigl_core import inspect as inspect
+from rigl_core.arrays.connections import Connections as Connections
+from rigl_core.arrays.namespace import Namespace as Namespace
+from rigl_core.arrays.topology import magnitude as magnitude
+from rigl_core.costs import flops as flops
+from rigl_core.costs import specs as specs
+from rigl_core.costs.cost_table import CostTable as CostTable
+from rigl_core.costs.flops import cost_table as cost_table
+from rigl_core.costs.network import Network as Network
+from rigl_core.costs.small_dense import matching_width as matching_width
+from rigl_core.inspect.history import History as History
+from rigl_core.inspect.neurons import EffectiveArchitecture as EffectiveArchitecture
+from rigl_core.inspect.neurons import effective_architecture as effective_architecture
+from rigl_core.inspect.neurons import shrunken as shrunken
+from rigl_core.methods import DNS as DNS
+from rigl_core.methods import DNW as DNW
+from rigl_core.methods import DSR as DSR
+from rigl_core.methods import MEST as MEST
+from rigl_core.methods import SET as SET
+from rigl_core.methods import SNFS as SNFS
+from rigl_core.methods import SNIP as SNIP
+from rigl_core.methods import DeepR as DeepR
+from rigl_core.methods import GradualPruning as GradualPruning
+from rigl_core.methods import GraSP as GraSP
+from rigl_core.methods import LotteryTicket as LotteryTicket
+from rigl_core.methods import OneShotPruning as OneShotPruning
+from rigl_core.methods import RigL as RigL
+from rigl_core.methods import RigLITOP as RigLITOP
+from rigl_core.methods import SETAsPublished as SETAsPublished
+from rigl_core.methods import SRigL as SRigL
+from rigl_core.methods import Static as Static
+from rigl_core.methods import SynFlow as SynFlow
+from rigl_core.methods.lottery import Lottery as Lottery
+from rigl_core.methods.lottery import Ticket as Ticket
+from rigl_core.methods.lottery import Trained as Trained
+from rigl_core.model.layers import Layer as Layer
+from rigl_core.model.table import SparsityTable as SparsityTable
+from rigl_core.parts.criteria import GRADIENT as GRADIENT
+from rigl_core.parts.criteria import MAGNITUDE as MAGNITUDE
+from rigl_core.parts.criteria import MAGNITUDE_BY_SIGN as MAGNITUDE_BY_SIGN
+from rigl_core.parts.criteria import MOMENTUM as MOMENTUM
+from rigl_core.parts.criteria import RANDOM as RANDOM
+from rigl_core.parts.criteria import SALIENCY as SALIENCY
+from rigl_core.parts.criteria import SCORES as SCORES
+from rigl_core.parts.criteria import SIGN as SIGN
+from rigl_core.parts.criteria import Criterion as Criterion
+from rigl_core.parts.criteria import magnitude_and_gradient as magnitude_and_gradient
+from rigl_core.parts.distributions import ErdosRenyi as ErdosRenyi
+from rigl_core.parts.distributions import ErdosRenyiKernel as ErdosRenyiKernel
+from rigl_core.parts.distributions import PerLayer as PerLayer
+from rigl_core.parts.distributions import Uniform as Uniform
+from rigl_core.parts.drop_fractions import Constant as Constant
+from rigl_core.parts.drop_fractions import Cosine as Cosine
+from rigl_core.parts.drop_fractions import InversePower as InversePower
+from rigl_core.parts.drop_fractions import Linear as Linear
+from rigl_core.parts.grown import GradientStep as GradientStep
+from rigl_core.parts.grown import InitialValues as InitialValues
+from rigl_core.parts.grown import SmallRandom as SmallRandom
+from rigl_core.parts.grown import Zeros as Zeros
+from rigl_core.parts.ramps import CubicRamp as CubicRamp
+from rigl_core.parts.schedules import UpdateSchedule as UpdateSchedule
+from rigl_core.parts.structures import NM as NM
+from rigl_core.parts.structures import Blocks as Blocks
+from rigl_core.parts.structures import ConstantFanIn as ConstantFanIn
+from rigl_core.parts.structures import Unstructured as Unstructured
+from rigl_core.plan import Plan as Plan
+from rigl_core.plan import make_plan as make_plan
+from rigl_core.recipe import Recipe as Recipe

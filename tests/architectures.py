@@ -1,6 +1,6 @@
-"""Architectures that every framework's tests build, and what `describe` must read from them.
+"""Architectures that every framework's tests build, and the numbers that `describe` must read from them.
 
-So the frameworks agree, although no test needs two of them.
+So the frameworks agree with each other, although no test needs two of them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ TOKENS = 5
 BATCH = 2
 
 Weights = Mapping[float, int]
-"""How many weights are used how often: some libraries hold in one kernel what others split."""
+"""The number of weights, by the number of uses of each. It does not tell kernels apart: some libraries join them."""
 
 EXPECTED: Mapping[str, tuple[Weights, Weights]] = {
     # 12-16-6
@@ -41,5 +41,5 @@ def summary(network: Network) -> tuple[Weights, Weights]:
 
 
 def shapes_and_positions(network: Network) -> Counter[tuple[int, float]]:
-    """Each kernel's size and positions, without names and memory layouts."""
+    """The size and the positions of each kernel, without names and memory layouts."""
     return Counter((layer.size, network.positions[layer.name]) for layer in network.weights)

@@ -1,1 +1,1 @@
-"""RigL for each framework: rigl_backends.numpy, rigl_backends.torch. Import the one you train with."""
+"""RigL for each framework: rigl_backends.numpy, .torch, .jax and .tf. Import the one that you train with."""

@@ -14,8 +14,8 @@ import optax
 from jax import lax
 
 from rigl_backends.jax import apply_masks, jax_namespace, masks, sparsify, step
-from rigl_backends.jax.state import find_state
-from rigl_backends.jax.trees import state_by_weight
+from rigl_backends.jax.handle import find_state
+from rigl_backends.jax.state import state_of
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 
 Params = dict[str, jax.Array]
@@ -57,10 +57,8 @@ class JaxSession:
         return {name: np.asarray(mask) for name, mask in masks(self.opt_state, self.params).items()}
 
     def optimizer_state(self) -> dict[str, list[Array]]:
-        state: dict[str, list[Array]] = {name: [] for name in self.params}
-        for name, leaf in state_by_weight(find_state(self.opt_state).inner_state, self.params):
-            state[name].append(_array(leaf))
-        return state
+        state = state_of(find_state(self.opt_state).inner_state, self.params)
+        return {name: [_array(array) for array in arrays] for name, arrays in state.items()}
 
     def steps(self) -> int:
         return int(step(self.opt_state))
@@ -123,7 +121,7 @@ def _in_mode(function: Callable[..., Any], mode: str, donate: tuple[int, ...] = 
 
 @contextmanager
 def _settings(device: str, dtype: str) -> Iterator[None]:
-    """JAX makes float64 arrays only where asked to."""
+    """Set JAX up for a dtype: it makes float64 arrays only if asked."""
     with jax.default_device(jax.devices(device)[0]), jax.enable_x64(dtype == "float64"):
         yield
 
@@ -141,6 +139,7 @@ class JaxHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled", "graph")  # the last without callbacks, as on a GPU
     unused_layers = False
+    slow_modes = ("eager",)  # where every operation is compiled anew for each shape
     xp = jax_namespace
     to_backend = staticmethod(_to)
     to_numpy = staticmethod(_array)

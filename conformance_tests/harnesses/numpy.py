@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from rigl_backends.numpy import SGD, Adam, Optimizer, sparsify
-from rigl_core import numpy_namespace
+from rigl_core.adapter import numpy_namespace
 from rigl_core.testing import models
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 

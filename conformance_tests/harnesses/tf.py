@@ -12,7 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from rigl_backends.tf import sparsify, tensorflow_namespace
-from rigl_backends.tf.state import per_weight_state
+from rigl_backends.tf.state import state_of
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 
 
@@ -56,7 +56,7 @@ class TensorFlowSession:
         return self.optimizer.masks
 
     def optimizer_state(self) -> dict[str, list[Array]]:
-        state = per_weight_state(self.optimizer.inner_optimizer, list(self.params.values()))
+        state = state_of(self.optimizer.inner_optimizer, list(self.params.values()))
         return {name: [_array(x) for x in own] for name, own in zip(self.params, state, strict=True)}
 
     def steps(self) -> int:
@@ -142,6 +142,7 @@ class TensorFlowHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "function", "xla")
     unused_layers = True
+    slow_modes = ("eager",)  # each operation is a call of its own
     xp = tensorflow_namespace
     session = TensorFlowSession
     to_backend = staticmethod(_tensor)

@@ -18,7 +18,7 @@ from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 
 
 def _weighted_sum(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
-    """Its gradient with respect to each parameter is the one given, bit for bit."""
+    """A loss whose gradient with respect to each parameter is the given one, bit for bit."""
     total = torch.zeros((), dtype=params[0].dtype, device=params[0].device)
     for param, gradient in zip(params, gradients, strict=True):
         total = total + (param * gradient).sum()
@@ -156,7 +156,7 @@ def _array(tensor: Tensor) -> Array:
 
 
 class TorchHarness(Harness):
-    """Eager, and under torch.compile: the core's functions by its default compiler, given gradients by AOT autograd."""
+    """Eager, and under torch.compile: inductor compiles the core's functions, AOT autograd the given gradients."""
 
     name = "torch"
     dtypes = ("float16", "bfloat16", "float32", "float64")

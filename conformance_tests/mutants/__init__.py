@@ -1,4 +1,4 @@
-"""Adapters with one realistic bug each, made by patching the NumPy backend: the tests of the tests."""
+"""The tests of the tests: adapters with one realistic bug each. Patches of the NumPy backend make the bugs."""
 
 from conformance_tests.mutants import (
     budget,

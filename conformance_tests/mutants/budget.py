@@ -40,12 +40,10 @@ def window_not_counted_from_begin(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_schedule.test_drop_counts_where_floats_are_wrong)
 def float_rounded_drop_count(patch: pytest.MonkeyPatch) -> None:
-    def drop_counts(schedule: Any, drop_fraction: Any, active: Any) -> Any:
-        fractions = [drop_fraction.fraction(schedule.progress(u)) for u in range(schedule.updates)]
-        return np.array([[int(f * n) for n in active] for f in fractions], np.int32)
+    def counts_of(fractions: Any, active: Any) -> Any:
+        return np.floor(fractions[:, None] / 10.0**12 * active).astype(np.int32)
 
-    patch.setattr(drop_fractions, "drop_counts", drop_counts)
-    patch.setattr(test_schedule, "drop_counts", drop_counts)
+    patch.setattr(drop_fractions, "counts_of", counts_of)
 
 
 @caught_by(test_training.test_masks_follow_the_oracle_step_by_step)
@@ -63,6 +61,16 @@ def drop_count_from_the_target(patch: pytest.MonkeyPatch) -> None:
         return made
 
     patch.setattr(importlib.import_module("rigl_backends.numpy.sparsify"), "make_plan", make_plan)
+
+
+@caught_by(test_training.test_masks_follow_the_oracle_step_by_step)
+def counts_of_the_next_update(patch: pytest.MonkeyPatch) -> None:
+    original = plan.Tables.counts
+
+    def counts(self: plan.Tables, update: int, pool: int) -> Any:
+        return original(self, min(update + 1, len(self.keep_counts) - 1), pool)
+
+    patch.setattr(plan.Tables, "counts", counts)
 
 
 @caught_by(test_budget.test_er)
@@ -105,5 +113,12 @@ def sparsity_read_as_a_binary_float(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(budget, "active_count", lambda sparsity, size: round((1 - sparsity) * size))
 
 
+def after_the_end_as_the_last(patch: pytest.MonkeyPatch) -> None:
+    """Updates after the end have the counts of the last one, since the plan has no others."""
+    original = schedules.UpdateSchedule.latest_update
+    patch.setattr(schedules.UpdateSchedule, "latest_update", lambda self, t: min(original(self, t), self.updates - 1))
+
+
 def _patch_fires(patch: pytest.MonkeyPatch, fires: Callable[[Any, int], bool]) -> None:
-    patch.setattr(schedules.UpdateSchedule, "fires", fires)
+    patch.setattr(schedules.UpdateSchedule, "fires", lambda self, t: self.updates > 0 and fires(self, t))
+    after_the_end_as_the_last(patch)

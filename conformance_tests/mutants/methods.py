@@ -1,7 +1,8 @@
-"""Bugs of what methods do with a single layer."""
+"""Bugs of methods in a single layer."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from conformance_tests.mutants.registry import caught_by
 from conformance_tests.mutants.state import patch_regrown
-from rigl_core.arrays import sharing
+from rigl_core.arrays import memory, sharing, topology
 from rigl_core.parts import criteria, grown
 from rigl_core.step import update
 from rigl_core.testing.properties import test_methods
@@ -23,12 +24,14 @@ def shares_by_sign_swapped(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SET as published")
 def zeros_count_as_negative(patch: pytest.MonkeyPatch) -> None:
-    original = update._kept_by_sign
+    """SET reads only the signs of the result of `topology.normal`, so -1 in place of 0 changes nothing else."""
+    original = topology.normal
 
-    def kept_by_sign(scores: Any, weight: Any, mask: Any, keep: Any, xp: Any) -> Any:
-        return original(scores, np.where(weight == 0, np.float32(-1), weight), mask, keep, xp)
+    def normal(x: Any, *, xp: Any) -> Any:
+        values = original(x, xp=xp)
+        return np.where(values == 0, np.float32(-1), values)
 
-    patch.setattr(update, "_kept_by_sign", kept_by_sign)
+    patch.setattr(topology, "normal", normal)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "Deep R")
@@ -39,12 +42,23 @@ def flipped_signs_kept(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_methods.test_what_grows_draws_a_sign)
 def grown_connections_draw_no_sign(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("rigl_backends.numpy.sparse_layer.memory_after", lambda memory, *_, xp: dict(memory))
+    patch.setattr(memory, "memory_after", lambda before, *_, xp: dict(before))
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SET as published")
 def regrown_connections_kept_though_reset(patch: pytest.MonkeyPatch) -> None:
     patch_regrown(patch, "keep")
+
+
+@caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL, small random")
+def new_mask_taken_for_the_survivors(patch: pytest.MonkeyPatch) -> None:
+    """The host gives only the new mask, which does not say which connections were dropped and grew again."""
+    original = update.chooses_freely
+
+    def chooses_freely(rule: Any, connections: Any) -> bool:
+        return original(replace(rule, regrown="keep"), connections)
+
+    patch.setattr(update, "chooses_freely", chooses_freely)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL, initial values")
@@ -59,5 +73,5 @@ def small_random_weights_are_never_negative(patch: pytest.MonkeyPatch) -> None:
 
 
 def patch_score(patch: pytest.MonkeyPatch, criterion: criteria.Criterion, score: Any) -> None:
-    """Give a criterion, which recipes hold, another score."""
+    """Give a criterion another score, also in the recipes that hold it."""
     patch.setitem(vars(criterion), "score", score)

@@ -3,40 +3,46 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
-from rigl_core.arrays import sharing, topology
+from rigl_core.arrays import sharing
+from rigl_core.plan import Counts
 from rigl_core.step import update
 from rigl_core.testing.properties import test_methods
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL, all layers")
 def ties_to_the_later_layer(patch: pytest.MonkeyPatch) -> None:
-    original = update._chosen_together
+    original = update._as_one_layer
 
-    def chosen_together(scores: Sequence[Any], eligible: Sequence[Any], count: Any, xp: Any) -> list[Any]:
-        return original(scores[::-1], eligible[::-1], count, xp)[::-1]
+    def as_one_layer(rule: Any, pool: Sequence[Any], masks: Sequence[Any], counts: Any, xp: Any) -> list[Any]:
+        return original(rule, pool[::-1], masks[::-1], counts, xp)[::-1]
 
-    patch.setattr(update, "_chosen_together", chosen_together)
+    patch.setattr(update, "_as_one_layer", as_one_layer)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "gradual pruning, all layers")
 def global_scope_chosen_per_layer(patch: pytest.MonkeyPatch) -> None:
-    def chosen_together(scores: Sequence[Any], eligible: Sequence[Any], count: Any, xp: Any) -> list[Any]:
-        sizes = np.array([mask.sum() for mask in eligible], np.int32)
-        counts = sharing.in_proportion(np.array([count], np.int32), sizes, xp=xp)
-        return [topology.kept_mask(x, m, n, xp=xp) for x, m, n in zip(scores, eligible, counts, strict=True)]
+    def as_one_layer(rule: Any, pool: Sequence[Any], masks: Sequence[Any], counts: Any, xp: Any) -> list[Any]:
+        active = np.array([mask.sum() for mask in masks], np.int32)
+        keep = sharing.in_proportion(np.array([counts.keep], np.int32), active, xp=xp)
+        own = zip(pool, masks, keep, strict=True)
+        return [update._alone(rule, connections, mask, Counts(kept, 0), xp) for connections, mask, kept in own]
 
-    patch.setattr(update, "_chosen_together", chosen_together)
+    patch.setattr(update, "_as_one_layer", as_one_layer)
 
 
 @caught_by(test_methods.test_initial_topologies_are_the_oracles, "scores")
 def given_scores_chosen_per_layer(patch: pytest.MonkeyPatch) -> None:
-    global_scope_chosen_per_layer(patch)
+    def initial_masks(rule: Any, *arguments: Any, xp: Any) -> list[Any]:
+        return update.initial_masks(replace(rule, scope="layer"), *arguments, xp=xp)
+
+    patch.setattr("rigl_core.step.training.initial_masks", initial_masks)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SNFS")
@@ -69,16 +75,13 @@ def redistribution_ignores_the_room(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "DSR")
 def shared_by_what_was_active(patch: pytest.MonkeyPatch) -> None:
-    """By the counts before anything was dropped."""
-    original = update._shares
+    """Layers share the growth by their active counts before the drop."""
+    original = update._weights_of_layers
 
-    def shares(recipe: Any, scores: Any, masks: Any, kept: Any, grow: Any, xp: Any) -> Any:
-        room = np.array([(~mask).sum() for mask in kept], np.int32)
-        before = np.array([mask.sum() for mask in masks], np.int32)
-        original(recipe, scores, masks, kept, grow, xp)
-        return sharing.within_room(np.array([grow], np.int32), before, room, xp=xp)
+    def weights_of_layers(rule: Any, scores: Any, masks: Any, keep: Any, xp: Any) -> Any:
+        return original(rule, scores, masks, np.array([mask.sum() for mask in masks], np.int32), xp)
 
-    patch.setattr(update, "_shares", shares)
+    patch.setattr(update, "_weights_of_layers", weights_of_layers)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SNFS")

@@ -27,7 +27,7 @@ def ramp_off_by_one_update(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_ramps.test_a_ramp_keeps_the_budget_of_each_update)
 def ramp_ends_above_the_budget(patch: pytest.MonkeyPatch) -> None:
-    """With its progress measured as the drop fraction's, which never gets to 1."""
+    """The ramp's progress is measured like the drop fraction's, which never reaches 1."""
     original = plan._targets
 
     def targets(recipe: Any, layers: Any, final: Any) -> Any:
@@ -51,7 +51,7 @@ def layers_grow_again_by_rounding(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_ramps.test_pinned_layers_follow_the_ramp_to_their_own_sparsity)
 def ramp_mirrored(patch: pytest.MonkeyPatch) -> None:
-    """initial + (final - initial) * progress ** power: slow at first, fast in the end."""
+    """initial + (final - initial) * progress ** power, which is slow at first and fast at the end."""
     patch.setattr(
         ramps.CubicRamp,
         "sparsity",
@@ -74,6 +74,6 @@ def final_sparsity_rounded(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_methods.test_methods_keep_their_counts_and_resume, "RigL, on a ramp")
 def ramp_applied_one_update_late(patch: pytest.MonkeyPatch) -> None:
-    """By the adapter, which keeps as many as before but grows by its table."""
-    original = plan.Plan.row
-    patch.setattr(plan.Plan, "row", lambda self, update: original(self, max(update - 1, 0)))
+    """The adapter reads the counts of the update before."""
+    original = plan.Plan.counts
+    patch.setattr(plan.Plan, "counts", lambda self, update, pool: original(self, max(update - 1, 0), pool))

@@ -1,4 +1,4 @@
-"""Where mutants are named, each with the property that must catch it."""
+"""The list of mutants, each with the property that must catch it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 @dataclass(frozen=True)
 class Property:
-    """A test, and the method that it is to be run for, if it has that parameter."""
+    """A test, and the method to run it for, if the test has that parameter."""
 
     test: Callable[..., Any]
     method: str | None = None
@@ -24,7 +24,7 @@ class Property:
 
 
 MUTANTS: dict[str, tuple[Patch, Property]] = {}
-"""By the bug's name: how to make it, and the property that must catch it."""
+"""By name of the bug: the patch that makes it, and the property that must catch it."""
 
 
 def caught_by(test: Callable[..., Any], method: str | None = None) -> Callable[[Patch], Patch]:

@@ -1,15 +1,15 @@
-"""Bugs of what is carried along: values, optimizer state, randomness, saved state."""
+"""Bugs of values, optimizer state, randomness and saved state."""
 
 from __future__ import annotations
 
-import copy
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
-from rigl_backends.numpy.sparse_layer import SparseLayer
+from rigl_backends.numpy.layer import SparseLayer
 from rigl_backends.numpy.training import SparseTraining
 from rigl_core.arrays import random
 from rigl_core.step import update
@@ -18,42 +18,41 @@ from rigl_core.testing.properties import test_resume, test_training
 
 @caught_by(test_training.test_optimizer_state_after_an_update)
 def optimizer_state_of_dropped_weights_kept(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SparseLayer, "_zero_state", lambda self, survivors: None)
+    patch.setattr(SparseLayer, "zero_state_outside", lambda self, mask: None)
 
 
 @caught_by(test_training.test_optimizer_state_after_an_update)
 def second_moment_of_adam_kept(patch: pytest.MonkeyPatch) -> None:
-    def zero_state(self: SparseLayer, survivors: Any) -> None:
-        for key, values in self._optimizer.state[self.name].items():
+    def zero_state_outside(self: SparseLayer, mask: Any) -> None:
+        for key, values in self._optimizer.state[self.layer.name].items():
             if key in ("momentum", "mean"):
-                values[~survivors] = 0
+                values[~mask.reshape(values.shape)] = 0
 
-    patch.setattr(SparseLayer, "_zero_state", zero_state)
+    patch.setattr(SparseLayer, "zero_state_outside", zero_state_outside)
 
 
 @caught_by(test_training.test_optimizer_state_after_an_update)
 def optimizer_state_misaligned(patch: pytest.MonkeyPatch) -> None:
-    original = SparseLayer._zero_state
-    patch.setattr(SparseLayer, "_zero_state", lambda self, survivors: original(self, np.roll(survivors, 1)))
+    original = SparseLayer.zero_state_outside
+    patch.setattr(SparseLayer, "zero_state_outside", lambda self, mask: original(self, np.roll(mask, 1)))
 
 
 @caught_by(test_training.test_weights_after_an_update)
 def grown_weights_take_stale_values(patch: pytest.MonkeyPatch) -> None:
-    start, move_to = SparseLayer.start, SparseLayer.move_to
+    start, take = SparseLayer.start, SparseLayer.take
 
     def remember(self: SparseLayer, connections: Any, mask: Any) -> None:
         self.stale = self.weight.copy()  # type: ignore[attr-defined]
         start(self, connections, mask)
 
-    def take(self: SparseLayer, connections: Any, moved: Any) -> None:
+    def take_stale(self: SparseLayer, connections: Any, updated: Any) -> None:
         old = self.mask
         self.stale[old] = self.weight[old]  # type: ignore[attr-defined]
-        move_to(self, connections, moved)
-        grown = self.mask & ~old
-        self.weight[grown] = self.stale[grown]  # type: ignore[attr-defined]
+        take(self, connections, updated)
+        self.weight = np.where(self.mask & ~old, self.stale, self.weight)  # type: ignore[attr-defined]
 
     patch.setattr(SparseLayer, "start", remember)
-    patch.setattr(SparseLayer, "move_to", take)
+    patch.setattr(SparseLayer, "take", take_stale)
 
 
 @caught_by(test_training.test_weights_after_an_update)
@@ -71,10 +70,14 @@ def random_state_from_hash(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_resume.test_resume_after_a_stop_at_any_step)
 def different_masks_per_replica(patch: pytest.MonkeyPatch) -> None:
-    """As with a global random state: two trainings of one recipe start differently."""
+    """Two trainings of one recipe start differently, as they would with a global random state."""
     original, calls = random.random_key, iter(range(10**9))
+
+    def load_state_dict(self: SparseTraining, state: Any) -> None:
+        self._clock = replace(self._clock, step=state["step"])
+
     _patch_key(patch, lambda seed, layer, update: original(seed + next(calls), layer, update))
-    patch.setattr(SparseTraining, "load_state_dict", lambda self, state: setattr(self._clock, "step", state["step"]))
+    patch.setattr(SparseTraining, "load_state_dict", load_state_dict)
 
 
 @caught_by(test_training.test_set_grows_at_random)
@@ -99,35 +102,32 @@ def step_counter_not_saved(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SparseTraining, "load_state_dict", lambda self, state: original(self, {**state, "step": 0}))
 
 
-def patch_regrown(patch: pytest.MonkeyPatch, regrown: str) -> None:
-    """Whatever the recipe says."""
-    original = update.move_pool
+def patch_regrown(patch: pytest.MonkeyPatch, regrown: Any) -> None:
+    """Use this value of ``regrown`` in every update, whatever the recipe says."""
 
-    def move_pool(recipe: Any, *arguments: Any, xp: Any) -> Any:
-        changed = copy.copy(recipe)
-        object.__setattr__(changed, "regrown", regrown)  # past the checks of what goes together
-        return original(changed, *arguments, xp=xp)
+    def move_pool(rule: Any, *arguments: Any, xp: Any) -> Any:
+        return update.move_pool(replace(rule, regrown=regrown), *arguments, xp=xp)
 
-    patch.setattr("rigl_backends.numpy.training.move_pool", move_pool)
+    patch.setattr("rigl_core.step.layer.move_pool", move_pool)
 
 
 def _patch_key(patch: pytest.MonkeyPatch, random_key: Any) -> None:
     patch.setattr(random, "random_key", random_key)
-    patch.setattr("rigl_backends.numpy.sparse_layer.random_key", random_key)
+    patch.setattr("rigl_core.step.layer.random_key", random_key)
 
 
 def _alias_masks(patch: pytest.MonkeyPatch) -> None:
-    original = SparseLayer.move_to
+    original = SparseLayer.take
 
-    def move_to(self: SparseLayer, connections: Any, moved: Any) -> None:
+    def take(self: SparseLayer, connections: Any, updated: Any) -> None:
         live = self.mask
-        original(self, connections, moved)
+        original(self, connections, updated)
         live[...] = self.mask
         self.mask = live
 
-    def masks(self: SparseTraining) -> dict[str, Any]:
-        live = {layer.name: layer.mask for layer in self._layers.values()}
-        return {layer.name: live.get(layer.name, np.ones(layer.shape, np.bool_)) for layer in self.plan.layers}
+    def mask(self: SparseTraining, position: int) -> Any:
+        shape = self.plan.layers[position].shape
+        return self._layers[position].mask.reshape(shape) if position in self._layers else np.ones(shape, np.bool_)
 
-    patch.setattr(SparseLayer, "move_to", move_to)
-    patch.setattr(SparseTraining, "masks", property(masks))
+    patch.setattr(SparseLayer, "take", take)
+    patch.setattr(SparseTraining, "_mask", mask)

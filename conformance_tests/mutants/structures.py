@@ -35,32 +35,32 @@ def groups_of_outputs_instead_of_inputs(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_methods.test_methods_keep_their_counts_and_resume, "RigL, blocks of 2")
 def blocks_of_partial_activity(patch: pytest.MonkeyPatch) -> None:
-    """The weights of a unit are laid out one after the other, but for an order of axes that is lost."""
+    """The mask puts the weights of a unit side by side and ignores the order of the axes."""
 
-    def of_weights(self: Any, mask: Any, *, xp: Any) -> Any:
+    def mask_by_weight(self: Any, mask: Any, *, xp: Any) -> Any:
         return np.repeat(np.reshape(mask, -1), self.unit)
 
-    patch.setattr(structures.Arrangement, "of_weights", of_weights)
+    patch.setattr(structures.Arrangement, "mask_by_weight", mask_by_weight)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL, blocks of 2")
 def blocks_scored_by_their_first_weight(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(structures.Arrangement, "of_units", structures.Arrangement.any_of_units)
+    patch.setattr(structures.Arrangement, "scores_by_unit", structures.Arrangement.mask_by_unit)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SET, blocks of 2")
 def sums_of_random_integers_wrap_around(patch: pytest.MonkeyPatch) -> None:
-    def of_units(self: Any, scores: Any, *, xp: Any) -> Any:
+    def scores_by_unit(self: Any, scores: Any, *, xp: Any) -> Any:
         columns = self._columns(xp.widen(scores), xp)
         return xp.reshape(columns.sum(axis=1, dtype=columns.dtype), (self.groups, self.units))
 
-    patch.setattr(structures.Arrangement, "of_units", of_units)
+    patch.setattr(structures.Arrangement, "scores_by_unit", scores_by_unit)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SRigL")
 def groups_share_what_the_layer_keeps(patch: pytest.MonkeyPatch) -> None:
-    """One choice for the whole layer, so that outputs have different numbers of connections."""
-    patch.setattr("rigl_core.step.update.arrangement_of", lambda recipe, connections: None)
+    """The whole layer makes one choice, so outputs have different numbers of connections."""
+    patch.setattr("rigl_core.step.update.arrangement_of", lambda rule, connections: None)
 
 
 @caught_by(test_ramps.test_counts_of_a_structure)

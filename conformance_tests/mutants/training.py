@@ -9,48 +9,49 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance_tests.mutants.budget import after_the_end_as_the_last
 from conformance_tests.mutants.registry import caught_by
-from rigl_backends.numpy.sparse_layer import SparseLayer
+from rigl_backends.numpy.layer import SparseLayer
 from rigl_backends.numpy.training import SparseTraining
-from rigl_core.step import clock
-from rigl_core.testing.properties import test_gradients, test_training
+from rigl_core import adapter
+from rigl_core.step.clock import Clock
+from rigl_core.testing.properties import test_gradients, test_memory, test_training
 
 
 @caught_by(test_training.test_update_replaces_the_gradient_step)
 def gradient_step_also_applied(patch: pytest.MonkeyPatch) -> None:
-    original = SparseTraining._step
+    original = adapter.SparseTraining.take_step
 
-    def step(self: SparseTraining, grads: Any) -> None:
-        if self._clock.due is not None:
-            type(self._optimizer).step(self._optimizer, self._masked(grads))
-        original(self, grads)
+    def take_step(self: Any, gradients: Any, gradient_step: Callable[[], None], **options: Any) -> None:
+        if self._clock.due and self._rule.on_update == "replace":
+            gradient_step()
+        original(self, gradients, gradient_step, **options)
 
-    patch.setattr(SparseTraining, "_step", step)
+    patch.setattr(adapter.SparseTraining, "take_step", take_step)
 
 
 @caught_by(test_training.test_zeros_outside_the_mask_after_every_step)
 def masks_not_reapplied_after_the_step(patch: pytest.MonkeyPatch) -> None:
-    _step_without_projection(patch, lambda self, grads: grads)
+    _step_without_projection(patch, lambda layer, grad: grad)
 
 
 @caught_by(test_gradients.test_optimizers_that_are_not_element_wise_are_projected)
 def no_projection_after_the_step(patch: pytest.MonkeyPatch) -> None:
-    _step_without_projection(patch, SparseTraining._masked)
+    _step_without_projection(patch, SparseLayer.zero_outside)
 
 
 @caught_by(test_training.test_zeros_outside_the_mask_after_every_step)
 def momentum_outside_the_mask(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(SparseTraining, "_masked", lambda self, grads: dict(grads))
+    patch.setattr(SparseLayer, "for_optimizer", lambda self, gradient, step: gradient)
 
 
 @caught_by(test_gradients.test_nothing_outside_the_mask_reaches_the_optimizer)
 def gradients_masked_by_multiplication(patch: pytest.MonkeyPatch) -> None:
-    def masked(self: SparseTraining, grads: Mapping[str, Any]) -> dict[str, Any]:
+    def zero_outside(self: SparseLayer, values: Any) -> Any:
         with np.errstate(invalid="ignore"):
-            return {name: g if name not in self.masks else g * self.masks[name] for name, g in grads.items()}
+            return values * self.mask
 
-    patch.setattr(SparseTraining, "_masked", masked)
-    patch.setattr(SparseLayer, "hide_shadow", lambda self: None)
+    patch.setattr(SparseLayer, "zero_outside", zero_outside)
 
 
 @caught_by(test_gradients.test_clipping_sees_the_sparse_gradient)
@@ -61,7 +62,9 @@ def clipping_sees_the_dense_gradient(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_training.test_masks_follow_the_oracle_step_by_step)
 def growth_by_masked_gradients(patch: pytest.MonkeyPatch) -> None:
     original = SparseTraining._step
-    patch.setattr(SparseTraining, "_step", lambda self, grads: original(self, self._masked(grads)))
+    patch.setattr(
+        SparseTraining, "_step", lambda self, grads: original(self, self._changed(grads, SparseLayer.zero_outside))
+    )
 
 
 @caught_by(test_gradients.test_non_finite_gradients_defer_the_update)
@@ -76,23 +79,44 @@ def only_the_layers_gradients_checked(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("rigl_backends.numpy.training._all_finite", lambda grads: original(layers(grads)))
 
 
+@caught_by(test_memory.test_momentum_recovers_from_non_finite_gradients)
+def update_that_reads_no_gradient_deferred(patch: pytest.MonkeyPatch) -> None:
+    original = adapter.SparseTraining.due
+
+    def due(self: Any, gradients: Any, *, finite: Callable[[], bool]) -> int | None:
+        update = original(self, gradients, finite=finite)
+        return update if finite() else None
+
+    patch.setattr(adapter.SparseTraining, "due", due)
+
+
 @caught_by(test_gradients.test_non_finite_gradients_defer_the_update)
 def deferred_update_never_made(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(clock.Clock, "defer", lambda self: None)
+    original = Clock.next
+    patch.setattr(Clock, "next", lambda self, waits: original(self, waits=False))
+
+
+@caught_by(test_gradients.test_non_finite_gradients_defer_the_update)
+def deferred_update_made_after_the_end(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Clock, "next", lambda self, waits: Clock(self.schedule, self.step + 1, waits))
+    after_the_end_as_the_last(patch)
 
 
 @caught_by(test_gradients.test_unused_layers_keep_their_topology)
 def unused_layer_grows_at_the_lowest_indices(patch: pytest.MonkeyPatch) -> None:
-    original = SparseTraining._move
+    original = adapter.SparseTraining._move_pool
 
-    def move(self: SparseTraining, number: int, update: int, grads: Mapping[str, Any]) -> None:
-        zeros = {layer.name: np.zeros(layer.shape, np.float32) for layer in self.plan.layers}
-        original(self, number, update, {name: zeros[name] if g is None else g for name, g in grads.items()})
+    def move_pool(self: Any, update: int, number: int, gradients: Mapping[int, Any]) -> None:
+        zeros = {i: np.zeros(layer.size, np.float32) for i, layer in enumerate(self.plan.layers)}
+        original(self, update, number, {**zeros, **gradients})
 
-    patch.setattr(SparseTraining, "_move", move)
+    patch.setattr(adapter.SparseTraining, "_move_pool", move_pool)
 
 
-def _step_without_projection(patch: pytest.MonkeyPatch, seen: Callable[[SparseTraining, Any], Any]) -> None:
-    """Steps that give the optimizer what ``seen`` makes of the gradients, and leave the weights as it leaves them."""
-    patch.setattr(SparseTraining, "_for_optimizer", seen)
-    patch.setattr(SparseLayer, "hide_shadow", lambda self: None)
+def _step_without_projection(patch: pytest.MonkeyPatch, shown: Callable[[SparseLayer, Any], Any]) -> None:
+    """``shown`` makes the optimizer's gradients, and nothing zeroes the weights after the optimizer's step."""
+
+    def gradient_step(self: SparseTraining, grads: Any) -> None:
+        type(self._optimizer).step(self._optimizer, self._changed(grads, shown))
+
+    patch.setattr(SparseTraining, "_gradient_step", gradient_step)

@@ -1,7 +1,7 @@
-"""Sparse training in a loop of one's own, by rigl_core's pure functions: NumPy alone, and no adapter.
+"""Sparse training in a loop of one's own, by the pure functions of rigl_core: NumPy alone, and no adapter.
 
-A small network learns to guess the next character of a text from the ten before it. `Topology` is all that it
-takes to train it sparsely: a distribution of the budget, whole counts, and the update.
+A small network learns to guess the next character of a text from the ten before it. `Topology` is all that sparse
+training adds: a distribution of the budget, whole counts, and the update.
 """
 
 from __future__ import annotations
@@ -13,8 +13,9 @@ from pydoc_data.topics import topics  # Python's own language reference, as help
 import numpy as np
 import numpy.typing as npt
 
-import rigl_core as rigl
-from rigl_core import numpy_namespace as xp
+from rigl_core import Cosine, ErdosRenyi, Layer, SparsityTable, UpdateSchedule
+from rigl_core.adapter import active_count, drop_counts, largest_remainder, magnitude, random_mask, updated_mask
+from rigl_core.adapter import numpy_namespace as xp
 
 Array = npt.NDArray[np.float32]
 Characters = npt.NDArray[np.int64]  # (examples, CONTEXT + 1): the last one is to be guessed from the others
@@ -25,32 +26,32 @@ LEARNING_RATE, MOMENTUM = 0.1, 0.9
 class Topology:
     """The masks of a network's weights, and how they learn."""
 
-    def __init__(self, weights: dict[str, Array], sparsity: float, schedule: rigl.UpdateSchedule) -> None:
-        self.layers = tuple(rigl.Layer(name, w.shape, in_axes=(0,), out_axes=(1,)) for name, w in weights.items())
-        budget = rigl.active_count(sparsity, sum(layer.size for layer in self.layers))
-        densities = rigl.ErdosRenyi().densities(self.layers, budget)
+    def __init__(self, weights: dict[str, Array], sparsity: float, schedule: UpdateSchedule) -> None:
+        self.layers = tuple(Layer(name, w.shape, in_axes=(0,), out_axes=(1,)) for name, w in weights.items())
+        budget = active_count(sparsity, sum(layer.size for layer in self.layers))
+        densities = ErdosRenyi().densities(self.layers, budget)
         shares = [density * layer.size for density, layer in zip(densities, self.layers, strict=True)]
-        self.active = rigl.largest_remainder(shares, budget)
-        self.drop_counts = rigl.drop_counts(schedule, rigl.Cosine(0.3), self.active)
+        self.active = largest_remainder(shares, budget)
+        self.drop_counts = drop_counts(schedule, Cosine(0.3), self.active)
         self.masks = {
-            layer.name: rigl.random_mask(0, layer.name, layer.size, active).reshape(layer.shape)
+            layer.name: random_mask(0, layer.name, layer.size, active).reshape(layer.shape)
             for layer, active in zip(self.layers, self.active, strict=True)
         }
 
     def update(self, number: int, layer: int, weight: Array, gradient: Array, momentum: Array) -> None:
         """Drop a layer's smallest weights and grow its largest gradients; what grows starts at zero."""
         name, k = self.layers[layer].name, int(self.drop_counts[number, layer])
-        worth, promise = (rigl.magnitude(values.reshape(-1), xp=xp) for values in (weight, gradient))
+        worth, promise = (magnitude(values.reshape(-1), xp=xp) for values in (weight, gradient))
         old = self.masks[name]
-        new = rigl.updated_mask(worth, promise, old.reshape(-1), self.active[layer] - k, k, xp=xp).reshape(old.shape)
+        flat, _ = updated_mask(worth, promise, old.reshape(-1), self.active[layer] - k, k, xp=xp)
+        new = self.masks[name] = flat.reshape(old.shape)
         for values in (weight, momentum):
-            values[...] = rigl.survivors(values, old, new, xp=xp)
-        self.masks[name] = new
+            values[~(old & new)] = 0
 
 
 def train(weights: dict[str, Array], sparsity: float, text: Characters, steps: int) -> Topology:
     """Gradient descent with momentum; an update of the topology takes the place of a step."""
-    schedule = rigl.UpdateSchedule.for_training(steps, every=25)
+    schedule = UpdateSchedule.for_training(steps, every=25)
     topology, rng = Topology(weights, sparsity, schedule), np.random.default_rng(0)
     momentum = {name: np.zeros_like(weight) for name, weight in weights.items()}
     for name, mask in topology.masks.items():
@@ -110,7 +111,7 @@ def main() -> None:
     print("before:", evaluate(weights, unseen))
     topology = train(weights, options.sparsity, seen, options.steps)
     print("after: ", evaluate(weights, unseen))
-    print(rigl.SparsityTable(topology.layers, tuple(int(mask.sum()) for mask in topology.masks.values())))
+    print(SparsityTable(topology.layers, tuple(int(mask.sum()) for mask in topology.masks.values())))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,9 @@ import mlx.optimizers as optim
 import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
+import rigl_mlx_namespace
 from rigl_core.testing import Array, Harness, Mask, OptimizerSpec, Setup
 from rigl_mlx import Tree, sparsify
-from rigl_mlx_namespace import mlx_namespace
 
 
 class MLXSession:
@@ -167,7 +167,7 @@ class MLXHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    xp = mlx_namespace
+    xp = rigl_mlx_namespace
     session = MLXSession
     to_backend = staticmethod(_mlx)
     to_numpy = staticmethod(_numpy)

@@ -2,37 +2,52 @@
 
 from __future__ import annotations
 
-from types import SimpleNamespace
+from typing import Any
 
 import mlx.core as mx
 
-from rigl_core import Namespace
+int32 = mx.int32
+on_host = None
+best_of = None
+
+abs = mx.abs
+where = mx.where
+logical_and = mx.logical_and
+zeros_like = mx.zeros_like
+full_like = mx.full_like
+finfo = mx.finfo
+bitwise_right_shift = mx.right_shift
+reshape = mx.reshape
+permute_dims = mx.transpose
+concat = mx.concatenate
 
 
-def _kth_largest(scores: mx.array, k: mx.array | int) -> mx.array:
+def sum(x: mx.array, /, *, axis: int, dtype: Any, keepdims: bool) -> mx.array:
+    """MLX's own takes no dtype, so this converts first."""
+    return mx.sum(x.astype(dtype), axis=axis, keepdims=keepdims)
+
+
+def cumulative_sum(x: mx.array, /, *, axis: int, dtype: Any) -> mx.array:
+    """MLX's own takes no dtype either."""
+    return mx.cumsum(x.astype(dtype), axis=axis)
+
+
+def astype(x: mx.array, dtype: Any, /) -> mx.array:
+    """A method in MLX."""
+    return x.astype(dtype)
+
+
+def widen(x: mx.array, /) -> mx.array:
+    """Both float16 and bfloat16 become float32."""
+    return x.astype(mx.float32) if x.dtype.size == 2 else x
+
+
+def kth_largest(scores: mx.array, k: mx.array | int, /) -> mx.array:
+    """Sorts only where the data decide ``k``, which then is an array that Python never reads."""
     size = scores.shape[-1]
     if size == 0:
         return mx.zeros((*scores.shape[:-1], 1), scores.dtype)
-    if isinstance(k, mx.array):  # a count that data decide, which nobody reads in Python
+    if isinstance(k, mx.array):
         return mx.take(mx.sort(scores), size - mx.maximum(k, 1).reshape(1), axis=-1)
     position = size - max(k, 1)
     return mx.partition(scores, position)[..., position : position + 1]
-
-
-mlx_namespace: Namespace = SimpleNamespace(
-    abs=mx.abs,
-    where=mx.where,
-    zeros_like=mx.zeros_like,
-    full_like=mx.full_like,
-    count=lambda mask: mx.sum(mask.astype(mx.int32), axis=-1, keepdims=True),
-    cumulative_count=lambda mask: mx.cumsum(mask.astype(mx.int32), axis=-1),
-    smallest_normal=lambda x: mx.finfo(x.dtype).smallest_normal,
-    shift_right=mx.right_shift,
-    kth_largest=_kth_largest,
-    reshape=mx.reshape,
-    permute=mx.transpose,
-    concat=mx.concatenate,
-    widen=lambda x: x.astype(mx.float32) if x.dtype.size == 2 else x,
-    cast=lambda x, like: x.astype(like.dtype),
-    integers=lambda x: x.astype(mx.int32),
-)

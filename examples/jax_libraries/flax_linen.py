@@ -10,7 +10,8 @@ from rigl_backends.jax import apply_masks, sparsify, table
 from rigl_core import RigL, UpdateSchedule
 
 recipe = RigL(0.9, schedule=UpdateSchedule.for_training(digits.STEPS, every=20))
-# A flax kernel with one input channel could be a depthwise one, which stays dense; here it is not: include it.
+# A flax kernel with one input channel has the shape of a depthwise kernel, which stays dense by default. This one is an
+# ordinary kernel, so the pattern includes it.
 tx = sparsify(optax.adam(3e-3), recipe, include=["*/Conv_0/kernel"])  # instead of optax.adam(3e-3)
 
 
@@ -28,7 +29,7 @@ class ConvNet(nn.Module):
 
 @jax.jit
 def train_step(state, images, labels):
-    """One step, as without RigL."""
+    """One step; it is the same without RigL."""
 
     def loss(params):
         return optax.softmax_cross_entropy_with_integer_labels(state.apply_fn(params, images), labels).mean()
@@ -37,7 +38,7 @@ def train_step(state, images, labels):
 
 
 def main() -> None:
-    """Train, and print what came out."""
+    """Train, and print the test accuracy and the density of each layer."""
     train_x, train_y, test_x, test_y = digits.load()
     model = ConvNet()
     state = TrainState.create(apply_fn=model.apply, params=model.init(jax.random.key(0), train_x[:1]), tx=tx)

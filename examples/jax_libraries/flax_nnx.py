@@ -27,7 +27,7 @@ class MLP(nnx.Module):
 
 @nnx.jit
 def train_step(model, optimizer, images, labels):
-    """One step, as without RigL."""
+    """One step; it is the same without RigL."""
 
     def loss(model):
         return optax.softmax_cross_entropy_with_integer_labels(model(images), labels).mean()
@@ -36,7 +36,7 @@ def train_step(model, optimizer, images, labels):
 
 
 def main() -> None:
-    """Train, and print what came out."""
+    """Train, and print the test accuracy and the density of each layer."""
     train_x, train_y, test_x, test_y = digits.load()
     model = MLP(nnx.Rngs(0))
     optimizer = nnx.Optimizer(model, tx, wrt=nnx.Param)

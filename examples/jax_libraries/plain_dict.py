@@ -22,7 +22,7 @@ def forward(params, images):
 
 @jax.jit
 def train_step(params, opt_state, images, labels):
-    """One step, as without RigL."""
+    """One step; it is the same without RigL."""
 
     def loss(params):
         return optax.softmax_cross_entropy_with_integer_labels(forward(params, images), labels).mean()
@@ -32,7 +32,7 @@ def train_step(params, opt_state, images, labels):
 
 
 def main() -> None:
-    """Train, and print what came out."""
+    """Train, and print the test accuracy and the density of each layer."""
     train_x, train_y, test_x, test_y = digits.load()
     params = {}
     for i, (n_in, n_out) in enumerate([(64, 128), (128, 64), (64, 10)], start=1):

@@ -1,4 +1,4 @@
-"""RigL with equinox: a convolutional network that is a pytree itself."""
+"""RigL with equinox: a convolutional network that is itself a pytree."""
 
 import equinox as eqx
 import jax
@@ -36,7 +36,7 @@ def forward(model, images):
 
 @eqx.filter_jit
 def train_step(model, opt_state, images, labels):
-    """One step, as without RigL."""
+    """One step; it is the same without RigL."""
 
     def loss(model):
         return optax.softmax_cross_entropy_with_integer_labels(forward(model, images), labels).mean()
@@ -46,7 +46,7 @@ def train_step(model, opt_state, images, labels):
 
 
 def main() -> None:
-    """Train, and print what came out."""
+    """Train, and print the test accuracy and the density of each layer."""
     train_x, train_y, test_x, test_y = digits.load()
     model = make_model(jax.random.key(0))
     opt_state = tx.init(eqx.filter(model, eqx.is_inexact_array))

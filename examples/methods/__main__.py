@@ -20,16 +20,16 @@ from entries import ENTRIES, Setting
 from trainings import Result, train
 
 IN_ORDER = ("numpy", "torch", "jax", "tf")
-"""PyTorch is imported before TensorFlow."""
+"""The frameworks, in the order of import: PyTorch goes before TensorFlow."""
 WIDE = 120
-"""Columns of a table that goes to a file."""
+"""The width, in characters, of a table that goes to a file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Compare.
+    """Train every method, and print the table.
 
     Args:
-        arguments: of the command line; None for those the program was started with.
+        arguments: of the command line; None for those that the program was started with.
     """
     options = read_options(arguments)
     backends = [name for name in IN_ORDER if name in options.backend]

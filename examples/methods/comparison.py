@@ -1,4 +1,4 @@
-"""The table: what each method reaches in each framework, and what it costs."""
+"""The table: the accuracy of each method in each framework, and its costs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from trainings import Result
 
 
 def to_table(results: Mapping[tuple[str, str], Result], setting: Setting, backends: Sequence[str]) -> Table:
-    """One row for each method; weights and costs are the first framework's.
+    """One row for each method; weights and costs are those of the first framework.
 
     Args:
         results: by method and framework.
-        setting: what all were given.
+        setting: the options that all trainings shared.
         backends: the frameworks, in the columns' order.
     """
     table = Table(

@@ -1,4 +1,4 @@
-"""Every method that the RigL paper compares, and some that came after: one line each."""
+"""Every method that the RigL paper compares, and some later ones: one line each."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ import rigl_core as rigl
 from rigl_core import NM, Blocks, ErdosRenyiKernel, Recipe, UpdateSchedule
 
 ERK = ErdosRenyiKernel()
-"""As all the others; pruning as published leaves the first layer dense, which here is nearly all of the network."""
+"""The distribution of all entries. Published pruning leaves the first layer dense: here nearly the whole network."""
 
 OUTPUT = "*fc3*"
-"""The last layer: blocks do not fit its ten outputs, so that it stays dense there."""
+"""The last layer. Blocks of 4 do not fit its ten outputs, so it stays dense with blocks."""
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What all methods are given.
+    """The options that all methods share.
 
     Attributes:
         sparsity: share of zero weights.
@@ -33,7 +33,7 @@ class Setting:
     every: int = 50
 
     def schedule(self, every: int | None = None, until: float = 0.75) -> UpdateSchedule:
-        """Updates in the first part of the training."""
+        """A schedule with updates in the first part of the training."""
         return UpdateSchedule.for_training(self.steps, every=every or self.every, until=until)
 
 
@@ -42,10 +42,10 @@ class Entry:
     """One row of the comparison.
 
     Attributes:
-        name: shown.
-        make: the recipe of a setting; None for networks that are dense.
-        kind: how it is trained: ``"recipe"``, ``"dense"``, ``"small dense"``, ``"lottery"``, or the name of the scores
-            to compute first, ``"grasp"`` or ``"synflow"``.
+        name: the name to show.
+        make: makes the recipe of a setting; None for dense networks.
+        kind: how to train it: ``"recipe"``, ``"dense"``, ``"small dense"``, ``"lottery"``, or the name of the scores to
+            compute first, ``"grasp"`` or ``"synflow"``.
     """
 
     name: str
@@ -54,7 +54,7 @@ class Entry:
 
 
 def _by(method: Any, *, every: int | None = None, until: float = 0.75, **options: Any) -> Callable[[Setting], Recipe]:
-    """A method at the setting's sparsity, with a schedule."""
+    """A function that makes the method's recipe, with the setting's sparsity and a schedule."""
 
     def make(s: Setting) -> Recipe:
         recipe: Recipe = method(s.sparsity, schedule=s.schedule(every, until), seed=s.seed, **options)

@@ -11,7 +11,7 @@ from runs import Arrays, Run
 
 
 def grasp(run: Run, sparsity: float) -> Arrays:
-    """From the first batch."""
+    """GraSP scores by layer name, from the first batch."""
     images, labels = map(jnp.asarray, next(run.batches()))
     params = {name: jnp.asarray(array) for name, array in run.weights.items()}
     scores = grasp_scores(lambda params: loss_of(params, images, labels), params, layers=run.layers)
@@ -19,6 +19,6 @@ def grasp(run: Run, sparsity: float) -> Arrays:
 
 
 def synflow(run: Run, sparsity: float) -> Arrays:
-    """From an image of ones."""
+    """SynFlow scores by layer name, from an image of ones."""
     params = {name: jnp.asarray(array) for name, array in run.weights.items()}
     return synflow_scores(forward, params, jnp.ones((1, run.layers[0].n_in)), sparsity=sparsity, layers=run.layers)

@@ -12,7 +12,7 @@ from runs import Arrays, Run
 
 
 def grasp(run: Run, sparsity: float) -> Arrays:
-    """From the first batch."""
+    """GraSP scores by layer name, from the first batch."""
     images, labels = next(run.batches())
     exact = {name: array.astype(np.float64) for name, array in run.weights.items()}
     names = [layer.name for layer in run.layers]
@@ -20,13 +20,16 @@ def grasp(run: Run, sparsity: float) -> Arrays:
 
 
 def synflow(run: Run, sparsity: float) -> Arrays:
-    """From an image of ones."""
+    """SynFlow scores by layer name, from an image of ones."""
     names = [layer.name for layer in run.layers]
     return synflow_scores(run.weights, flow_gradients, sparsity, layers=names)
 
 
 def flow_gradients(params: Arrays) -> dict[str, Any]:
-    """Of the sum of the outputs for an image of ones; with absolute weights no ReLU does anything but for biases."""
+    """The gradient of the sum of the outputs for an image of ones, by name.
+
+    The weights are absolute values, so a ReLU changes nothing unless a bias is negative.
+    """
     into = [np.ones((1, params["fc1.weight"].shape[1]), np.float32)]
     for name in ("fc1", "fc2"):
         into.append(np.maximum(into[-1] @ params[f"{name}.weight"].T + params[f"{name}.bias"], 0))

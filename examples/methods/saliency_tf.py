@@ -14,17 +14,17 @@ from runs import Arrays, Run
 
 
 def grasp(run: Run, sparsity: float) -> Arrays:
-    """From the first batch."""
+    """GraSP scores by layer name, from the first batch."""
     images, labels = next(run.batches())
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     return _by_layer(grasp_scores(make_model(run), loss, tf.constant(images), tf.constant(labels)))
 
 
 def synflow(run: Run, sparsity: float) -> Arrays:
-    """From an image of ones."""
+    """SynFlow scores by layer name, from an image of ones."""
     return _by_layer(synflow_scores(make_model(run), tf.ones((1, run.layers[0].n_in)), sparsity))
 
 
 def _by_layer(scores: dict[str, Any]) -> Arrays:
-    """In the names and shapes of ``run.layers``; Keras stores kernels the other way round."""
+    """The scores with the names and shapes of ``run.layers``, (out, in). Keras stores kernels as (in, out)."""
     return {f"{path.split('/')[-2]}.weight": np.asarray(array).T for path, array in scores.items()}

@@ -12,13 +12,13 @@ from runs import Arrays, Run
 
 
 def grasp(run: Run, sparsity: float) -> Arrays:
-    """From the first batch."""
+    """GraSP scores by layer name, from the first batch."""
     images, labels = next(run.batches())
     return _arrays(grasp_scores(MLP(run), cross_entropy, torch.from_numpy(images), torch.from_numpy(labels)))
 
 
 def synflow(run: Run, sparsity: float) -> Arrays:
-    """From an image of ones."""
+    """SynFlow scores by layer name, from an image of ones."""
     return _arrays(synflow_scores(MLP(run), torch.ones(1, run.layers[0].n_in), sparsity))
 
 

@@ -1,4 +1,4 @@
-"""How each kind of entry is trained: with the quickstart's networks, loops and data, in any framework."""
+"""Train each kind of entry with the quickstart's networks, loops and data, in any framework."""
 
 from __future__ import annotations
 
@@ -15,22 +15,23 @@ from data import Dataset
 from entries import Entry, Setting
 from history import Backend, History
 from rigl_core import Layer, Lottery, Ticket, Trained, specs
+from rigl_core.model.numbers import active_count
 from runs import HIDDEN_WIDTHS, Arrays, Run, initial_weights, make_runs
 
 ROUNDS = 3
-"""Of a lottery, besides the dense one."""
+"""The rounds of a lottery, without the dense one."""
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a training came to.
+    """The result of a training.
 
     Attributes:
-        entry: what was trained.
-        accuracy: share of the test images that it gets right.
-        active: active weights at the end, biases not counted.
-        size: weights, active or not.
-        ever_active: share of all connections that were active at some time (R_s).
+        entry: the row of the comparison.
+        accuracy: share of the test images that the network classifies correctly.
+        active: number of active weights at the end, without biases.
+        size: number of all weights, active or not.
+        ever_active: share of all connections that were ever active (R_s).
         training: operations of the training, dense = 1.
         inference: operations of inference, dense = 1.
     """
@@ -48,10 +49,10 @@ def train(entry: Entry, backend: str, dataset: Dataset, setting: Setting) -> Res
     """Train one entry.
 
     Args:
-        entry: what.
+        entry: the row of the comparison.
         backend: the framework, by the name of its adapter.
-        dataset: what to learn.
-        setting: what all entries are given.
+        dataset: images and labels.
+        setting: the options that all entries share.
     """
     module = importlib.import_module(f"mlp_{backend}")
     dense = make_runs(dataset, [], seeds=setting.seed + 1, steps=setting.steps)[-1]
@@ -78,14 +79,14 @@ def _train_dense(entry: Entry, module: Backend, scores: Any, dense: Run, setting
 
 
 def _train_small_dense(entry: Entry, module: Backend, scores: Any, dense: Run, setting: Setting) -> Result:
-    """A dense network so narrow that it has as many weights as the others have active ones."""
+    """Train a dense network that is narrow: it has as many weights as the others have active ones."""
     inputs, outputs = dense.layers[0].n_in, dense.layers[-1].n_out
     size = sum(layer.size for layer in dense.layers)
 
     def narrow(width: float) -> list[Layer]:
         return list(specs.mlp(inputs, *(max(round(width * n), 1) for n in HIDDEN_WIDTHS), outputs))
 
-    layers = narrow(rigl.matching_width(narrow, rigl.active_count(setting.sparsity, size)))
+    layers = narrow(rigl.matching_width(narrow, active_count(setting.sparsity, size)))
     rng = np.random.default_rng(setting.seed)
     run = dataclasses.replace(dense, layers=layers, weights=initial_weights(layers, rng))
     history = module.train(run, run.batches())
@@ -94,7 +95,7 @@ def _train_small_dense(entry: Entry, module: Backend, scores: Any, dense: Run, s
 
 
 def _train_lottery(entry: Entry, module: Backend, scores: Any, dense: Run, setting: Setting) -> Result:
-    """Dense first, then sparser from round to round, each from the same initial weights."""
+    """Train a dense network first, then a sparser one in each round. Each starts from the same initial weights."""
     results: list[Result] = []
 
     def train_round(ticket: Ticket[Arrays]) -> Trained[Arrays]:

@@ -1,6 +1,6 @@
-"""The costs of ResNet-50 that the RigL paper reports (its table of ImageNet results), ours beside the paper's.
+"""The costs of ResNet-50 in the RigL paper's table of ImageNet results: our figures beside the paper's.
 
-NumPy and rigl_core alone; nothing is trained.
+The example needs NumPy and rigl_core alone, and trains nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +10,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import rigl_core as rigl
-from rigl_core import CostTable, Distribution, ErdosRenyiKernel, Network, Uniform, flops
+from rigl_core import CostTable, ErdosRenyiKernel, Network, Uniform, flops
+from rigl_core.parts.distributions import Distribution
 
 STEPS, EVERY, LONGER = 32_000, 100, 5  # optimizer steps, ΔT, and RigL 5x
 BATCH = 4096
-PRUNING = range(0, STEPS + 1, 1000)  # the times at which the paper looks at the ramp: 33 of them
+PRUNING = range(0, STEPS + 1, 1000)  # the 33 steps at which the paper's counting reads the ramp's sparsity
 RAMP_BEGIN, RAMP_END = 10_000, 25_000
 
 UNIFORM_SPARSE_CONV1 = Uniform(first_dense=False)
@@ -25,11 +26,11 @@ class Figure:
     """One number of the table.
 
     Attributes:
-        row: method, or distribution, and sparsity.
-        column: what it is a cost of.
-        ours: relative to dense; None where we have no way to count it.
-        digits: decimals to show of ours.
-        paper: as printed there; empty if it is not.
+        row: the method or the distribution, and the sparsity.
+        column: the kind of cost.
+        ours: our figure, relative to dense; None where we cannot count it.
+        digits: the number of decimals to show of our figure.
+        paper: the figure as the paper prints it; empty if it prints none.
     """
 
     row: str
@@ -44,7 +45,7 @@ class Figure:
 
 
 def as_the_paper_counts(network: Network) -> Network:
-    """With conv1 at 115 x 115: the paper's counter takes the image already padded to 230, and pads it again."""
+    """The network with conv1 at 115 x 115 outputs: the paper's counter pads the padded image of 230 once more."""
     return dataclasses.replace(network, positions={**network.positions, "conv1": 115**2})
 
 
@@ -60,7 +61,7 @@ def costs_of(sparsity: float, distribution: Distribution, network: Network = RES
 def constant_sparsity() -> Iterator[Figure]:
     """Methods whose sparsity never changes, by the formulas of appendix H.
 
-    Training by Static, SET and SNIP costs, relative to dense, as much as inference: 3 f_S / 3 f_D.
+    With Static, SET and SNIP, training costs as much as inference, relative to dense: 3 f_S / 3 f_D.
     """
     printed = {
         ("ERK", 0.8): (".42", ".42", "2.09", ".61"),
@@ -98,13 +99,13 @@ def pruning_cost(sparsity: float, times: range) -> float:
 
 
 def ramp(step: int, sparsity: float) -> float:
-    """The sparsity at a step."""
+    """The sparsity at a step, by the cubic ramp."""
     progress = min(max(step - RAMP_BEGIN, 0) / (RAMP_END - RAMP_BEGIN), 1)
     return sparsity * (1 - (1 - progress) ** 3)
 
 
 def smaller_networks() -> Iterator[Figure]:
-    """What the paper compares with besides: narrow dense networks, and DSR."""
+    """The other networks of the paper's table: narrow dense ones, and DSR."""
     for sparsity, width, paper in ((0.8, 0.465, ".20"), (0.9, 0.34, ".12")):
         narrow = costs_of(0.0, Uniform(), as_the_paper_counts(rigl.specs.resnet50(width)))
         yield Figure(f"small-dense for S = {sparsity}", "training", narrow.f_d / dense_flops(), paper)
@@ -113,12 +114,12 @@ def smaller_networks() -> Iterator[Figure]:
 
 
 def dense_flops() -> float:
-    """f_D."""
+    """f_D: the operations of inference in the dense network."""
     return costs_of(0.0, Uniform()).f_d
 
 
 def megabytes(sparsity: float, distribution: Distribution) -> float:
-    """Float32 values, one bit of mask for each weight of a sparse layer, and a bias for each output."""
+    """Megabytes of float32 values, one bit of mask for each weight of a sparse layer, and a bias for each output."""
     costs = costs_of(sparsity, distribution)
     return (sum(costs.weight_bytes()) + 4 * sum(map(flops.outputs, costs.layers))) / 1e6
 
@@ -136,7 +137,7 @@ def sizes() -> Iterator[Figure]:
 
 
 def to_text(figures: list[Figure]) -> str:
-    """A row for each, a column for each."""
+    """The table as text, with the rows and columns that the figures name."""
     rows, columns = (list(dict.fromkeys(getattr(figure, name) for figure in figures)) for name in ("row", "column"))
     cells = {(figure.row, figure.column): str(figure) for figure in figures}
     lines = [["", *columns], *([row, *(cells.get((row, column), "") for column in columns)] for row in rows)]
@@ -145,18 +146,19 @@ def to_text(figures: list[Figure]) -> str:
 
 
 NOTES = f"""\
-Ours, and in parentheses what the authors print. Training by Static, SET and SNIP costs what inference does, relative
-to dense. Where the numbers differ, and why:
+Our figures, with those that the authors print in parentheses. With Static, SET and SNIP, training costs as much as
+inference, relative to dense. The numbers differ in these places, for these reasons:
 - uniform, S = 0.9: with conv1 dense, as the paper describes it, inference is at .1285 and RigL at .1314. The paper
-  prints .10, which is what comes out with conv1 sparse. The README of the authors' repository has .13 and .66.
-- pruning: the paper's counting takes the mean of 33 looks at the ramp, {PRUNING[0]:,} and {PRUNING[-1]:,} included.
-  If each sparsity counts for the thousand steps that it lasts, the means are {{exact80:.4f}} and {{exact90:.4f}}.
-- small-dense: at the widths in the authors' counting, 0.465 and 0.34. The first does not give the .20 printed.
-- DSR moves weights between layers, so its cost depends on what it learned: as printed.
-- RigL: the formula has {EVERY} ordinary steps to an update, and updates forever. Of the steps of Algorithm 1, one in
-  {EVERY} is an update, until step {RAMP_END:,} of {STEPS:,}: {{fired80:.4f}} for ERK at S = 0.8.
+  prints .10, which is our figure with conv1 sparse. The README of the authors' repository has .13 and .66.
+- pruning: the paper's counting takes the mean of the sparsities at 33 steps of the ramp, from {PRUNING[0]:,} to
+  {PRUNING[-1]:,}. If each sparsity counts for the thousand steps that it lasts, the means are {{exact80:.4f}} and
+  {{exact90:.4f}}.
+- small-dense: the widths are those of the authors' counting, 0.465 and 0.34. The first does not give the printed .20.
+- DSR moves weights between layers, so its cost depends on what it learned. We show the printed figures only.
+- RigL: in the formula, {EVERY} ordinary steps go with each update, and updates never end. In Algorithm 1, one step in
+  {EVERY} is an update, until step {RAMP_END:,} of {STEPS:,}. This gives {{fired80:.4f}} for ERK at S = 0.8.
 - megabytes: float32 values, a bit of mask for each weight of a sparse layer, and a bias for each output, as the
-  authors count. Ours are whole weights, theirs fractions. We found no reason for the 23.685."""
+  authors count. We count whole weights; they count fractions. We found no reason for the 23.685."""
 
 
 def main() -> None:

@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the quickstart.
 
     Args:
-        arguments: of the command line; None for those the program was started with.
+        arguments: of the command line; None for those that the program was started with.
     """
     options = read_options(arguments)
     backend = load_backend(options.backend)
@@ -92,7 +92,7 @@ def sparsity(text: str) -> float:
 
 
 def picture_path(text: str) -> Path:
-    """A file that can be written, checked before minutes of training."""
+    """The path of the picture. It is checked before minutes of training."""
     path = Path(text)
     if path.suffix not in SUFFIXES:
         raise argparse.ArgumentTypeError(f"{text!r} must end in {', '.join(SUFFIXES)}")
@@ -105,15 +105,15 @@ def load_backend(name: str) -> Backend:
     """The module that trains with one framework; no other framework is imported."""
     try:
         importlib.import_module(f"rigl_backends.{name}")
-    except ImportError as error:  # it says what to install
+    except ImportError as error:  # the message says what to install
         raise SystemExit(f"quickstart: {error}") from None
     return cast(Backend, importlib.import_module(f"mlp_{name}"))
 
 
 def train_all(backend: Backend, runs: Sequence[Run], console: Console, *, quiet: bool) -> list[History]:
-    """Train them one after the other, with a progress bar.
+    """Train the runs one after the other, with a progress bar.
 
-    On one thread: matrices this small lose more by sharing than they win, and very much on a busy machine.
+    They use one thread: for such small matrices, more threads cost more than they save, above all on a busy machine.
     """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     shown = Progress(*columns, console=console, disable=quiet, transient=True)
@@ -123,7 +123,7 @@ def train_all(backend: Backend, runs: Sequence[Run], console: Console, *, quiet:
 
 
 def shown_batches(run: Run, progress: Progress, bar: TaskID) -> Iterator[Batch]:
-    """The batches of a run, moving the progress bar on."""
+    """The batches of a run; each moves the progress bar on."""
     percent = f" {100 * run.sparsity:g} %" if run.recipe else ""
     progress.update(bar, description=f"{run.method}{percent}, seed {run.seed}")
     for step, batch in enumerate(run.batches(), start=1):

@@ -1,4 +1,4 @@
-"""Real images to learn from: scikit-learn's digits, or any data set in the form of MNIST."""
+"""Real images to learn from: scikit-learn's digits, or any data set in MNIST's file format."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Labels = npt.NDArray[np.int64]
 Batch = tuple[Images, Labels]
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")
-"""Where Debian's package dataset-fashion-mnist puts its files."""
+"""The folder of the files of Debian's package dataset-fashion-mnist."""
 
 HOW_TO_GET_IT = (
     "Fashion-MNIST is in Debian's package dataset-fashion-mnist (apt-get install dataset-fashion-mnist); "
@@ -25,10 +25,10 @@ HOW_TO_GET_IT = (
 
 @dataclass(frozen=True)
 class Dataset:
-    """Images, one flat row each, split into what is trained on and what is tested on.
+    """Images, one flat row each, split into training and test images.
 
     Attributes:
-        name: for titles.
+        name: the name, for titles.
         train_images: float32, (images, pixels), from 0 to 1.
         train_labels: int64, (images,).
         test_images: as ``train_images``.
@@ -45,19 +45,19 @@ class Dataset:
 
     @property
     def n_classes(self) -> int:
-        """How many classes the labels name."""
+        """The number of classes."""
         return int(self.train_labels.max()) + 1
 
 
 def load(name: str, folder: Path | None = None) -> Dataset:
-    """The data set of that name.
+    """The data set of this name.
 
     Args:
         name: ``"digits"``, ``"fashion-mnist"``, or the path of a folder of IDX files.
-        folder: where the IDX files of ``fashion-mnist`` are, if not where Debian puts them.
+        folder: the folder of the IDX files of ``fashion-mnist``; None for the one where Debian puts them.
 
     Raises:
-        DataError: if it is missing or broken; the message says how to get it.
+        DataError: if the data set is missing or broken; the message says how to get it.
     """
     if name == "digits":
         return load_digits()
@@ -72,7 +72,7 @@ def load(name: str, folder: Path | None = None) -> Dataset:
 
 def load_digits() -> Dataset:
     """Scikit-learn's 1,797 handwritten digits of 8 x 8 pixels; a fixed quarter of them is the test set."""
-    from sklearn import datasets, model_selection  # slow to import, and of no use to the other data sets
+    from sklearn import datasets, model_selection  # slow to import, and the other data sets do not need it
 
     images, labels = datasets.load_digits(return_X_y=True)
     images, labels = (images / 16).astype(np.float32), labels.astype(np.int64)
@@ -82,7 +82,7 @@ def load_digits() -> Dataset:
 
 
 def load_idx(name: str, folder: Path) -> Dataset:
-    """A data set in four IDX files named as MNIST's, gzipped or not, with its own test set."""
+    """A data set in four IDX files with the names of MNIST's, gzipped or not. It has its own test set."""
     train_pictures, train_labels = _read_pair(folder, "train")
     test_pictures, test_labels = _read_pair(folder, "t10k")
     if train_pictures.shape[1:] != test_pictures.shape[1:]:

@@ -1,4 +1,4 @@
-"""What a training leaves for the table and the picture."""
+"""The record of a training, for the table and the picture."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ class History:
     """One training, step by step.
 
     Attributes:
-        run: what was trained.
-        active: active weights of all layers; biases are not counted.
-        pixels_at_start: active connections of each input pixel before the first step.
-        pixels_at_end: the same after the last step.
+        run: the run that was trained.
+        active: number of active weights in all layers, without biases.
+        pixels_at_start: number of active connections of each input pixel before the first step.
+        pixels_at_end: number of active connections of each input pixel after the last step.
         test_steps: steps after which the network was tested.
-        accuracies: share of the test images that it got right then.
+        accuracies: share of the test images that the network classified correctly, at each of ``test_steps``.
         update_steps: steps at which the topology was updated.
         changed: share of the active connections that each update replaced by others.
         masks: the topology at the end, by layer name.
-        ever_active: share of all connections that were active at some time (R_s).
+        ever_active: share of all connections that were ever active (R_s).
         weights: the parameters after the last step, in the names and shapes of ``run.weights``.
     """
 
@@ -57,15 +57,15 @@ class Backend(Protocol):
 
         Args:
             run: where to start and how to train.
-            batches: those of ``run.batches()``, one for each step.
+            batches: the batches of ``run.batches()``, one for each step.
         """
 
 
 class Watch:
-    """Looks over a training's shoulder, without touching it.
+    """Records a training without changing it.
 
     Args:
-        run: what is trained.
+        run: the run that is trained.
         predict: gives labels, int64 (images,), for images, float32 (images, pixels).
         masks: gives the current topology as NumPy arrays, in the names and shapes of ``run.layers``;
             layers that it leaves out are dense.

@@ -1,4 +1,4 @@
-"""IDX, the file format of MNIST and its kin: a short header, then the values row by row."""
+"""IDX, the file format of MNIST and similar data sets: a short header, then the values row by row."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ class DataError(Exception):
 def read_idx(path: Path) -> npt.NDArray[np.uint8]:
     """The array of unsigned bytes in an IDX file, gzipped or not.
 
-    The header is two zero bytes, the type of the values, the number of axes, and each axis's size as
-    four bytes, the highest first.
+    The header has two zero bytes, the type of the values, the number of axes, and the size of each axis in
+    four bytes, the highest byte first.
 
     Raises:
-        DataError: if it cannot be read, is no IDX file of bytes, or is cut short.
+        DataError: if the file cannot be read, is not an IDX file of bytes, or ends too early.
     """
     try:
         content = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()

@@ -37,7 +37,7 @@ def train(run: Run, batches: Iterable[Batch]) -> History:
 
 
 def forward(params: dict[str, Array], images: Array) -> tuple[Array, Array, Array]:
-    """Both hidden layers after ReLU, and the logits, (batch, classes)."""
+    """Both hidden layers after ReLU, (batch, units), and the logits, (batch, classes)."""
     hidden1 = np.maximum(images @ params["fc1.weight"].T + params["fc1.bias"], 0)
     hidden2 = np.maximum(hidden1 @ params["fc2.weight"].T + params["fc2.bias"], 0)
     return hidden1, hidden2, hidden2 @ params["fc3.weight"].T + params["fc3.bias"]
@@ -62,7 +62,7 @@ def gradients(params: dict[str, Array], images: Array, labels: Labels) -> dict[s
 
 
 def softmax(logits: Array) -> Array:
-    """Class probabilities, row by row; the largest logit is taken off first, lest exp overflows."""
+    """Class probabilities, row by row. The largest logit is subtracted first, so that exp cannot overflow."""
     powers = np.exp(logits - logits.max(axis=1, keepdims=True))
     shares: Array = powers / powers.sum(axis=1, keepdims=True)
     return shares

@@ -1,4 +1,4 @@
-"""The quickstart in TensorFlow: a Keras model and a compiled loop of one's own, plus one line."""
+"""The quickstart in TensorFlow: a Keras model and a compiled training loop, plus one line."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def make_model(run: Run) -> keras.Model:
 
 
 def by_path(arrays: Arrays | None) -> dict[str, Any] | None:
-    """Arrays of layers as Keras names and stores them."""
+    """Arrays of layers, with Keras's names and in its axis order."""
     return None if arrays is None else {f"mlp/{name.split('.')[0]}/kernel": array.T for name, array in arrays.items()}
 
 

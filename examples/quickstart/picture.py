@@ -49,8 +49,8 @@ def draw(histories: Sequence[History], title: str, path: Path) -> None:
     """Write the picture, one row for each sparsity.
 
     Args:
-        histories: all trainings.
-        title: what was trained.
+        histories: the records of all trainings.
+        title: the title of the picture.
         path: the file, in a format of ``SUFFIXES``.
     """
     groups = by_method(histories)
@@ -60,20 +60,7 @@ def draw(histories: Sequence[History], title: str, path: Path) -> None:
         figure = Figure(
             figsize=(14, 0.7 + 3.3 * len(sparsities)), layout=ConstrainedLayoutEngine(wspace=0.03, hspace=0.06)
         )
-        figure.suptitle(title, x=0.008, ha="left", fontsize=14, fontweight="bold")
-        figure.supxlabel(
-            "Lines and maps: mean of the seeds; bands: from the worst seed to the best. "
-            "r: correlation with the pixels' standard deviation.",
-            x=0.008,
-            ha="left",
-            fontsize=9,
-        )
-        figure.legend(
-            handles=[Line2D([], [], color=COLORS[method], label=method, linewidth=3) for method in methods],
-            loc="outside upper right",
-            ncols=len(methods),
-            fontsize=11,
-        )
+        label_figure(figure, title, methods)
         rows = figure.subplots(len(sparsities), 5, squeeze=False, width_ratios=[1.7, 1.25, 1, 1, 1])
         for axes, sparsity in zip(rows, sparsities, strict=True):
             shown = {method: group for (method, own), group in groups.items() if method == DENSE or own == sparsity}
@@ -83,6 +70,20 @@ def draw(histories: Sequence[History], title: str, path: Path) -> None:
             for ax in axes[:2]:
                 label_steps(ax, histories[0].run.steps)
         figure.savefig(path, dpi=100)
+
+
+def label_figure(figure: Figure, title: str, methods: Sequence[str]) -> None:
+    """Write the title, the legend, and a line that says how to read the plots."""
+    figure.suptitle(title, x=0.008, ha="left", fontsize=14, fontweight="bold")
+    figure.supxlabel(
+        "Lines and maps: mean of the seeds; bands: from the worst seed to the best. "
+        "r: correlation with the pixels' standard deviation.",
+        x=0.008,
+        ha="left",
+        fontsize=9,
+    )
+    lines = [Line2D([], [], color=COLORS[method], label=method, linewidth=3) for method in methods]
+    figure.legend(handles=lines, loc="outside upper right", ncols=len(methods), fontsize=11)
 
 
 def draw_accuracy(axes: Axes, groups: Groups, sparsity: float) -> None:
@@ -99,7 +100,7 @@ def draw_accuracy(axes: Axes, groups: Groups, sparsity: float) -> None:
 
 
 def draw_changes(axes: Axes, groups: Groups) -> None:
-    """Share of the active connections that each update exchanged for others."""
+    """Share of the active connections that each update replaced by others."""
     for method, group in groups.items():
         if group[0].update_steps:
             changed = np.array([history.changed for history in group])
@@ -130,7 +131,7 @@ def draw_map(axes: Axes, run: Run, pixels: npt.NDArray[Any], title: str, unit: s
 
 
 def draw_line(axes: Axes, method: str, steps: Sequence[int], shares: npt.NDArray[np.float64], **style: Any) -> float:
-    """The mean of all seeds in percent, in a band from the lowest to the highest; gives the last mean."""
+    """The mean of all seeds in percent, in a band from the lowest seed to the highest. Returns the last mean."""
     percents = 100 * shares
     mean = percents.mean(axis=0)
     axes.plot(steps, mean, color=COLORS[method], **style)
@@ -152,7 +153,7 @@ def agreement(connections: npt.NDArray[np.float64], variation: npt.NDArray[np.fl
 
 
 def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """The heights, the lower ones pushed down until labels at them stand ``gap`` apart."""
+    """The heights of labels. Lower ones are moved down, so that labels are at least ``gap`` apart."""
     placed: dict[int, float] = {}
     ceiling = float("inf")
     for i in sorted(range(len(heights)), key=lambda i: -heights[i]):

@@ -1,4 +1,4 @@
-"""What is trained: each method, at each sparsity, from several seeds, with everything else equal."""
+"""The trainings: each method, at each sparsity, from several seeds, with everything else equal."""
 
 from __future__ import annotations
 
@@ -26,18 +26,18 @@ SHARE_WITH_UPDATES = 0.75
 
 @dataclass(frozen=True)
 class Run:
-    """One training. Every backend and method starts from the same arrays and sees the same batches.
+    """One training. Every backend and every method starts from the same arrays and sees the same batches.
 
     Attributes:
         method: ``"dense"`` or a sparse method's name.
         sparsity: share of zero weights; 0 for dense.
         recipe: how to train sparsely; None for dense.
         seed: of the initial weights, the batches and the topology.
-        layers: the weights that are sparsified, stored (out, in).
+        layers: the weights that are sparsified, stored as (out, in).
         weights: initial weights, (out, in), and biases, (out,), by name.
-        batch_rows: int64, (steps, batch size): the training images of each step.
-        dataset: what to learn.
-        scores: by layer name, for recipes that start from scores.
+        batch_rows: int64, (steps, batch size): the rows of the training images of each step.
+        dataset: images and labels.
+        scores: arrays by layer name, for recipes that start from scores.
     """
 
     method: str
@@ -54,7 +54,7 @@ class Run:
 
     @property
     def steps(self) -> int:
-        """How many optimizer steps the training takes."""
+        """The number of optimizer steps of the training."""
         return len(self.batch_rows)
 
     @property
@@ -79,7 +79,7 @@ def recipes(sparsity: float, steps: int, seed: int) -> dict[str, Recipe]:
 
 
 def make_runs(dataset: Dataset, sparsities: Sequence[float], seeds: int, steps: int) -> list[Run]:
-    """Dense and every sparse method, for each seed."""
+    """The dense training and every sparse method, for each seed."""
     layers = specs.mlp(dataset.train_images.shape[1], *HIDDEN_WIDTHS, dataset.n_classes)
     runs = []
     for seed in range(seeds):
@@ -101,7 +101,7 @@ def make_runs(dataset: Dataset, sparsities: Sequence[float], seeds: int, steps: 
 def initial_weights(layers: Sequence[Layer], rng: np.random.Generator) -> Arrays:
     """Weights and biases uniform in +-1/sqrt(inputs), as PyTorch's linear layers start.
 
-    The same for all methods: the scale knows nothing of sparsity.
+    They are the same for all methods: the scale does not depend on the sparsity.
     """
     weights = {}
     for layer in layers:

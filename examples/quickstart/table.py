@@ -1,4 +1,4 @@
-"""The table: what each method reaches, and what it costs."""
+"""The table: the accuracy of each method, and its costs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from runs import Run
 
 
 def title_of(runs: Sequence[Run], backend: str) -> str:
-    """What was trained, in one line."""
+    """The title of table and picture: data set, network, training and framework in one line."""
     run = runs[0]
     widths = [run.layers[0].n_in, *(layer.n_out for layer in run.layers)]
     seeds = len({run.seed for run in runs})
@@ -48,7 +48,7 @@ def to_table(histories: Sequence[History], title: str) -> Table:
 
 
 def accuracy_text(group: Sequence[History]) -> str:
-    """Final accuracies in percent: their mean and, of several, their sample standard deviation."""
+    """The mean of the final accuracies in percent; with several seeds, also the sample standard deviation."""
     percents = [100 * history.accuracies[-1] for history in group]
     spread = f" ± {statistics.stdev(percents):.1f}" if len(percents) > 1 else ""
     return f"{statistics.mean(percents):.1f}{spread} %"

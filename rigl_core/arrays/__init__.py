@@ -1,4 +1,4 @@
-"""The arithmetic that can be traced: the topology update and what it stands on, over any array library.
+"""The topology update and the array code that it needs, for any array library; compilers can trace all of it.
 
-For whoever wants to know what exactly an update does, and for authors of adapters. `topology` is Algorithm 1.
+For readers who want to know exactly what an update does, and for authors of adapters. `topology` is Algorithm 1.
 """

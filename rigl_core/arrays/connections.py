@@ -14,18 +14,18 @@ _ARRAYS = ("weight", "gradient", "indices", "momentum", "sign", "initial", "scor
 
 @dataclass(frozen=True)
 class Connections:
-    """Flat arrays over the same connections of one layer; None for what nobody asked for.
+    """Flat arrays of one length, with one entry for each connection; None for an array that the rule does not need.
 
     Attributes:
         weight: the weights.
         gradient: the dense gradient.
-        indices: int32 flat indices in the framework's own C order.
+        indices: int32 flat indices of the connections, in C order of the framework's own array.
         random_key: the key of this layer and update (see `rigl_core.arrays.random`).
-        momentum: of the dense gradient (see `rigl_core.arrays.memory`).
-        sign: that each connection was made with, 1 or -1.
-        initial: the weights that the training started from, before they were masked.
-        scores: what the user gave for the initial topology.
-        layer: which layer they are of; structured topologies ask.
+        momentum: the momentum of the dense gradient (see `rigl_core.arrays.memory`).
+        sign: 1 or -1, the sign that each connection got when it became active.
+        initial: the weights before the training, before they were masked.
+        scores: the scores that the user gave for the initial topology.
+        layer: the layer of these connections; structured topologies read its shape and axes.
     """
 
     weight: Array
@@ -40,27 +40,31 @@ class Connections:
 
     @property
     def for_dropping(self) -> Connections:
-        """The keys swapped: dropping and growing draw different random numbers."""
+        """These connections with their two keys swapped, so that dropping and growing draw different random numbers."""
         return self if self.random_key is None else self.replace(random_key=self.random_key[::-1])
 
     @property
     def arrays(self) -> tuple[Array, ...]:
-        """All that there is, in a row."""
+        """All arrays that are not None, in the order of the fields, and then the two keys, if there are keys."""
         own = [array for name in _ARRAYS if (array := getattr(self, name)) is not None]
         return (*own, *(self.random_key or ()))
 
     def with_arrays(self, arrays: Sequence[Array]) -> Connections:
-        """Others of the same fields, given what `arrays` would be."""
+        """Connections with the same fields, filled with other arrays, which stand in the order of `arrays`."""
         left = iter(arrays)
         own = {name: next(left) for name in _ARRAYS if getattr(self, name) is not None}
         key = None if self.random_key is None else (next(left), next(left))
         return self.replace(**own, random_key=key)
 
     def __getitem__(self, part: Any) -> Connections:
-        """Some of these connections: a slice, or an array of positions where the arrays take one as index."""
+        """Some of these connections.
+
+        Args:
+            part: a slice, or an array of positions if the library's arrays take such an index.
+        """
         own = {name: array[part] for name in _ARRAYS if (array := getattr(self, name)) is not None}
         return self.replace(**own)
 
     def replace(self, **fields: Any) -> Connections:
-        """Others with these fields: `dataclasses.replace`, at a fourth of the time."""
+        """A copy with some fields changed: `dataclasses.replace` in a quarter of its time."""
         return Connections(**(vars(self) | fields))

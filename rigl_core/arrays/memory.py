@@ -1,8 +1,8 @@
-"""What a method remembers of each connection besides its weight and the optimizer's state.
+"""The memory of a method: arrays that it keeps for each connection besides the weight and the optimizer's state.
 
-An adapter keeps one flat array for each layer and kind that the recipe names (`Recipe.memories`): ``momentum`` and
-``sign`` for criteria, ``initial`` for grown weights, ``shadow`` for weights that go on learning while inactive. All
-of it is saved and resumed like the masks.
+An adapter keeps one flat array for each layer and for each kind that the recipe needs (`Rule.memories`): ``momentum``
+and ``sign`` for criteria, ``initial`` for grown weights, ``shadow`` for weights that go on learning while inactive.
+Checkpoints save and restore these arrays like the masks.
 """
 
 from __future__ import annotations
@@ -19,12 +19,13 @@ KINDS = ("momentum", "sign", "initial", "shadow")
 
 
 def first_memory(kinds: tuple[str, ...], connections: Connections, mask: Array, *, xp: Namespace) -> dict[str, Array]:
-    """The arrays of one layer before the first step.
+    """The memory of one layer before the first step, by kind; flat arrays.
 
     Args:
-        kinds: those to make.
-        connections: with weights as they were before they were masked, and with indices and a key for ``sign``.
-        mask: the initial topology, flat.
+        kinds: the kinds of memory to make, of `KINDS`.
+        connections: the weights before they were masked; for ``sign`` also indices and a random key.
+        mask: flat bool array, the initial topology.
+        xp: the arrays' namespace.
     """
     weight = connections.weight
     zeros = xp.zeros_like(weight)
@@ -38,11 +39,11 @@ def first_memory(kinds: tuple[str, ...], connections: Connections, mask: Array, 
 
 
 def observe(memory: Mapping[str, Array], gradient: Array, decay: float, *, xp: Namespace) -> dict[str, Array]:
-    """What is remembered after a step's dense gradient was seen.
+    """The memory after the dense gradient of one step.
 
-    The momentum is decay * momentum + (1 - decay) * gradient (Dettmers & Zettlemoyer 2019, section 3), in float32 or
-    more. Each product is rounded on its own, and what is not finite in a gradient counts as 0, so that it is the same
-    everywhere and recovers from an overflow.
+    The momentum becomes decay * momentum + (1 - decay) * gradient (Dettmers & Zettlemoyer 2019, section 3), in float32
+    or more. Each product is rounded before the sum, so that the momentum is the same in every framework. Gradients that
+    are not finite count as 0, so that the momentum recovers from an overflow.
     """
     if "momentum" not in memory:
         return dict(memory)
@@ -53,31 +54,33 @@ def observe(memory: Mapping[str, Array], gradient: Array, decay: float, *, xp: N
 
 
 def whole_weight(weight: Array, memory: Mapping[str, Array], mask: Array, *, xp: Namespace) -> Array:
-    """The weights, with those that go on learning outside the mask."""
+    """The weights inside the mask and, if the memory has a shadow, the shadow weights outside it."""
     return xp.where(mask, weight, memory["shadow"]) if "shadow" in memory else weight
 
 
 def memory_after(
     memory: Mapping[str, Array], connections: Connections, mask: Array, survivors: Array, *, xp: Namespace
 ) -> dict[str, Array]:
-    """What is remembered after an update, or, of weights outside the mask, after any step.
+    """The memory after an update. Adapters also call it after other steps, if weights outside the mask learn.
 
     Args:
-        memory: before.
-        connections: with the whole weights; for ``sign`` with indices and the update's key.
-        mask: the topology now, flat.
-        survivors: of the update; the mask itself if there was none.
+        memory: the memory before the update.
+        connections: the weights inside and outside the mask (`whole_weight`); for ``sign`` also indices and the
+            update's random key.
+        mask: flat bool array, the topology after the update.
+        survivors: flat bool array, the survivors of the update; the mask itself if the step had no update.
+        xp: the arrays' namespace.
     """
     after = dict(memory)
     if "shadow" in memory:
         after["shadow"] = xp.where(mask, xp.zeros_like(connections.weight), connections.weight)
-    if "sign" in memory:  # what grew draws a new sign (Deep R: Bellec et al. 2018, algorithm 1)
+    if "sign" in memory:  # a grown connection draws a new sign (Deep R: Bellec et al. 2018, algorithm 1)
         after["sign"] = xp.where(mask & ~survivors, _random_signs(connections, xp), memory["sign"])
     return after
 
 
 def _signs(connections: Connections, xp: Namespace) -> Array:
-    """The sign of each weight; of a zero, a random one."""
+    """The sign of each weight, 1 or -1; a zero gets a random sign."""
     weight, one = normal(connections.weight, xp=xp), xp.full_like(connections.weight, 1)
     own = xp.where(weight < 0, xp.full_like(one, -1), one)
     return xp.where(weight == 0, _random_signs(connections, xp), own)

@@ -1,162 +1,107 @@
-"""The few array operations the traced code is written in, and their NumPy version.
+"""The array operations that the traced code uses.
 
-`topology`, `criteria`, `random` and what stands on them are written once, over an explicit namespace ``xp`` with
-exactly these names. Each backend gives its own; the names and meanings follow the Python array API where it
-has them. Arrays are flat, or have two axes where connections are chosen in groups. Operators
-(``& | ~ > >= == + - * // % ^``) and slices are the arrays' own; a Python number beside an array takes the array's
-dtype, so that 2.0**-512 beside float64 is not 0.
+`topology`, `random`, the criteria and the code that uses them are written once, for every array library: each function
+takes the library's operations as its argument ``xp``, the namespace. A namespace has the names of the Python array API
+standard, with the arguments that are given here, and two operations that the standard lacks. An adapter's namespace is
+a module (or any object) with these names.
+
+Arrays are flat, or have two axes where connections are chosen in groups. The code also uses the arrays' own operators
+(``& | ~ > >= == + - * // % ^``) and slices. A Python number beside an array takes the array's dtype: 2.0**-512 beside
+a float64 array must not become 0.
 """
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol
-
-import numpy as np
+from typing import Any, NamedTuple, Protocol
 
 Array = Any
 """An array of the backend, of any floating dtype, bool (masks) or int32 (counts, random scores)."""
 
+OnHost = Callable[..., Array | None]
+"""``on_host(choose, *arrays)``: apply a function of NumPy arrays to arrays of the backend, without copying them.
+
+``arrays`` holds arrays of the backend and numbers. ``choose`` gets the arrays as NumPy arrays on the same memory, and
+the numbers as they are. It returns a flat bool array as long as the first array. ``on_host`` returns that as an array
+of the backend; or None if NumPy cannot read the arrays, because they are on a GPU or a compiler traces them.
+"""
+
+
+class FloatInfo(NamedTuple):
+    """The facts about a floating dtype that the core needs.
+
+    Attributes:
+        smallest_normal: the smallest positive normal number, a Python float.
+    """
+
+    smallest_normal: float
+
 
 class Namespace(Protocol):
-    """What a backend offers the core."""
+    """The array operations that a backend gives to the core."""
+
+    @property
+    def int32(self) -> Any:
+        """The dtype of counts."""
+
+    @property
+    def on_host(self) -> OnHost | None:
+        """Lets NumPy work on the backend's arrays, which makes updates fast; None if NumPy cannot. Optional."""
+
+    @property
+    def best_of(self) -> Callable[..., Array] | None:
+        """A faster `rigl_core.arrays.topology.best_of`; None to use the definition. Optional."""
 
     def abs(self, x: Array, /) -> Array:
-        """Magnitudes."""
+        """Absolute values."""
 
     def where(self, condition: Array, x: Array, y: Array, /) -> Array:
-        """``x`` where the condition holds, ``y`` elsewhere; all of one shape."""
+        """``x`` where the condition holds, ``y`` elsewhere; all three have one shape."""
+
+    def logical_and(self, x: Array, y: Array, /) -> Array:
+        """True where both masks are true."""
 
     def zeros_like(self, x: Array, /) -> Array:
-        """Zeros of the same shape and dtype."""
+        """Zeros with the shape and dtype of ``x``."""
 
     def full_like(self, x: Array, value: int, /) -> Array:
-        """A constant of the same shape and dtype."""
+        """A constant array with the shape and dtype of ``x``."""
 
-    def count(self, mask: Array, /) -> Array:
-        """How many are true along the last axis, which stays with size 1, as int32; of int32 numbers, their sum."""
+    def sum(self, x: Array, /, *, axis: int, dtype: Any, keepdims: bool) -> Array:
+        """The sum along an axis. True counts as 1, which goes beyond the standard."""
 
-    def cumulative_count(self, mask: Array, /) -> Array:
-        """The same up to and including each position of the last axis."""
+    def cumulative_sum(self, x: Array, /, *, axis: int, dtype: Any) -> Array:
+        """The sum up to and including each position of an axis. True counts as 1, which goes beyond the standard."""
 
-    def smallest_normal(self, x: Array, /) -> float:
-        """The smallest positive normal number of the array's dtype."""
+    def finfo(self, dtype: Any, /) -> Any:
+        """A `FloatInfo`, or any object with its attribute."""
 
-    def shift_right(self, x: Array, bits: int, /) -> Array:
+    def astype(self, x: Array, dtype: Any, /) -> Array:
+        """The numbers in another dtype, rounded to the nearest; integers drop a float's fraction, true becomes 1."""
+
+    def bitwise_right_shift(self, x: Array, bits: int, /) -> Array:
         """Arithmetic shift of int32 values."""
 
-    def kth_largest(self, scores: Array, k: Any, /) -> Array:
-        """The k-th largest score along the last axis, which stays with size 1.
-
-        The largest for k < 1; anything for no scores at all. k is a number, or an array of one.
-        """
-
     def reshape(self, x: Array, shape: tuple[int, ...], /) -> Array:
-        """The same numbers in C order, in another shape; a -1 stands for what is left."""
+        """The numbers, in C order, in another shape; a size of -1 is computed from the other sizes."""
 
-    def permute(self, x: Array, axes: tuple[int, ...], /) -> Array:
+    def permute_dims(self, x: Array, axes: tuple[int, ...], /) -> Array:
         """The axes in another order."""
 
     def concat(self, arrays: Sequence[Array], /) -> Array:
-        """Flat arrays of one dtype, one after the other."""
+        """Flat arrays of one dtype, joined one after the other."""
 
     def widen(self, x: Array, /) -> Array:
-        """16-bit floats as float32; others as they are."""
+        """16-bit floats as float32; other arrays unchanged. (Not in the standard.)"""
 
-    def cast(self, x: Array, like: Array, /) -> Array:
-        """Numbers in the dtype of ``like``, rounded to the nearest; integers exactly while they fit."""
+    def kth_largest(self, scores: Array, k: Any, /) -> Array:
+        """The k-th largest score along the last axis, which stays with size 1. (Not in the standard.)
 
-    def integers(self, x: Array, /) -> Array:
-        """Whole numbers as int32: floats from 0 to below 2**31 without their fraction, or what is true as 1."""
-
-
-class HostNamespace(Namespace, Protocol):
-    """A namespace whose arrays NumPy can work on where they lie. Nobody must offer this; it makes updates fast.
-
-    Nor must they offer ``both(x, y)``: ``x & y`` of two masks, where the operator itself is slow in threads.
-    """
-
-    def on_host(self, choose: Callable[..., np.ndarray[Any, Any]], /, *arrays: Array) -> Array | None:
-        """What a function of NumPy arrays makes of these arrays, at a cost below that of copying them.
-
-        Args:
-            choose: maps NumPy arrays, and the numbers among ``arrays``, to a flat bool array as long as the first.
-            arrays: flat arrays of the backend, and counts.
-
-        Returns:
-            The bool array as one of the backend; None where NumPy cannot go: on a GPU, under a compiler.
+        ``k`` is a number, or an array with one number; for k < 1 the result is the largest score. If the axis has size
+        0, the result may be any number.
         """
 
 
-@functools.cache
-def _smallest_normal(dtype: np.dtype[Any]) -> float:
-    # bfloat16, which other libraries teach NumPy, has the exponents of float32.
-    return float(np.finfo(np.float32 if dtype.name == "bfloat16" else dtype).smallest_normal)
-
-
-class NumPyNamespace:
-    """The NumPy version, which is also the reference for the others."""
-
-    abs = staticmethod(np.abs)
-    full_like = staticmethod(np.full_like)
-    shift_right = staticmethod(np.right_shift)
-
-    @staticmethod
-    def where(condition: Array, x: Array, y: Array, /) -> Array:
-        return np.where(condition, x, y)
-
-    @staticmethod
-    def zeros_like(x: Array, /) -> Array:
-        return np.zeros_like(x)
-
-    @staticmethod
-    def count(mask: Array, /) -> Array:
-        return np.sum(mask, axis=-1, keepdims=True, dtype=np.int32)
-
-    @staticmethod
-    def cumulative_count(mask: Array, /) -> Array:
-        return np.cumsum(mask, axis=-1, dtype=np.int32)
-
-    @staticmethod
-    def smallest_normal(x: Array, /) -> float:
-        return _smallest_normal(x.dtype)
-
-    @staticmethod
-    def kth_largest(scores: Array, k: Any, /) -> Array:
-        size = scores.shape[-1]
-        if size == 0:
-            return np.zeros((*scores.shape[:-1], 1), scores.dtype)
-        position = size - max(int(np.asarray(k).reshape(())), 1)
-        return np.partition(scores, position)[..., position : position + 1]
-
-    @staticmethod
-    def reshape(x: Array, shape: tuple[int, ...], /) -> Array:
-        return np.reshape(x, shape)
-
-    @staticmethod
-    def permute(x: Array, axes: tuple[int, ...], /) -> Array:
-        return np.transpose(x, axes)
-
-    @staticmethod
-    def concat(arrays: Sequence[Array], /) -> Array:
-        return np.concatenate(arrays)
-
-    @staticmethod
-    def widen(x: Array, /) -> Array:
-        return x.astype(np.float32) if x.dtype.itemsize == 2 else x
-
-    @staticmethod
-    def cast(x: Array, like: Array, /) -> Array:
-        return x.astype(like.dtype)
-
-    @staticmethod
-    def integers(x: Array, /) -> Array:
-        return x.astype(np.int32)
-
-    @staticmethod
-    def on_host(choose: Callable[..., np.ndarray[Any, Any]], /, *arrays: Array) -> Array | None:
-        return choose(*arrays)
-
-
-numpy_namespace: HostNamespace = NumPyNamespace()
+def count(x: Array, *, xp: Namespace) -> Array:
+    """The int32 sum along the last axis, which stays with size 1. True counts as 1."""
+    return xp.sum(x, axis=-1, dtype=xp.int32, keepdims=True)

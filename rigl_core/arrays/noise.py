@@ -1,4 +1,4 @@
-"""What Deep R adds to the gradient of active weights: a pull towards zero, and noise."""
+"""Deep R changes the gradient of active weights: it adds a pull towards zero, and noise."""
 
 from __future__ import annotations
 
@@ -7,23 +7,27 @@ from rigl_core.arrays.namespace import Array, Namespace
 from rigl_core.arrays.random import random_scores
 
 GRADIENT_NOISE = -2
-"""The update number under which the key of the noise is made; the step is mixed in where it is known."""
+"""The update number in the random key of the noise. `noisy_gradient` adds the step to the key."""
 
 _DRAWS = (0, 0x1B873593, 0x2545F491, 0x5BD1E995)
 _DEVIATION = 2**16 / 3**0.5  # of the sum of four uniform numbers of 16 bits
 
 
 def noisy_gradient(connections: Connections, l1: float, noise: float, step: Array, *, xp: Namespace) -> Array:
-    """gradient + l1 * sign(weight) + noise * z, for an optimizer that takes it as the gradient.
+    """gradient + l1 * sign(weight) + noise * z: the gradient that the optimizer gets.
 
-    With learning rate lr and temperature T, Deep R's own noise is sqrt(2 T / lr) (Bellec et al. 2018, equation 2).
-    z is nearly normal, the sum of four uniform numbers: a pure function of seed, layer, step and index.
+    z is nearly standard normal: the scaled sum of four uniform numbers, a pure function of seed, layer, step and index.
+    With learning rate lr and temperature T, the published noise is sqrt(2 T / lr) (Bellec et al. 2018, equation 2).
 
     Args:
-        connections: of active and inactive weights alike, with indices and the key of `GRADIENT_NOISE`.
-        l1: how strong the pull is.
+        connections: all connections of a layer, active or not, with indices and the key of `GRADIENT_NOISE`.
+        l1: strength of the pull towards zero.
         noise: standard deviation of the noise.
-        step: the number of the optimizer step, a Python integer or an int32 scalar.
+        step: the number of the optimizer step, from 0; a Python integer or an int32 scalar.
+        xp: the arrays' namespace.
+
+    Returns:
+        Flat array in the dtype of the gradient.
     """
     weight, gradient = connections.weight, connections.gradient
     wide = xp.widen(gradient)
@@ -34,9 +38,9 @@ def noisy_gradient(connections: Connections, l1: float, noise: float, step: Arra
         assert connections.random_key is not None
         first, second = connections.random_key
         draws = (
-            xp.shift_right(random_scores((first ^ draw, second ^ step), connections.indices, xp=xp), 15)
+            xp.bitwise_right_shift(random_scores((first ^ draw, second ^ step), connections.indices, xp=xp), 15)
             for draw in _DRAWS
         )
         total = sum(draws, connections.indices * 0) - 2**17
-        wide = wide + xp.cast(total, wide) * (noise / _DEVIATION)
-    return xp.cast(wide, gradient)
+        wide = wide + xp.astype(total, wide.dtype) * (noise / _DEVIATION)
+    return xp.astype(wide, gradient.dtype)

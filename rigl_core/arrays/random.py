@@ -1,7 +1,7 @@
 """Random scores that are a pure function of (seed, layer name, update number, flat index).
 
-The same bits in every framework, on every device and in every process: a counter-based hash in int32
-arithmetic, which wraps around alike everywhere. The host derives one key per layer and update; traced
+They have the same bits in every framework, on every device and in every process: they come from a counter-based hash in
+int32 arithmetic, which overflows in the same way everywhere. The host makes one key for each layer and update; traced
 code only mixes the key with the flat index.
 """
 
@@ -13,11 +13,12 @@ from hashlib import blake2b
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.arrays.namespace import Array, Namespace, numpy_namespace
+from rigl_core.arrays import numpy_namespace
+from rigl_core.arrays.namespace import Array, Namespace
 from rigl_core.arrays.topology import top_k_mask
 
 INITIAL = -1
-"""The update number under which initial masks are drawn."""
+"""The update number in the random key of an initial mask."""
 
 
 def random_key(seed: int, layer: str, update: int) -> tuple[int, int]:
@@ -26,9 +27,10 @@ def random_key(seed: int, layer: str, update: int) -> tuple[int, int]:
     Args:
         seed: the recipe's seed, any integer.
         layer: the layer's name.
-        update: the update's number, from 0; `INITIAL` for the initial mask.
+        update: the update's number, from 0; or `INITIAL` for the initial mask.
     """
-    # Lengths first, so that no two inputs are spelled alike. Python's hash() differs between processes.
+    # The length of the name makes sure that two different inputs never give the same message. Python's own hash()
+    # would differ between processes.
     message = f"{seed}:{update}:{len(layer)}:{layer}".encode()
     first, second = np.frombuffer(blake2b(message, digest_size=8).digest(), dtype="<i4")
     return int(first), int(second)
@@ -39,7 +41,7 @@ def random_scores(key: tuple[Array, Array], indices: Array, *, xp: Namespace) ->
 
     Args:
         key: two int32 values from `random_key` (Python integers or int32 scalars).
-        indices: flat int32 array of flat indices; need not be all of them.
+        indices: flat int32 array of flat indices: all of a layer, or some of them.
 
     Returns:
         Flat int32 array.
@@ -58,11 +60,11 @@ def _mix(x: Array, xp: Namespace) -> Array:
 
 
 def _shift_right_logical(x: Array, bits: int, xp: Namespace) -> Array:
-    return xp.shift_right(x, bits) & ((1 << (32 - bits)) - 1)
+    return xp.bitwise_right_shift(x, bits) & ((1 << (32 - bits)) - 1)
 
 
 def random_mask(seed: int, layer: str, size: int, active: int) -> npt.NDArray[np.bool_]:
-    """The seeded initial mask of one layer: flat, with exactly ``active`` of ``size`` true."""
+    """The random initial mask of one layer: a flat bool array with exactly ``active`` of ``size`` true."""
     indices = np.arange(size, dtype=np.int32)
     scores = random_scores(random_key(seed, layer, INITIAL), indices, xp=numpy_namespace)
     mask: npt.NDArray[np.bool_] = top_k_mask(scores, active, xp=numpy_namespace)

@@ -1,29 +1,75 @@
 """The topology update: drop the weakest connections, grow the most promising (RigL paper, Algorithm 1).
 
-What runs inside compiled programs. It is written once over an explicit namespace ``xp`` (see
-`rigl_core.arrays.namespace`), so it means the same in every framework. Connections lie along the last axis: arrays are
-flat, or (groups, connections of each) where every group has its own choice. Counts may be Python integers or
-traced scalars.
+Every update of every method goes through `updated_mask`, in all frameworks, eager and compiled. It is written over an
+explicit namespace ``xp`` (see `rigl_core.arrays.namespace`). Connections lie along the last axis: arrays are flat, or
+(groups, connections of each), where every group has its own choice. Counts may be Python integers or traced scalars.
 """
 
 from __future__ import annotations
 
-from rigl_core.arrays.namespace import Array, Namespace
+from rigl_core.arrays.namespace import Array, Namespace, count
 
 
-def magnitude(x: Array, *, xp: Namespace) -> Array:
-    """|x| as a score: NaN, -0 and subnormal numbers count as 0, infinities rank highest.
+def updated_mask(
+    drop_scores: Array,
+    grow_scores: Array | None,
+    mask: Array,
+    keep: Array | int,
+    grow: Array | int,
+    *,
+    xp: Namespace,
+    negative: Array | None = None,
+) -> tuple[Array, Array]:
+    """The topology after one update, and the connections that it keeps from the old one.
 
-    Some frameworks flush subnormal numbers to zero and others do not; counting them as 0 everywhere
-    keeps the ranking the same.
+    Args:
+        drop_scores: >= 0, without NaN; the active connections with the lowest scores are dropped.
+        grow_scores: >= 0, without NaN; the connections outside those kept with the highest scores are grown. None grows
+            nothing.
+        mask: bool array, the current topology.
+        keep: active count minus the drop count.
+        grow: the drop count.
+        xp: the arrays' namespace.
+        negative: bool array: keep some of these connections and some of the others, by two numbers. ``keep`` is then
+            an int32 array: the number of others to keep, then the number of these.
+
+    Returns:
+        Two bool arrays: the new topology, with ``keep + grow`` true along the last axis, and the connections kept.
     """
-    absolute = xp.abs(x)
-    return xp.where(absolute >= xp.smallest_normal(absolute), absolute, xp.zeros_like(absolute))
+    kept = kept_mask(drop_scores, mask, keep, xp=xp, negative=negative)
+    if grow_scores is None:
+        return kept, kept
+    return kept | best_of(grow_scores, grow, outside=kept, xp=xp), kept
 
 
-def normal(x: Array, *, xp: Namespace) -> Array:
-    """x with its sign, but NaN and subnormal numbers as 0, so that sums and products are the same everywhere."""
-    return xp.where(xp.abs(x) >= xp.smallest_normal(x), x, xp.zeros_like(x))
+def kept_mask(
+    drop_scores: Array, mask: Array, keep: Array | int, *, xp: Namespace, negative: Array | None = None
+) -> Array:
+    """The mask of the ``keep`` active connections with the largest drop scores; see `updated_mask`."""
+    if negative is None:
+        return best_of(drop_scores, keep, among=mask, xp=xp)
+    parts = (mask & ~negative, keep[0]), (mask & negative, keep[1])  # type: ignore[index]
+    first, second = (best_of(drop_scores, number, among=part, xp=xp) for part, number in parts)
+    return first | second
+
+
+def best_of(
+    scores: Array, k: Array | int, *, xp: Namespace, among: Array | None = None, outside: Array | None = None
+) -> Array:
+    """The mask of the ``k`` largest scores among some connections; among equals the lower index wins.
+
+    Args:
+        scores: >= 0, without NaN; the choice is along the last axis.
+        k: the number to choose, from 0 to the number of these connections.
+        xp: the arrays' namespace.
+        among: bool array, the connections to choose from. Give either ``among`` or ``outside``.
+        outside: bool array, the connections not to choose from.
+    """
+    if xp.best_of is not None:  # finds the same mask faster: `rigl_core.step.selection` on the host
+        return xp.best_of(scores, k, among=among, outside=outside)
+    lowest = xp.full_like(scores, -1)
+    eligible = xp.where(among, scores, lowest) if outside is None else xp.where(outside, lowest, scores)
+    return top_k_mask(eligible, k, xp=xp)
 
 
 def top_k_mask(scores: Array, k: Array | int, *, xp: Namespace) -> Array:
@@ -31,7 +77,8 @@ def top_k_mask(scores: Array, k: Array | int, *, xp: Namespace) -> Array:
 
     Args:
         scores: array without NaN; the choice is along the last axis.
-        k: how many, from 0 to the last axis's size.
+        k: the number to choose, from 0 to the size of the last axis.
+        xp: the arrays' namespace.
 
     Returns:
         Bool array of the scores' shape with exactly ``k`` true along the last axis.
@@ -39,43 +86,20 @@ def top_k_mask(scores: Array, k: Array | int, *, xp: Namespace) -> Array:
     threshold = xp.kth_largest(scores, k)
     above = scores > threshold
     tied = scores == threshold
-    room = k - xp.count(above)
-    return above | (tied & (xp.cumulative_count(tied) <= room))
+    room = k - count(above, xp=xp)
+    return above | (tied & (xp.cumulative_sum(tied, axis=-1, dtype=xp.int32) <= room))
 
 
-def kept_mask(drop_scores: Array, mask: Array, keep: Array | int, *, xp: Namespace) -> Array:
-    """The ``keep`` active connections with the largest drop scores, whatever the scores of inactive ones."""
-    return top_k_mask(xp.where(mask, drop_scores, xp.full_like(drop_scores, -1)), keep, xp=xp)
+def magnitude(x: Array, *, xp: Namespace) -> Array:
+    """|x| as a score: NaN, -0 and subnormal numbers count as 0, infinities rank highest.
 
-
-def grown_mask(grow_scores: Array, kept: Array, grow: Array | int, *, xp: Namespace) -> Array:
-    """The ``grow`` largest grow scores among everything not kept, the just-dropped included."""
-    return top_k_mask(xp.where(kept, xp.full_like(grow_scores, -1), grow_scores), grow, xp=xp)
-
-
-def updated_mask(
-    drop_scores: Array, grow_scores: Array, mask: Array, keep: Array | int, grow: Array | int, *, xp: Namespace
-) -> Array:
-    """The topology after one update: what is kept, and what grows.
-
-    Args:
-        drop_scores: >= 0, without NaN: how much each active connection is worth keeping.
-        grow_scores: >= 0, without NaN: how much each connection promises.
-        mask: bool array, the current topology.
-        keep: active count minus the drop count.
-        grow: the drop count.
-
-    Returns:
-        Bool array with ``keep + grow`` true along the last axis.
+    Some frameworks flush subnormal numbers to zero and others do not. Here they count as 0 everywhere, so that the
+    ranking is the same.
     """
-    kept = kept_mask(drop_scores, mask, keep, xp=xp)
-    return kept | grown_mask(grow_scores, kept, grow, xp=xp)
+    absolute = xp.abs(x)
+    return xp.where(absolute >= xp.finfo(x.dtype).smallest_normal, absolute, xp.zeros_like(absolute))
 
 
-def survivors(values: Array, old_mask: Array, new_mask: Array, *, xp: Namespace) -> Array:
-    """Weights, or one per-weight optimizer state, after an update.
-
-    Connections active before and after keep their value bit for bit, also those dropped and regrown at
-    once; newly active ones start at 0, and everything outside the new mask is exactly 0.
-    """
-    return xp.where(old_mask & new_mask, values, xp.zeros_like(values))
+def normal(x: Array, *, xp: Namespace) -> Array:
+    """x, with 0 in place of NaN and subnormal numbers, so that sums and products are the same everywhere."""
+    return xp.where(xp.abs(x) >= xp.finfo(x.dtype).smallest_normal, x, xp.zeros_like(x))

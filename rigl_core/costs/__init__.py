@@ -1,1 +1,1 @@
-"""What a sparse training costs in operations, bytes and weights. For users who compare costs."""
+"""The costs of a sparse training in operations, bytes and weights. For users who compare costs."""

@@ -1,4 +1,4 @@
-"""Counting multiply-adds by weight, for adapters that watch a model compute."""
+"""Multiply-adds counted for each weight, for adapters that trace a model's operations."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from rigl_core.model.layers import Layer
 from rigl_core.model.numbers import check_integer
 
 Parts = Mapping[str, int]
-"""What a value that is computed from parameters alone is made of: sizes by weight. Constants are made of nothing.
+"""The weights that a value is computed from: their sizes by name. It is empty for a constant.
 
-None in its place is a value that depends on the model's inputs.
+A value that depends on the model's inputs has None in place of a mapping.
 """
 
 
 class MultiplyAdds:
-    """The multiply-adds with each weight.
+    """Counts the multiply-adds that use each weight.
 
     Args:
-        layers: those that were chosen to be sparsified.
+        layers: the layers that are chosen to be sparsified.
 
     Attributes:
-        by_name: the counts.
+        by_name: the counts by the weight's name.
     """
 
     def __init__(self, layers: Iterable[Layer]) -> None:
@@ -31,9 +31,13 @@ class MultiplyAdds:
         self._chosen = {layer.name for layer in self.layers}
 
     def add(self, factors: Iterable[Parts | None], multiply_adds: int) -> None:
-        """Count a product for the factor that is made of weights.
+        """Count a product of several factors for the factor that is computed from weights alone.
 
-        If several are, it is for one that holds chosen layers, and among those for the first given.
+        If there are several such factors, the first that contains a chosen layer counts, or else the first.
+
+        Args:
+            factors: the weights of each factor, as `Parts`; None for a factor that depends on the model's inputs.
+            multiply_adds: the multiply-adds of the product. Each weight of the factor gets a share by its size.
         """
         made_of_weights = [factor for factor in factors if factor]
         if not made_of_weights:
@@ -43,17 +47,17 @@ class MultiplyAdds:
             self.by_name[name] += multiply_adds * size // sum(factor.values())
 
     def add_costliest(self, branches: Iterable[MultiplyAdds]) -> None:
-        """Count the one of several branches that has the most multiply-adds."""
+        """Count the branch that has the most multiply-adds, out of several branches of which only one runs."""
         self.by_name += max(branches, key=lambda branch: branch.by_name.total()).by_name
 
 
 def made_of(inputs: Sequence[Parts | None], *, joined: bool = False) -> Parts | None:
-    """What the result of an operation is made of.
+    """The weights that the result of an operation is computed from; None if it depends on the model's inputs.
 
     Args:
-        inputs: of the operation.
-        joined: whether it puts them side by side, so that each stays what it is. Otherwise (casts, masks,
-            normalizations) the result is used as often as the largest of them.
+        inputs: the weights of each input of the operation.
+        joined: whether the operation concatenates its inputs; the result then has the weights of all. Otherwise
+            (casts, masks, normalizations) it has the weights of the largest input.
     """
     known = [parts for parts in inputs if parts is not None]
     if len(known) < len(inputs):
@@ -64,12 +68,12 @@ def made_of(inputs: Sequence[Parts | None], *, joined: bool = False) -> Parts | 
 
 
 def positions_of(layers: Iterable[Layer], multiply_adds: Mapping[str, int], examples: int = 1) -> dict[str, float]:
-    """How often one example uses each weight of the layers.
+    """How often one example uses each weight of a layer, on average, by layer name.
 
     Args:
         layers: the layers.
-        multiply_adds: by layer name; a layer that is not named is not used.
-        examples: how many examples they are for.
+        multiply_adds: the counted multiply-adds by layer name; a layer without a count is not used.
+        examples: the number of examples that were counted.
     """
     examples = check_integer("examples", examples, 1)
     positions: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""A network, as far as plans and costs need to know it: its weights, and how often each is used."""
+"""A network as plans and costs see it: its weights, and how often each weight is used."""
 
 from __future__ import annotations
 
@@ -13,23 +13,24 @@ from rigl_core.model.table import aligned
 
 @dataclass(frozen=True)
 class Network(Sequence[Layer]):
-    """The layers that may be sparsified, in order, and what their costs need besides.
+    """The layers that may be sparsified, in the model's order, and the facts that their costs depend on.
 
-    It is a sequence of those layers, so it goes wherever layers go: ``make_plan(recipe, network)``.
-    `rigl_core.costs.specs` has published ones, and every adapter's ``describe`` reads a real model into one.
+    A network is a sequence of these layers, so functions that take layers also take a network:
+    ``make_plan(recipe, network)``. `rigl_core.costs.specs` has published networks, and every adapter's ``describe``
+    makes a network from a real model.
 
     Attributes:
-        layers: what may be sparsified.
+        layers: the layers that may be sparsified.
         positions: by name, how often one example uses each weight of a layer: output height times width for
-            a convolution (input height times width for a transposed one), tokens for a fully connected or
-            recurrent layer; 0 for a look-up. A layer of two axes that is not named is used once. Not a
-            whole number where weights of one layer are used unequally: their mean.
-        always_dense: weights that no recipe touches but that cost, such as depthwise kernels.
-        name: for people.
+            a convolution (input height times width for a transposed one), the number of tokens for a fully
+            connected or recurrent layer, 0 for a look-up. If the weights of a layer are used unequally, it is their
+            mean. A layer of one or two axes without an entry is used once.
+        always_dense: layers that no recipe changes but that have costs, such as depthwise kernels.
+        name: a name for people.
 
     Raises:
-        ValueError: for names that occur twice or are unknown, a negative number of positions, or a layer of
-            three and more axes (a convolution, most often) without positions.
+        ValueError: for names that occur twice or are unknown, a negative number of positions, or a layer with
+            three or more axes (usually a convolution) without positions.
     """
 
     layers: tuple[Layer, ...]
@@ -65,7 +66,7 @@ class Network(Sequence[Layer]):
 
     @property
     def weights(self) -> tuple[Layer, ...]:
-        """All layers: first those that may be sparsified, then those that are always dense."""
+        """All layers: first the layers that may be sparsified, then those that are always dense."""
         return self.layers + self.always_dense
 
     def __str__(self) -> str:

@@ -14,33 +14,33 @@ MakeNetwork = Callable[[float], Sequence[Layer]]
 
 
 def weight_count(network: Sequence[Layer]) -> int:
-    """All weights: of a `Network` also those that are always dense. Biases and norms are no layers."""
+    """The number of weights of all layers; a `Network` counts with its layers that are always dense."""
     layers = network.weights if isinstance(network, Network) else network
     return sum(layer.size for layer in layers)
 
 
 def matching_width(make_network: MakeNetwork, active: int, *, lowest: float = 0.01, highest: float = 1.0) -> float:
-    """The width at which a dense network has as many weights as a sparse one, or as nearly so as any width.
+    """The width at which the number of weights of a dense network is nearest to that of a sparse one.
 
-    The baseline that the RigL paper calls Small-Dense. As channels are whole numbers, the count rises in steps;
-    the step next to ``active`` is found exactly, by bisection down to neighboring floats, and of the widths on it
-    the one with the fewest decimals is returned. Of two steps equally near, it is the smaller.
+    The RigL paper calls this baseline Small-Dense. Channels are whole numbers, so the number of weights rises in steps
+    as the width grows. Bisection down to neighboring floats finds the step that is nearest to ``active``; if two steps
+    are equally near, the smaller one. The result is the width on this step that has the fewest decimals.
 
     The paper's own networks are wider: ResNet-50 at widths 0.465 and 0.34 has 23.6 % and 13.3 % of the weights, not
-    20 % and 10 %. Nearer to that come 23.1 % and 13.1 %, what the sparse networks take in bytes, with one bit of mask
-    for each weight: to match bytes, give a quarter of ``sum(costs.weight_bytes())`` as ``active``.
+    20 % and 10 %. That is close to the bytes of the sparse networks, 23.1 % and 13.1 % with one bit of mask for each
+    weight. To match bytes, give a quarter of ``sum(costs.weight_bytes())`` as ``active``.
 
     Args:
-        make_network: the network of a width, such as `rigl_core.costs.specs.resnet50` or
-            ``lambda width: specs.mlp(784, int(300 * width), int(100 * width), 10)``. Its weights must not become
-            fewer as the width grows.
-        active: weights to match: ``sum(plan.active)``, and those of layers that are always dense.
+        make_network: makes the network of a width, such as `rigl_core.costs.specs.resnet50` or
+            ``lambda width: specs.mlp(784, int(300 * width), int(100 * width), 10)``. The number of weights must not
+            fall as the width grows.
+        active: the number of weights to match: ``sum(plan.active)``, plus the weights of layers that are always dense.
         lowest: smallest width to consider.
         highest: largest width to consider.
 
     Raises:
-        TypeError, ValueError: naming the parameter, if no width from ``lowest`` to ``highest`` gives a network
-            without empty layers that small or that large, or the weights become fewer as the width grows.
+        TypeError, ValueError: the message names the parameter. No width from ``lowest`` to ``highest`` may fit
+            (networks with empty layers do not count), or the number of weights may fall as the width grows.
     """
     active = check_integer("active", active, 1)
     low, high = float(decimal(lowest, "lowest")), float(decimal(highest, "highest"))
@@ -71,7 +71,7 @@ def matching_width(make_network: MakeNetwork, active: int, *, lowest: float = 0.
 
 
 def _first(holds: Callable[[float], bool], low: float, high: float) -> float:
-    """The smallest float from ``low`` at which ``holds`` begins to be true; ``high`` if it is not true before."""
+    """The smallest float from ``low`` on for which ``holds`` is true; ``high`` if there is none below it."""
     if holds(low):
         return low
     while low < (middle := low + (high - low) / 2) < high:
@@ -85,7 +85,7 @@ def _whole(network: Sequence[Layer]) -> bool:
 
 
 def _check_order(counts: dict[float, int], width: float) -> None:
-    """Refuse a count that is out of order among those of other widths."""
+    """Refuse a count that is lower than that of a smaller width, or higher than that of a larger one."""
     for other, count in counts.items():
         if (other - width) * (count - counts[width]) < 0:
             raise ValueError(
@@ -95,7 +95,7 @@ def _check_order(counts: dict[float, int], width: float) -> None:
 
 
 def _fewest_decimals(start: float, last: float) -> float:
-    """Of the floats from ``start`` to ``last``, the smallest of those with the fewest decimals."""
+    """The float from ``start`` to ``last`` with the fewest decimals; the smallest of several."""
     for digits in range(18):
         candidate = float(Fraction(math.ceil(decimal(start, "start") * 10**digits), 10**digits))
         if start <= candidate <= last:

@@ -1,4 +1,4 @@
-"""Layer lists of the networks that the papers report, for plans and costs; not models.
+"""The networks of the papers as lists of layers, for plans and costs. They are not models that compute.
 
 Kernels are stored (out, in, height, width). Positions are those of one example.
 """
@@ -38,7 +38,7 @@ def resnet50(width: float = 1.0) -> Network:
     """ResNet-50 for ImageNet (He et al. 2016), the stride in the 3x3 kernels: 54 kernels, 25,502,912 weights.
 
     Args:
-        width: factor of all channels but the image's and the classes', rounded down; the paper's
+        width: factor for all channels, rounded down, except the channels of the image and the classes. The paper's
             small-dense networks have 0.465 and 0.34.
     """
     n_in = int(64 * width)
@@ -112,7 +112,7 @@ def gru_language_model(characters: int = 1) -> Network:
     The paper trains it with Adam at 7e-4, at a sparsity of 0.75.
 
     Args:
-        characters: of one example; 1 gives the costs of a character.
+        characters: the number of characters in one example; 1 gives the costs of a character.
     """
     weights = (
         linear("gru.weight_ih", 128, 3 * 512),
@@ -127,7 +127,7 @@ def gru_language_model(characters: int = 1) -> Network:
 
 
 def _image_network(name: str, convolutions: list[tuple[Layer, int]], classifier: Layer) -> Network:
-    """A network of convolutions, each with the side of its square output, and a classifier."""
+    """A network of convolutions and a classifier. Each convolution comes with the side of its square output."""
     kernels = [kernel for kernel, _ in convolutions] + [classifier]
     return Network(
         tuple(kernel for kernel in kernels if not kernel.depthwise),

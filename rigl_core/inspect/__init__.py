@@ -1,4 +1,4 @@
-"""What topologies look like and how they move. For users who watch a training."""
+"""Measures of topologies and of their changes. For users who watch a training."""
 
 from rigl_core.inspect.masks import churn, density, ever_active, moved, scalars
 

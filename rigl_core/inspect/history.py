@@ -1,4 +1,4 @@
-"""What a topology went through: its densities, moves and R_s after each update."""
+"""The history of a topology: densities, moved shares and R_s after each update."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from rigl_core.model.numbers import check_integer
 
 @dataclass(frozen=True)
 class Snapshot:
-    """A topology at one time, and how far it has moved since the snapshot before it.
+    """Numbers about a topology at one time, and about its change since the previous snapshot.
 
     Attributes:
-        step: optimizer steps done by then.
-        density: active share of all connections.
-        moved: share of the active connections that are new; 0 in the first snapshot.
-        r_s: share of all connections that were active in this snapshot or one before it: R_s, the in-time
+        step: number of optimizer steps before the snapshot.
+        density: share of all connections that are active.
+        moved: share of the active connections that were not active in the previous snapshot; 0 in the first snapshot.
+        r_s: share of all connections that were active in this snapshot or an earlier one: R_s, the in-time
             over-parameterization rate (Liu et al. 2021, section 3.1).
-        densities: of each layer, by name.
+        densities: ``density`` of each layer, by name.
         layers_moved: ``moved`` of each layer, by name.
     """
 
@@ -45,7 +45,8 @@ class History:
             if schedule.fires(step):
                 history.add(sparse.step, sparse.masks)
 
-    It holds numbers, and of the masks only the last ones and their union over time; it can be pickled.
+    A history keeps the numbers of all snapshots, but of the masks only the latest and their union over time. It can be
+    pickled.
     """
 
     def __init__(self) -> None:
@@ -54,15 +55,15 @@ class History:
         self._ever_active: dict[str, npt.NDArray[np.bool_]] = {}
 
     def add(self, step: int, masks: Masks) -> Snapshot:
-        """Note what the topology is like.
+        """Take a snapshot of the topology.
 
         Args:
-            step: optimizer steps done, as the ``step`` of every adapter counts them.
+            step: number of optimizer steps so far, as the ``step`` of every adapter.
             masks: bool arrays by layer name, as the ``masks`` of every adapter; they are copied.
 
         Raises:
-            TypeError, ValueError: if ``step`` is no whole number or not after the last one, or the masks are
-                not of the same layers as before; nothing has been added then.
+            TypeError, ValueError: if ``step`` is no whole number or not larger than that of the last snapshot, or if
+                the masks belong to other layers than before. The history stays unchanged then.
         """
         step = check_integer("step", step, 0)
         if self._snapshots and step <= self._snapshots[-1].step:
@@ -92,10 +93,10 @@ class History:
 
     @property
     def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Copies of the masks that were added last, by layer name."""
+        """Copies of the latest masks, by layer name."""
         return {name: mask.copy() for name, mask in self._masks.items()}
 
     @property
     def ever_active(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Copies of the masks of all connections that were active in some snapshot, by layer name."""
+        """Masks of the connections that were active in at least one snapshot, by layer name; copies."""
         return {name: mask.copy() for name, mask in self._ever_active.items()}

@@ -1,4 +1,4 @@
-"""Arrays of any framework, as NumPy's, for what is read on the host: reports, histories, lottery tickets."""
+"""Arrays of any framework as NumPy arrays, for reports, histories and lottery tickets."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ import numpy.typing as npt
 
 
 def to_numpy(array: Any) -> npt.NDArray[Any]:
-    """The array for NumPy: a view where it lies in the host's memory, a copy where not.
+    """A NumPy array of the values: a view if they lie in the host's memory, otherwise a copy.
 
-    Whatever has ``__array__`` will do. PyTorch's tensors refuse while they are on a GPU or have a gradient, and their
-    bfloat16 is unknown to NumPy: float32 holds the same values.
+    Args:
+        array: any object with ``__array__``, or a PyTorch tensor, also on a GPU or with a gradient. A tensor of
+            bfloat16 becomes float32, which holds the same values, since NumPy has no bfloat16.
     """
     if hasattr(array, "detach"):
         array = array.detach().cpu()

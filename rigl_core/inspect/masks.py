@@ -1,4 +1,4 @@
-"""How masks differ: numbers for a log."""
+"""Numbers about masks, and about the differences between masks, for a log."""
 
 from __future__ import annotations
 
@@ -12,53 +12,56 @@ from rigl_core.inspect.host import to_numpy
 from rigl_core.model.table import share
 
 Masks = Mapping[str, Any]
-"""Bool arrays by layer name, as the ``masks`` of every adapter: whatever `rigl_core.inspect.host.to_numpy` can read."""
+"""Bool arrays by layer name, as the ``masks`` of every adapter. `rigl_core.inspect.host.to_numpy` reads them."""
 
 
 def moved(before: Masks, after: Masks) -> dict[str, float]:
-    """The share of each layer's active connections that are new: an update's churn.
+    """The share of each layer's active connections that were not active before, by name: the churn of an update.
 
     Raises:
-        ValueError: if the masks are not of the same layers.
+        ValueError: if ``before`` and ``after`` have different layers or shapes.
     """
     return {name: share(_count(new & ~old), _count(new)) for name, (old, new) in _pairs(before, after).items()}
 
 
 def churn(before: Masks, after: Masks) -> float:
-    """The share of the active connections of all layers that are new.
+    """The share of the active connections of all layers together that were not active before.
 
     Raises:
-        ValueError: if the masks are not of the same layers.
+        ValueError: if ``before`` and ``after`` have different layers or shapes.
     """
     pairs = _pairs(before, after).values()
     return share(sum(_count(new & ~old) for old, new in pairs), sum(_count(new) for _, new in pairs))
 
 
 def ever_active(before: Masks, masks: Masks) -> dict[str, npt.NDArray[np.bool_]]:
-    """Connections that are active now or were before: call it after each update with what it returned.
+    """Masks of the connections that are active now or were active before.
+
+    Call it after each update, and give its last result as ``before``.
 
     Raises:
-        ValueError: if the masks are not of the same layers.
+        ValueError: if ``before`` and ``masks`` have different layers or shapes.
     """
     return {name: old | new for name, (old, new) in _pairs(before, masks).items()}
 
 
 def density(masks: Masks) -> float:
-    """The share of connections, over all layers, that are active.
+    """The share of active connections over all layers.
 
-    Of `ever_active`, it is R_s, the in-time over-parameterization rate (Liu et al. 2021, section 3.1).
+    The density of the result of `ever_active` is R_s, the in-time over-parameterization rate (Liu et al. 2021, section
+    3.1).
     """
     arrays = [to_numpy(mask) for mask in masks.values()]
     return share(sum(map(_count, arrays)), sum(mask.size for mask in arrays))
 
 
 def scalars(masks: Masks, before: Masks | None = None, ever: Masks | None = None) -> dict[str, float]:
-    """What to log about a topology, by name: for TensorBoard, write each as a scalar.
+    """Numbers to log about a topology, by name, for example as scalars of TensorBoard.
 
     Args:
-        masks: as they are now.
-        before: as they were before the last update; adds the share that it moved.
-        ever: what `ever_active` returned; adds R_s.
+        masks: the current masks.
+        before: the masks before the last update; if given, the result also has the moved shares.
+        ever: the last result of `ever_active`; if given, the result also has R_s.
     """
     values = {"density": density(masks)}
     values |= {f"density/{name}": density({name: mask}) for name, mask in masks.items()}
@@ -75,7 +78,7 @@ def _count(mask: npt.NDArray[np.bool_]) -> int:
 
 
 def _pairs(before: Masks, after: Masks) -> dict[str, tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]]:
-    """Each layer's masks, after checking that there are two of one shape."""
+    """The two masks of each layer, after checking that both exist and have the same shape."""
     old, new = ({name: to_numpy(mask) for name, mask in masks.items()} for masks in (before, after))
     shapes = [{name: mask.shape for name, mask in masks.items()} for masks in (old, new)]
     if shapes[0] != shapes[1]:

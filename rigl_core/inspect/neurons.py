@@ -1,7 +1,7 @@
-"""Neurons that a sparse network does not use, and the smaller dense network without them.
+"""Dead neurons of a sparse network, and the smaller dense network without them.
 
-A neuron is a feature that a layer puts out: a unit, or a channel. It is dead if nothing from the network's inputs
-reaches it, or nothing of it reaches the outputs (RigL paper, appendix on MNIST, where input pixels die as well).
+A neuron is an output feature of a layer: a unit, or a channel. It is dead if no active connections lead from the
+network's inputs to it, or none from it to the outputs (RigL paper, appendix on MNIST, where input pixels die as well).
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class EffectiveArchitecture:
-    """What is left of a chain of layers without its dead neurons. Made by `effective_architecture`.
+    """A chain of layers without its dead neurons. Made by `effective_architecture`.
 
     Attributes:
         layers: the chain.
-        alive: bool arrays: which of the network's inputs are alive, then which outputs of each layer.
-            The last layer's are the network's own, and always count as alive.
-        active: of each layer, the active connections between neurons that are alive.
-        channels_first: how features are ordered where channels and places are flattened.
+        alive: flat bool arrays: first the network's inputs that are alive, then the outputs of each layer that are
+            alive. The outputs of the last layer are the network's outputs and always count as alive.
+        active: for each layer, the number of active connections between neurons that are alive.
+        channels_first: the order of features after channels and pixels are flattened; see `effective_architecture`.
     """
 
     layers: tuple[Layer, ...]
@@ -42,12 +42,12 @@ class EffectiveArchitecture:
 
     @property
     def widths(self) -> tuple[int, ...]:
-        """How many neurons are alive: inputs first."""
+        """Numbers of neurons that are alive: of the inputs, then of each layer."""
         return tuple(int(np.count_nonzero(alive)) for alive in self.alive)
 
     @property
     def dead(self) -> tuple[int, ...]:
-        """How many neurons are dead: inputs first."""
+        """Numbers of dead neurons: of the inputs, then of each layer."""
         return tuple(alive.size - width for alive, width in zip(self.alive, self.widths, strict=True))
 
     def __str__(self) -> str:
@@ -55,7 +55,14 @@ class EffectiveArchitecture:
         return f"{left} (of {whole}), {sum(self.active):,} active connections"
 
     def features(self, layer: int, neurons: Array) -> Array:
-        """What there is of each of a layer's input features, given what there is of each neuron before it."""
+        """Values of a layer's input features, from values of the neurons before it.
+
+        After a flattening, a channel becomes one input feature for each pixel; all of them get the channel's value.
+
+        Args:
+            layer: the layer's position in the chain.
+            neurons: flat array, a value for each neuron before the layer.
+        """
         times = _inputs(self.layers[layer]) // neurons.size
         return np.repeat(neurons, times) if self.channels_first else np.tile(neurons, times)
 
@@ -63,14 +70,14 @@ class EffectiveArchitecture:
 def effective_architecture(
     layers: Sequence[Layer], masks: Masks, *, channels_first: bool = True
 ) -> EffectiveArchitecture:
-    """Find the dead neurons, those that are dead without them, and so on.
+    """Find the dead neurons, also those that are dead because other neurons are.
 
     Args:
-        layers: a chain: each layer reads what the one before it puts out, through norms, activations, pooling
-            or a flattening of channels and places.
+        layers: a chain: each layer reads the outputs of the layer before it, through norms, activations, pooling
+            or a flattening of channels and pixels.
         masks: bool arrays by layer name, of the layers' shapes; a layer without a mask is dense.
-        channels_first: whether a flattening puts the places of one channel side by side (as PyTorch does), or
-            the channels of one place.
+        channels_first: whether a flattening puts all pixels of one channel side by side (as PyTorch does); otherwise
+            it puts all channels of one pixel side by side.
 
     Raises:
         ValueError: if the layers are no chain, or their in and out axes are unknown.
@@ -108,20 +115,23 @@ def shrunken(
     biases: Mapping[str, Any] | None = None,
     activation: Callable[[Array], Array] = lambda x: np.maximum(x, 0),
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """The smaller dense network that computes the same: weights and biases by layer name.
+    """The smaller dense network without dead neurons, which computes the same outputs.
 
-    A neuron that nothing reaches still says something constant, activation(bias). It moves into the biases of
-    the neurons that listen to it.
+    A neuron that no input reaches still has a constant output, activation(bias). This constant, times its weights, is
+    added to the biases of the neurons that read it.
 
     Args:
-        architecture: from `effective_architecture`.
-        weights: arrays by layer name, in the layers' shapes, zero outside the masks.
-        biases: arrays by layer name, one number for each output; a layer without one has zeros.
-        activation: of the hidden layers.
+        architecture: the result of `effective_architecture`.
+        weights: arrays by layer name, of the layers' shapes, zero outside the masks.
+        biases: arrays by layer name, one number for each output; a layer without a bias counts as having zeros.
+        activation: the activation of the hidden layers.
+
+    Returns:
+        The weights and the biases of the smaller network, by layer name.
 
     Raises:
-        ValueError: for grouped layers and layers of several in or out axes, and if a convolution listens to a
-            constant other than zero, which no bias can replace at padded borders.
+        ValueError: for grouped layers and layers with several in or out axes; and if a convolution reads a constant
+            other than zero, which no bias can replace at padded borders.
     """
     biases = biases or {}
     small_weights, small_biases = {}, {}
@@ -148,17 +158,18 @@ def shrunken(
 
 
 def _inputs(layer: Layer) -> int:
-    """Input features, of all groups."""
+    """The number of input features of all groups."""
     return layer.n_in * (layer.groups if layer.grouped_axes == "in" else 1)
 
 
 def connections(layer: Layer, mask: Any) -> Array:
-    """How many active connections each input feature has to each output: integers (inputs, outputs).
+    """The number of active connections from each input feature to each output: int32 array (inputs, outputs).
 
-    At most 1 in a fully connected layer, the positions of the kernel in a convolution. Features of all groups.
+    A number is at most 1 in a fully connected layer, and at most the size of the kernel in a convolution. Inputs and
+    outputs are those of all groups.
 
     Args:
-        layer: with its in and out axes.
+        layer: the layer; its in and out axes must be known.
         mask: bool array of the layer's shape.
 
     Raises:
@@ -171,7 +182,8 @@ def connections(layer: Layer, mask: Any) -> Array:
     kernels = ordered.reshape(layer.n_in, layer.n_out, math.prod(ordered.shape[len(layer.in_axes + layer.out_axes) :]))
     matrix: Array = kernels.sum(2, dtype=np.int32)
     if layer.groups > 1:
-        # Of the two sides, the one that is stored whole tells the group; the other starts anew in each.
+        # One side (outputs, or inputs) is stored for all groups, so its position tells the group. The other side is
+        # stored for one group.
         whole = 1 if layer.grouped_axes == "in" else 0
         blocks = np.split(matrix, layer.groups, axis=whole)
         matrix = np.zeros((blocks[0].shape[0] * layer.groups, blocks[0].shape[1] * layer.groups), matrix.dtype)

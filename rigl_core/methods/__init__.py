@@ -1,9 +1,10 @@
-"""The published methods, as recipes. Each is one row: what it starts from, when it moves, what it drops and grows.
+"""The published methods, as recipes. A method says how the topology starts, when it moves, and what it drops and grows.
 
-Every part can be given again, to see what it is worth: ``RigL(0.9, schedule=..., grow=RANDOM)``. STR, L0 and
-variational dropout are not here: they learn gates or thresholds through the loss, a re-parameterization of the network
-rather than a topology. Neither are pruning thresholds that grow (Narang et al. 2017; Ström 1997): how many weights
-they leave is a result there, and given here.
+Any part of a method can be replaced, to measure its effect: ``RigL(0.9, schedule=..., grow=RANDOM)``.
+
+STR, L0 and variational dropout are not here: they learn gates or thresholds through the loss, which re-parameterizes
+the network and does not choose a topology. Pruning by a rising threshold (Narang et al. 2017; Ström 1997) is not here
+either: its number of active weights is a result of the training, and a recipe fixes that number beforehand.
 """
 
 from rigl_core.methods.at_start import SNIP, GraSP, LotteryTicket, Static, SynFlow

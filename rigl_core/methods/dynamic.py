@@ -1,4 +1,4 @@
-"""Methods that drop and grow: the number of connections stays, their places change."""
+"""Methods that drop and grow: the number of connections stays, their positions change."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ def RigL(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: 
 
 
 def RigLITOP(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:
-    """RigL that explores more: half of the connections move at first (Liu et al. 2021, section 4).
+    """RigL with more exploration: the first update moves half of the connections (Liu et al. 2021, section 4).
 
-    The paper moves until the end of the training, with ΔT ten to forty times that of RigL, so that new connections
-    have time to grow. What counts is R_s, the share of connections that were ever active: `rigl_core.inspect`.
+    The paper updates until the end of the training, with ΔT ten to forty times that of RigL, so that new connections
+    have time to grow. It aims at a high R_s, the share of connections that were ever active; `rigl_core.inspect`
+    measures it.
     """
     return make_recipe("RigL-ITOP", sparsity, options, schedule=schedule, drop_fraction=Cosine(0.5))
 
@@ -32,8 +33,8 @@ def RigLITOP(sparsity: float | None = None, *, schedule: UpdateSchedule, **optio
 def SRigL(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:
     """RigL with the same number of connections at every output (Lasby et al. 2024).
 
-    The published method chooses what to drop in the whole layer and takes away whole neurons; here each output drops
-    and grows its share.
+    The published method chooses the connections to drop over the whole layer and removes whole neurons; here each
+    output drops and grows its own share.
     """
     return make_recipe("SRigL", sparsity, options, schedule=schedule, structure=ConstantFanIn())
 
@@ -41,17 +42,18 @@ def SRigL(sparsity: float | None = None, *, schedule: UpdateSchedule, **options:
 def SET(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:
     """Drop the smallest weights, grow at random, after the gradient step (Mocanu et al. 2018).
 
-    With the drop rule and the decaying fraction that the RigL paper uses for its comparison.
+    The drop rule and the decaying drop fraction are those of the RigL paper's comparison.
     """
     return make_recipe("SET", sparsity, options, schedule=schedule, grow=RANDOM, on_update="after")
 
 
 def SETAsPublished(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:
-    """SET by its own rule: of the smallest positive and largest negative weights a share of 0.3 each.
+    """SET by its own rule: drop the smallest 30 % of the positive weights and the largest 30 % of the negative weights.
 
-    Mocanu et al. 2018, algorithm 1: at the end of each epoch, constantly, until the training ends. What is dropped
-    and drawn again at once starts anew. The published code starts grown weights at small random values, and its
-    drop counts are off by some: it removes everything between two sorted values.
+    Mocanu et al. 2018, algorithm 1, updates at the end of each epoch, always by the same fraction, until the training
+    ends. A connection that one update drops and grows again starts from 0. The published code starts grown weights at
+    small random values; and it drops a few weights more or fewer, since it removes all weights between two sorted
+    values.
     """
     return make_recipe(
         "SET as published",
@@ -74,10 +76,18 @@ def DeepR(
     noise: float = 0.0,
     **options: Unpack[Options],
 ) -> Recipe:
-    """Drop what changed its sign, grow as many at random, with a random sign (Bellec et al. 2018, algorithm 1).
+    """Drop the weights that changed their sign, grow as many at random, with random signs (Bellec et al. 2018,
+    algorithm 1).
 
-    As published at every step (``every=1``), with a pull towards zero and noise in the gradient step. Deep R grows
-    anywhere in the network; here, as in the RigL paper's comparison, each layer keeps its number.
+    The published method updates at every step (``every=1``), and adds a pull towards zero and noise to the gradient. It
+    grows anywhere in the network; here, as in the RigL paper's comparison, each layer keeps its number of connections.
+
+    Args:
+        sparsity: share of zero weights; see `rigl_core.Recipe`.
+        schedule: when the topology moves.
+        l1: strength of the pull towards zero.
+        noise: standard deviation of the noise.
+        **options: other parts of the recipe.
     """
     return make_recipe(
         "Deep R",
@@ -102,9 +112,10 @@ def SNFS(
 ) -> Recipe:
     """Sparse networks from scratch: drop the smallest weights, grow the largest momentum (Dettmers & Zettlemoyer 2019).
 
-    The momentum is one of the dense gradient, so that every step needs it. Layers get what was dropped in proportion
-    to the mean |momentum| of their active weights. The published code takes the optimizer's own momentum, and
-    with Adam its mean over the root of its square; here it is one of its own, whatever the optimizer.
+    The momentum is that of the dense gradient, so every step needs the dense gradient. The connections that were
+    dropped are shared among the layers in proportion to the mean |momentum| of their active weights. The published code
+    takes the optimizer's momentum (with Adam: mean / root of mean square); here the recipe keeps its own momentum, with
+    every optimizer.
     """
     return make_recipe(
         "SNFS",
@@ -119,11 +130,11 @@ def SNFS(
 
 
 def DSR(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:
-    """Dynamic sparse reparameterization: drop the smallest weights of all layers, by one threshold for all; grow at
-    random, more where more is left (Mostafa & Wang 2019, algorithm 1).
+    """Dynamic sparse reparameterization: drop the smallest weights over all layers; grow at random, in proportion to
+    the connections that each layer keeps (Mostafa & Wang 2019, algorithm 1).
 
-    The published threshold doubles or halves from update to update, to let about as many weights fall as wanted; here
-    it is the one that lets exactly as many fall.
+    The published method drops below a threshold, which it doubles or halves after an update that dropped too few or too
+    many weights; here every update drops the exact number.
     """
     return make_recipe(
         "DSR",
@@ -144,8 +155,8 @@ def MEST(
 ) -> Recipe:
     """Drop the smallest |weight| + share * |gradient|, grow at random (Yuan et al. 2021, section 3.2: EM).
 
-    The gradients of active weights tell which of the small ones are about to grow. With ``ramp=CubicRamp(initial)``
-    it starts denser (the paper's EM&S).
+    A small weight with a large gradient is about to become larger, so it stays. With ``ramp=CubicRamp(initial)`` the
+    network starts denser (the paper's EM&S).
     """
     return make_recipe(
         "MEST",

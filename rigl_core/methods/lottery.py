@@ -1,8 +1,9 @@
 """Lottery tickets: train, prune, rewind, repeat (Frankle & Carbin 2019).
 
-The outer loop of iterative magnitude pruning, for any framework: the training is the user's own function. Each round
-starts again from the same early weights, the initial ones (Frankle & Carbin 2019) or those of an early training step
-(rewinding, Frankle et al. 2020), with the connections that were smallest at the end of the round before pruned::
+This is the outer loop of iterative magnitude pruning, for any framework: the training of a round is the user's
+function. After each round, the connections with the smallest weights are pruned. The next round starts again from the
+same early weights: the initial weights (Frankle & Carbin 2019), or those of an early training step (rewinding, Frankle
+et al. 2020)::
 
     def train(ticket):
         model = make_model()
@@ -26,7 +27,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.arrays.namespace import numpy_namespace
+from rigl_core.arrays import numpy_namespace
 from rigl_core.arrays.topology import magnitude
 from rigl_core.inspect.host import to_numpy
 from rigl_core.inspect.masks import Masks
@@ -38,14 +39,14 @@ Checkpoint = TypeVar("Checkpoint")
 
 @dataclass(frozen=True, eq=False)
 class Ticket(Generic[Checkpoint]):
-    """What a round starts with. Pickle it, if the checkpoint can be, to go on from this round another day.
+    """The start of a round. Pickle it to continue with this round later, if the checkpoint can be pickled.
 
     Attributes:
-        round: its number; round 0 is dense.
-        sparsity: of the round, for the recipe.
-        scores: by layer name, arrays of the layers' shapes: -1 for connections already pruned, elsewhere the magnitude
-            at the end of the round before (NaN counts as 0). None in round 0.
-        checkpoint: what to start from: what round 0 returned. None in round 0.
+        round: the number of the round; round 0 is dense.
+        sparsity: the sparsity of the round, for the recipe.
+        scores: arrays of the layers' shapes, by name: -1 for connections that are pruned already; for the others the
+            magnitude of the weight at the end of the previous round (NaN counts as 0). None in round 0.
+        checkpoint: the checkpoint that round 0 returned, to start from. None in round 0.
     """
 
     round: int = 0
@@ -56,14 +57,15 @@ class Ticket(Generic[Checkpoint]):
 
 @dataclass(frozen=True, eq=False)
 class Trained(Generic[Checkpoint]):
-    """What a round ends with.
+    """The result of a round.
 
     Attributes:
-        weights: final weights by layer name, whatever `rigl_core.inspect.host.to_numpy` can read; of the masks' layers
-            at least, and others are not looked at.
+        weights: final weights by layer name: any arrays that `rigl_core.inspect.host.to_numpy` can read. Every layer
+            with a mask needs its weights; others are ignored.
         masks: final masks by layer name, as the ``masks`` of every adapter.
-        checkpoint: whatever the user's own training can start from, as it was at the rewind step (0: the initial
-            state; optimizer, data order and schedules too, if they are to be rewound). Only that of round 0 is used.
+        checkpoint: anything that the user's training can start from, saved at the rewind step (step 0: the initial
+            state). It should include the optimizer, the data order and schedules if these are to be rewound. Only the
+            checkpoint of round 0 is used.
     """
 
     weights: Mapping[str, Any]
@@ -72,23 +74,24 @@ class Trained(Generic[Checkpoint]):
 
 
 Train = Callable[[Ticket[Checkpoint]], Trained[Checkpoint]]
-"""The user's training of one round."""
+"""The user's function that trains one round."""
 
 
 @dataclass(frozen=True)
 class Lottery:
-    """How far and in how many rounds to prune.
+    """A lottery: the final sparsity, and the number of rounds of pruning until then.
 
-    Of R rounds after the dense one, round r has the sparsity 1 - (1 - S)^(r / R): each prunes the same share of
-    what the one before left.
+    Round 0 is dense. After it come R rounds, and round r has the sparsity 1 - (1 - S)^(r / R): each round prunes the
+    same share of the connections that are left.
 
     Attributes:
-        sparsity: S, of the last round, in (0, 1).
-        rounds: R. One is one-shot pruning. Give either ``rounds`` or ``share``.
-        share: pruned in each round, in (0, 1); the last prunes what is left to S. The papers prune 0.2.
+        sparsity: S, the sparsity of the last round, in (0, 1).
+        rounds: R, at least 1; 1 is one-shot pruning. Give either ``rounds`` or ``share``.
+        share: the share of the remaining connections that each round prunes, in (0, 1). The last round prunes fewer, to
+            end at S. The papers use 0.2.
 
     Raises:
-        TypeError, ValueError: naming the parameter.
+        TypeError, ValueError: the message names the parameter.
     """
 
     sparsity: float
@@ -106,10 +109,10 @@ class Lottery:
 
     @property
     def sparsities(self) -> tuple[float, ...]:
-        """Of all rounds, the dense one first; rounded to 12 decimals, to be the same on every machine."""
+        """The sparsity of each round, from round 0 on; rounded to 12 decimals, to be the same on every machine."""
         left, rounds = 1 - self.sparsity, self.rounds
         if self.share is not None:
-            # Whole up to rounding: 0.488 is three rounds of 0.2.
+            # Rounding to 9 decimals removes float errors: a sparsity of 0.488 is exactly three rounds of 0.2.
             rounds = max(math.ceil(round(math.log(left, 1 - self.share), 9)), 1)
             densities = [(1 - self.share) ** number for number in range(rounds)]
         else:
@@ -122,14 +125,14 @@ class Lottery:
 
         Args:
             train: trains one round, from ``ticket.checkpoint`` if there is one, with the sparsity and scores of the
-                ticket. It sees every ticket: save it there, or the accuracy of each round.
-            ticket: where to go on; by default at round 0.
+                ticket. It gets every ticket, so it can save tickets, or the accuracy of each round.
+            ticket: the round to continue with; None starts at round 0.
 
         Returns:
-            What the last round ended with.
+            The result of the last round.
 
         Raises:
-            ValueError: as `next`.
+            ValueError: see `next`.
         """
         coming = Ticket() if ticket is None else ticket
         self._check_round(coming)
@@ -141,11 +144,11 @@ class Lottery:
             coming = following
 
     def next(self, ticket: Ticket[Checkpoint], trained: Trained[Checkpoint]) -> Ticket[Checkpoint] | None:
-        """The ticket of the round that follows; None after the last.
+        """The ticket of the next round; None after the last round.
 
         Raises:
-            ValueError: if the ticket is of no round of this lottery, round 0 returned no checkpoint, weights do not
-                fit the masks, or pruned connections are active again: the training did not use the scores.
+            ValueError: if the ticket belongs to no round of this lottery, round 0 returned no checkpoint, weights do
+                not fit the masks, or pruned connections are active again because the training did not use the scores.
         """
         self._check_round(ticket)
         checkpoint = trained.checkpoint if ticket.round == 0 else ticket.checkpoint
@@ -191,9 +194,10 @@ def _scores(name: str, weights: Mapping[str, Any], mask: npt.NDArray[np.bool_]) 
 
 
 def _check_nested(scores: Mapping[str, Array], masks: Mapping[str, npt.NDArray[np.bool_]], number: int) -> None:
-    """Refuse masks that the scores cannot have led to: pruned connections return only if they must.
+    """Refuse masks that do not follow from the scores, since pruned connections are active again.
 
-    They must where a layer has more active connections than before, as whole counts of small layers may.
+    A few pruned connections do return if the layer has more active connections than before. The rounding of the counts
+    of small layers can cause that.
     """
     earlier = {name: score >= 0 for name, score in scores.items()}
     if {name: mask.shape for name, mask in earlier.items()} != {name: mask.shape for name, mask in masks.items()}:

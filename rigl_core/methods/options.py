@@ -1,4 +1,4 @@
-"""What every method accepts."""
+"""The options that every method accepts."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from rigl_core.recipe import Recipe
 
 
 class Options(TypedDict, total=False):
-    """Parts of a `rigl_core.Recipe`, which has their meanings and defaults.
+    """Parts of a recipe that a user can give to any method; `rigl_core.Recipe` explains them.
 
-    For its other fields, use `dataclasses.replace` on the recipe.
+    To change the other fields of a recipe, use `dataclasses.replace` on the recipe.
     """
 
     method: str
@@ -41,5 +41,5 @@ class Options(TypedDict, total=False):
 
 
 def make_recipe(method: str, sparsity: float | None, options: Options, **parts: Any) -> Recipe:
-    """A method's recipe from its parts; what the user gives goes before them."""
+    """The recipe of a method; the user's options replace the method's own parts."""
     return Recipe(sparsity=sparsity, **{"method": method, **parts, **options})

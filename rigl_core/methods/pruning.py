@@ -1,4 +1,4 @@
-"""Methods that start dense, and those whose weights learn outside the mask too."""
+"""Methods that start dense, and methods whose weights also learn outside the mask."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from rigl_core.recipe import Recipe
 
 
 def GradualPruning(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:
-    """From dense to sparse along a cubic ramp, by magnitude; what is pruned never returns (Zhu & Gupta 2017).
+    """Prune by magnitude, from dense to sparse along a cubic ramp; pruned weights never return (Zhu & Gupta 2017).
 
-    The same sparsity in every layer, but for the first; ``scope="global"`` chooses over all layers. Published code
-    lets masked weights learn and come back; see `DNS` for that.
+    Every layer except the first, which stays dense, has the same sparsity; ``scope="global"`` compares the weights of
+    all layers. In the published code masked weights learn and may return; see `DNS` for that.
     """
     return make_recipe(
         "gradual pruning",
@@ -32,7 +32,7 @@ def GradualPruning(sparsity: float | None = None, *, schedule: UpdateSchedule, *
 
 
 def OneShotPruning(sparsity: float | None = None, *, at: int, **options: Unpack[Options]) -> Recipe:
-    """Train dense, prune once by magnitude after step ``at``, and train on (Han et al. 2015, one round)."""
+    """Train dense, prune once by magnitude after step ``at``, and continue (Han et al. 2015, one round)."""
     schedule = UpdateSchedule(begin=at, end=at + 1, every=1)
     return make_recipe(
         "one-shot pruning",
@@ -47,10 +47,11 @@ def OneShotPruning(sparsity: float | None = None, *, at: int, **options: Unpack[
 
 
 def DNW(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:
-    """Discovering neural wirings: the largest weights are seen, all of them learn (Wortsman et al. 2019, algorithm 1).
+    """Discovering neural wirings: the network uses the largest weights, and all weights learn (Wortsman et al. 2019,
+    algorithm 1).
 
-    As published at every step (``every=1``). The gradient of an unseen weight is that of the network as if it were
-    seen. Needs memory for dense weights.
+    The published method updates at every step (``every=1``). Unused weights learn from the dense gradient. It needs
+    memory for a dense network.
     """
     return make_recipe(
         "DNW",
@@ -66,10 +67,10 @@ def DNW(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: U
 
 
 def DNS(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:
-    """Dynamic network surgery: prune from dense, but let pruned weights learn and come back (Guo et al. 2016).
+    """Dynamic network surgery: prune from dense, but let pruned weights learn and return (Guo et al. 2016).
 
-    The published method prunes below one threshold and splices above another, given for each layer; here the counts
-    of a cubic ramp take their place, and ``drop_fraction`` bounds how much is spliced at once.
+    The published method prunes weights below one threshold and brings back weights above another one, given for each
+    layer. Here a cubic ramp gives the counts, and ``drop_fraction`` limits how many weights an update brings back.
     """
     return make_recipe(
         "DNS",

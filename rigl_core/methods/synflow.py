@@ -1,4 +1,4 @@
-"""SynFlow's outer loop (Tanaka et al. 2020, algorithm 1), for any framework: prune a little, look again, repeat."""
+"""The outer loop of SynFlow (Tanaka et al. 2020, algorithm 1), for any framework: score, prune a little, repeat."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.arrays.namespace import numpy_namespace
+from rigl_core.arrays import numpy_namespace
 from rigl_core.arrays.topology import top_k_mask
 from rigl_core.model.numbers import active_count, check_integer, check_sparsity
 
@@ -16,25 +16,26 @@ Array = npt.NDArray[Any]
 Masks = dict[str, npt.NDArray[np.bool_]]
 
 PRUNED = -1.0
-"""The score of a connection that an earlier round has pruned: below all others, which are at least 0."""
+"""The score of a connection that an earlier round has pruned. All other scores are at least 0."""
 
 
 def prune_in_rounds(
     flow: Callable[[Masks], Mapping[str, Array]], shapes: Mapping[str, tuple[int, ...]], sparsity: float, rounds: int
 ) -> dict[str, Array]:
-    """Scores after as many rounds, each of which prunes the same share of what the one before left.
+    """The scores after some rounds of pruning. Each round prunes the same share of the connections that are left.
 
     Args:
-        flow: the scores of all connections, >= 0, in a network masked by these masks; arrays of the layers' shapes.
-        shapes: of the layers, by name, in the model's order.
-        sparsity: after the last round, over all layers.
-        rounds: how many; one is single-shot pruning.
+        flow: takes masks by layer name and returns the scores, >= 0, of all connections in the network with these
+            masks: arrays of the layers' shapes, by name.
+        shapes: the shapes of the layers by name, in the model's order.
+        sparsity: the sparsity over all layers after the last round.
+        rounds: the number of rounds; 1 is single-shot pruning.
 
     Returns:
-        Float64 arrays by layer name, `PRUNED` where the last round's mask is not.
+        Float64 arrays of the layers' shapes, by name; `PRUNED` outside the last round's masks.
 
     Raises:
-        TypeError, ValueError: naming the parameter.
+        TypeError, ValueError: the message names the parameter.
     """
     sparsity, rounds = check_sparsity(sparsity), check_integer("rounds", rounds, 1)
     masks: Masks = {name: np.ones(shape, np.bool_) for name, shape in shapes.items()}

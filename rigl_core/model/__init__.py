@@ -1,1 +1,1 @@
-"""What a model is to the core: named layers and their counts. Everybody reads it first."""
+"""A model as the core sees it: named layers and counts of their weights. Read this folder first."""

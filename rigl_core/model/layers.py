@@ -15,14 +15,14 @@ class Layer:
     (out, in, height, width) or (height, width, in, out), and only the adapter knows which.
 
     Attributes:
-        name: the parameter's name, in the user's own words; unique in a model.
+        name: the parameter's name in the user's model; unique.
         shape: sizes of the stored array.
         in_axes: axes that index input features; empty if unknown.
         out_axes: axes that index output features; empty if unknown.
         groups: number of groups of a grouped convolution (1: every output sees every input).
-        grouped_axes: which side is stored divided by ``groups``: ``"in"`` (convolutions) or
-            ``"out"`` (PyTorch's transposed convolutions).
-        depthwise: whether every input channel has kernels of its own.
+        grouped_axes: the axes whose stored size is the layer's size divided by ``groups``: ``"in"`` (convolutions)
+            or ``"out"`` (PyTorch's transposed convolutions).
+        depthwise: whether every input channel has its own kernels.
 
     Raises:
         ValueError: for an empty name, a scalar, a negative size, or axes that do not fit the shape.
@@ -65,17 +65,17 @@ class Layer:
 
     @property
     def kernel_axes(self) -> tuple[int, ...]:
-        """The axes that are neither in nor out: positions in a convolution's kernel."""
+        """The axes that are neither in nor out axes: positions in a convolution's kernel."""
         return tuple(axis for axis in range(len(self.shape)) if axis not in self.in_axes + self.out_axes)
 
     @property
     def n_in(self) -> int:
-        """Stored size of the in axes (in a grouped convolution: the inputs of one group)."""
+        """Product of the stored sizes of the in axes (in a grouped convolution: the inputs of one group)."""
         return self._extent(self.in_axes, "in_axes")
 
     @property
     def n_out(self) -> int:
-        """Stored size of the out axes."""
+        """Product of the stored sizes of the out axes."""
         return self._extent(self.out_axes, "out_axes")
 
     @property
@@ -104,7 +104,11 @@ class Layer:
 
 
 def check_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
-    """The layers as a tuple, after checking that there are some and that no name occurs twice."""
+    """The layers as a tuple.
+
+    Raises:
+        ValueError: if there is no layer, or two layers have the same name.
+    """
     if not layers:
         raise ValueError(
             "layers is empty: the model has nothing to sparsify. Check which parameters are chosen "

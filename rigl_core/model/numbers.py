@@ -1,4 +1,4 @@
-"""Numbers as users write them, and exact integer counts: a budget is kept to the weight, never "about"."""
+"""Numbers as users write them, and exact integer counts: a budget is met exactly, to the last weight."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from fractions import Fraction
 
 
 def decimal(value: object, parameter: str) -> Fraction:
-    """A number read as the decimal its user wrote: 0.9 is 9/10, not the nearest binary float.
+    """The exact decimal that the user wrote: 0.9 is 9/10, not the nearest binary float.
 
     Raises:
         TypeError: if ``value`` is not a real number.
-        ValueError: if it is not finite.
+        ValueError: if ``value`` is not finite.
     """
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{parameter} is {value!r}: it must be a number.")
@@ -23,10 +23,10 @@ def decimal(value: object, parameter: str) -> Fraction:
 
 
 def check_sparsity(value: object, parameter: str = "sparsity") -> float:
-    """``value`` as a float, if it is a sparsity.
+    """``value`` as a float, after checking that it is a sparsity.
 
     Raises:
-        TypeError, ValueError: naming the parameter, if it is not a number in [0, 1).
+        TypeError, ValueError: if ``value`` is not a number in [0, 1); the message names the parameter.
     """
     sparsity = decimal(value, parameter)
     if not 0 <= sparsity < 1:
@@ -37,7 +37,7 @@ def check_sparsity(value: object, parameter: str = "sparsity") -> float:
 
 
 def check_integer(parameter: str, value: object, least: int) -> int:
-    """``value`` as an int, if it is a whole number of at least ``least`` (NumPy integers are)."""
+    """``value`` as an int, after checking that it is a whole number (of Python or NumPy) and at least ``least``."""
     if isinstance(value, bool) or not hasattr(value, "__index__"):
         raise TypeError(f"{parameter} is {value!r}: it must be a whole number.")
     number: int = value.__index__()
@@ -47,24 +47,24 @@ def check_integer(parameter: str, value: object, least: int) -> int:
 
 
 def active_count(sparsity: float, size: int) -> int:
-    """round((1 - sparsity) * size) in exact arithmetic; a half goes to the even count."""
+    """round((1 - sparsity) * size) in exact arithmetic; a half rounds to the even count."""
     return round((1 - decimal(sparsity, "sparsity")) * size)
 
 
 def largest_remainder(shares: Sequence[Fraction], total: int) -> list[int]:
-    """Integers next to the real-valued shares that sum to ``total`` exactly.
+    """The shares rounded to integers that sum to ``total`` exactly.
 
-    Every share is rounded down; what is left goes to the largest fractional parts, the earlier share
-    first among equals. Every count is within one of its share.
+    Every share is rounded down. The units that are still missing go to the shares with the largest fractional parts,
+    one each; among equal parts the earlier share is first. So every count differs from its share by less than 1.
 
     Args:
-        shares: real-valued counts, summing to ``total``.
+        shares: real-valued counts that sum to ``total``.
         total: the sum of the result.
 
     Raises:
         ValueError: if the shares do not sum to ``total`` (to within one half).
     """
-    # Over a common denominator, since sorting fractions is slow.
+    # Bring the shares to a common denominator, since sorting fractions is slow.
     unit = math.lcm(*(share.denominator for share in shares))
     parts = [share.numerator * (unit // share.denominator) for share in shares]
     if abs(sum(parts) - total * unit) * 2 >= unit:

@@ -1,4 +1,4 @@
-"""Glob patterns over layer names: how users point at layers."""
+"""Glob patterns, by which users choose layers by name."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ Default = TypeVar("Default", bound=bool | None)
 
 
 def matches(name: str, patterns: Iterable[str]) -> bool:
-    """Whether ``name`` matches any of the glob patterns (``*``, ``?``, ``[...]``; case counts)."""
+    """Whether ``name`` matches any of the glob patterns (``*``, ``?``, ``[...]``; case-sensitive)."""
     return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def first_match(name: str, values: Mapping[str, Value]) -> Value | None:
-    """The value of the first pattern, in the order given, that ``name`` matches."""
+    """The value of the first pattern that ``name`` matches, in the given order; None if it matches no pattern."""
     for pattern, value in values.items():
         if fnmatchcase(name, pattern):
             return value
@@ -24,10 +24,10 @@ def first_match(name: str, values: Mapping[str, Value]) -> Value | None:
 
 
 def check_patterns(parameter: str, patterns: Iterable[str], names: Sequence[str]) -> None:
-    """Refuse a pattern that matches nothing: it is a typing error more often than a wish.
+    """Refuse a pattern that matches no name: most often it is a typing error.
 
     Raises:
-        ValueError: naming the parameter, the pattern and some names it could have matched.
+        ValueError: names the parameter, the pattern and some names that it could have matched.
     """
     for pattern in patterns:
         if not any(fnmatchcase(name, pattern) for name in names):
@@ -39,7 +39,12 @@ def check_patterns(parameter: str, patterns: Iterable[str], names: Sequence[str]
 
 
 def check_pattern_list(parameter: str, patterns: object) -> tuple[str, ...]:
-    """The patterns as a tuple; a bare string is refused, since it would be read letter by letter."""
+    """The patterns as a tuple.
+
+    Raises:
+        TypeError: if ``patterns`` is no list of strings. A single string is also refused: a loop would take each of its
+            letters for a pattern.
+    """
     if isinstance(patterns, str):
         raise TypeError(f"{parameter} is the string {patterns!r}: give a list of patterns, [{patterns!r}].")
     if not isinstance(patterns, Iterable):
@@ -52,15 +57,16 @@ def check_pattern_list(parameter: str, patterns: object) -> tuple[str, ...]:
 
 
 class Choice:
-    """What a user's ``include`` and ``exclude`` choose among the parameters of a model.
+    """The user's choice of parameters by ``include`` and ``exclude``.
 
     Args:
-        include: patterns of names to choose besides the default ones.
-        exclude: patterns of names not to choose; goes before ``include``.
-        names: of all parameters.
+        include: name patterns of parameters to choose besides the default ones.
+        exclude: name patterns of parameters not to choose; ``exclude`` wins over ``include``.
+        names: the names of all parameters.
 
     Raises:
-        TypeError, ValueError: for what is no list of patterns, or a pattern that matches nothing.
+        TypeError: if ``include`` or ``exclude`` is no list of patterns.
+        ValueError: if a pattern matches no name.
     """
 
     def __init__(self, include: object, exclude: object, names: Sequence[str]) -> None:
@@ -70,7 +76,10 @@ class Choice:
         check_patterns("exclude", self._exclude, names)
 
     def __call__(self, *names: str, default: Default) -> bool | Default:
-        """Whether a parameter is chosen. One that is tied has several names, and any of them counts."""
+        """Whether a parameter is chosen; ``default`` if no pattern matches it.
+
+        A tied parameter has several names; a pattern may match any of them.
+        """
         if any(matches(name, self._exclude) for name in names):
             return False
         return True if any(matches(name, self._include) for name in names) else default

@@ -1,4 +1,4 @@
-"""Layer by layer: a table for people."""
+"""A table of a model's sparsity, layer by layer, for people to read."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from rigl_core.model.layers import Layer
 
 @dataclass(frozen=True)
 class SparsityTable:
-    """Layer by layer: shape, density, active and zero weights; ``str()`` gives aligned text.
+    """Shape, density, active and zero weights of each layer; ``str()`` gives aligned text.
 
     Attributes:
         layers: the layers, in the model's order.
-        active: active weights of each.
-        densities: shown as the density of each; by default active / size.
-        title: printed above.
+        active: the number of active weights of each layer.
+        densities: the density to show for each layer; None shows active / size.
+        title: a line above the table; an empty string for none.
     """
 
     layers: tuple[Layer, ...]
@@ -26,17 +26,17 @@ class SparsityTable:
 
     @property
     def total_active(self) -> int:
-        """Active weights of all layers."""
+        """Number of active weights in all layers."""
         return sum(self.active)
 
     @property
     def total_size(self) -> int:
-        """Weights of all layers."""
+        """Number of weights in all layers."""
         return sum(layer.size for layer in self.layers)
 
     @property
     def rows(self) -> Sequence[tuple[str, ...]]:
-        """The table as text, cell by cell: headings, a row for each layer, and the total."""
+        """The cells of the table as text: a row of headings, a row for each layer, a row of totals."""
         densities = self.densities or [share(n, layer.size) for n, layer in zip(self.active, self.layers, strict=True)]
         rows = [("layer", "shape", "density", "active", "zeros")]
         for layer, active, density in zip(self.layers, self.active, densities, strict=True):
@@ -51,12 +51,12 @@ class SparsityTable:
 
 
 def share(active: int, size: int) -> float:
-    """active / size; 0 of an empty layer."""
+    """active / size; 0 for an empty layer."""
     return active / size if size else 0.0
 
 
 def aligned(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    """Lines of a table: its first two columns to the left, the others, numbers, to the right."""
+    """The rows as lines of equal width: the first two columns (text) aligned left, the others (numbers) right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:

@@ -1,4 +1,4 @@
-"""The parts that a recipe is made of. For users who compare methods, and for authors of methods.
+"""The parts of a recipe. For users who compare methods, and for authors of methods.
 
-One file for each kind of part: its protocol, the parts that exist, and their names in saved recipes.
+Each file holds one kind of part: its protocol, the parts that exist, and their names in saved recipes.
 """

@@ -1,6 +1,7 @@
-"""Drop and grow criteria: what each connection is worth, as a score without NaN, of at least 0 where it drops or grows.
+"""Criteria: scores of connections, by which an update drops and grows and by which the initial topology is chosen.
 
-A criterion looks at connections one by one, so it can score a whole layer or any subset of it.
+A score is never NaN. Scores that drop or grow are at least 0. A criterion looks at connections one by one, so it can
+score a whole layer or any subset of it.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ from rigl_core.arrays.namespace import Array, Namespace
 from rigl_core.arrays.random import random_scores
 from rigl_core.model.numbers import decimal
 
-__all__ = ["CRITERIA", "Connections", "Criterion"]
-
 Score = Callable[[Connections, Namespace], Array]
 
 
@@ -25,17 +24,17 @@ class Criterion:
     """A named score.
 
     Attributes:
-        name: under which it is serialized.
-        score: maps connections to scores without NaN, of one dtype; >= 0, if it is to drop or grow.
+        name: the name in saved recipes.
+        score: maps connections to flat scores without NaN, of one dtype; >= 0 for a drop or grow criterion.
         reads_gradient: whether it needs the gradient.
         reads_random: whether it needs indices and a random key.
         reads_momentum: whether it needs the momentum of the dense gradient, which the adapter then keeps.
-        reads_sign: whether it needs the sign that a connection was made with, which the adapter then keeps.
+        reads_sign: whether it needs the sign that a connection got when it became active, which the adapter then keeps.
         reads_scores: whether it needs scores that the user gives to ``sparsify``; only for initial topologies.
-        by_sign: as a drop, it takes the same share of positive and of negative weights (SET as published).
-        drops_zeros: as a drop, it takes exactly the connections that score 0, however many (Deep R).
-        magnitude_of: of which array of the connections the score is the magnitude and nothing else, if of one.
-        parameter: the number, if any, that it was made with.
+        by_sign: a drop by this criterion takes the same share of positive and of negative weights (SET as published).
+        drops_zeros: a drop by this criterion takes exactly the connections with score 0, any number of them (Deep R).
+        magnitude_of: the array whose magnitude is the score; None if the score is anything else.
+        parameter: the number that the criterion was made with, if any.
     """
 
     name: str
@@ -80,7 +79,7 @@ def _keeps_its_sign(connections: Connections, xp: Namespace) -> Array:
 
 
 def _given(connections: Connections, xp: Namespace) -> Array:
-    if connections.scores is None:  # nothing to choose: every layer is dense
+    if connections.scores is None:  # every layer is dense, so the scores choose nothing
         return xp.zeros_like(connections.weight)
     return topology.normal(connections.scores, xp=xp)
 
@@ -91,7 +90,7 @@ class _MagnitudeAndGradient:
 
     def __call__(self, connections: Connections, xp: Namespace) -> Array:
         weight, gradient = (xp.widen(topology.magnitude(x, xp=xp)) for x in (connections.weight, connections.gradient))
-        # The product stands alone, between two roundings: compilers must not fuse it with the sum.
+        # `magnitude` stands between product and sum, so that compilers cannot fuse them into one rounding.
         return weight + topology.magnitude(gradient * self.share, xp=xp)
 
 
@@ -111,20 +110,24 @@ SALIENCY = Criterion("saliency", _saliency, reads_gradient=True)
 """|weight * gradient|: how much the loss would change without the connection (SNIP: Lee et al. 2019, equation 5)."""
 
 MAGNITUDE_BY_SIGN = Criterion("magnitude_by_sign", _magnitude, by_sign=True)
-"""|weight|, among positive and among negative weights: SET's own rule drops the smallest positive and the largest
+"""|weight|, separately for positive and negative weights: the published SET drops the smallest positive and the largest
 negative weights (Mocanu et al. 2018, algorithm 1)."""
 
 SIGN = Criterion("sign", _keeps_its_sign, reads_sign=True, drops_zeros=True)
-"""1, or 0 once the weight has another sign than it was made with (Deep R: Bellec et al. 2018, algorithm 1)."""
+"""1, or 0 if the weight's sign is no longer the one that the connection got when it became active (Deep R: Bellec et
+al. 2018, algorithm 1)."""
 
 SCORES = Criterion("scores", _given, reads_scores=True)
-"""What the user gives to ``sparsify(..., scores=...)``: GraSP, SynFlow, lottery tickets."""
+"""The scores that the user gives to ``sparsify(..., scores=...)``: GraSP, SynFlow, lottery tickets."""
 
 
 def magnitude_and_gradient(share: float = 1.0) -> Criterion:
     """|weight| + share * |gradient|: MEST drops the smallest (Yuan et al. 2021, section 3.2).
 
     Only the gradients of active weights count, so the dense gradient is not needed.
+
+    Args:
+        share: weight of the gradient in the score, >= 0.
 
     Raises:
         ValueError: if ``share`` is negative.
@@ -142,4 +145,4 @@ CRITERIA: Mapping[str, Criterion | Callable[[float], Criterion]] = {
     },
     "magnitude_and_gradient": magnitude_and_gradient,
 }
-"""By name: criteria, and what makes one of a number."""
+"""Criteria by name, and functions that make a criterion from a number."""

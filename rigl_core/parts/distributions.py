@@ -18,17 +18,22 @@ from rigl_core.model.patterns import check_patterns, first_match
 
 @runtime_checkable
 class Distribution(Protocol):
-    """What the plan asks of a distribution."""
+    """The members that the plan reads."""
 
     @property
     def kind(self) -> str:
-        """The name under which it is shown and serialized."""
+        """The name in tables and in saved recipes."""
 
     def pinned(self, layers: Sequence[Layer]) -> Mapping[str, float]:
-        """Sparsities, by layer name, that the distribution itself fixes outside the budget."""
+        """The sparsities, by layer name, that the distribution itself fixes outside the budget."""
 
     def densities(self, layers: Sequence[Layer], active: int) -> Sequence[Fraction]:
-        """Real-valued densities in [0, 1] of the layers that share the budget: ``active`` weights in all."""
+        """The real-valued density, in [0, 1], of each layer that shares the budget.
+
+        Args:
+            layers: the layers that share the budget.
+            active: the budget: active weights of all these layers together.
+        """
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Uniform:
     """The same density in every layer.
 
     Attributes:
-        first_dense: keep the first layer, in the order given, dense and outside the budget, as the paper does.
+        first_dense: keep the first layer, in the order of the model, dense and outside the budget, as the paper does.
     """
 
     kind: ClassVar[str] = "uniform"
@@ -53,8 +58,8 @@ class Uniform:
 class ScaledByShape:
     """Densities epsilon * scale(layer): the shape decides how much of the budget a layer gets.
 
-    While a density exceeds 1, all layers at the current maximum become dense and epsilon is solved
-    again over the rest, in exact arithmetic.
+    Epsilon is solved so that the densities meet the budget, in exact arithmetic. While a density exceeds 1, all layers
+    with the largest scale become dense, and epsilon is solved again for the others.
     """
 
     def scale(self, layer: Layer) -> Fraction:
@@ -69,7 +74,7 @@ class ScaledByShape:
         return [Fraction(1) if layer in dense else epsilon * self.scale(layer) for layer in layers]
 
     def epsilon(self, layers: Sequence[Layer], active: int) -> Fraction:
-        """The factor that meets the budget, once the dense layers are taken out."""
+        """The factor by which the layers that did not become dense meet the rest of the budget."""
         return self._solve(layers, active)[0]
 
     def _solve(self, layers: Sequence[Layer], active: int) -> tuple[Fraction, set[Layer]]:
@@ -92,7 +97,7 @@ class ScaledByShape:
 class ErdosRenyi(ScaledByShape):
     """Density epsilon * (n_in + n_out) / (n_in * n_out) (Mocanu et al. 2018; RigL paper, section 3 (1)).
 
-    The layer's own axes decide, so the same kernel gets the same density in any memory layout.
+    The layer says which axes are in and out, so a kernel gets the same density in any memory layout.
     """
 
     kind: ClassVar[str] = "er"
@@ -103,7 +108,7 @@ class ErdosRenyi(ScaledByShape):
 
 @dataclass(frozen=True)
 class ErdosRenyiKernel(ScaledByShape):
-    """Density epsilon * (sum of dims) / (product of dims), kernel dims included (RigL paper, section 3 (1))."""
+    """Density epsilon * (sum of dims) / (product of dims), including kernel dims (RigL paper, section 3 (1))."""
 
     kind: ClassVar[str] = "erk"
 
@@ -151,7 +156,15 @@ class PerLayer:
 
 
 def sparsity_pairs(parameter: str, sparsities: object) -> tuple[tuple[str, float], ...]:
-    """A mapping (or pairs) from pattern to sparsity, checked, as a hashable value in its order."""
+    """Sparsities by name pattern as a tuple of pairs, which can be hashed, in the given order.
+
+    Args:
+        parameter: the name of the parameter, for messages.
+        sparsities: a mapping from pattern to sparsity, or pairs of both.
+
+    Raises:
+        TypeError, ValueError: names the parameter, for anything else, or for a sparsity outside [0, 1).
+    """
     if isinstance(sparsities, Mapping):
         sparsities = tuple(sparsities.items())
     if not isinstance(sparsities, Sequence) or isinstance(sparsities, str):

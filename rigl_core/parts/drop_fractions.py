@@ -1,4 +1,5 @@
-"""How much of a layer's connections an update moves: f(t) of the RigL paper, section 3 (2) and appendix on decays.
+"""The share of a layer's active connections that an update moves: f(t) of the RigL paper, section 3 (2) and its
+appendix on decays.
 
 A decay is any object with the two members of `DropFraction`.
 """
@@ -21,14 +22,14 @@ _DECIMALS = 12
 
 @runtime_checkable
 class DropFraction(Protocol):
-    """What the plan asks of a decay."""
+    """The members that the plan reads."""
 
     @property
     def kind(self) -> str:
-        """The name under which it is serialized."""
+        """The name in saved recipes."""
 
     def fraction(self, progress: float) -> float:
-        """Share of the active connections to move, in [0, 1].
+        """The share of the active connections to move, in [0, 1].
 
         Args:
             progress: (t - begin) / (end - begin), in [0, 1).
@@ -100,11 +101,13 @@ def drop_counts(
 ) -> npt.NDArray[np.int32]:
     """The table k[update, layer] = floor(f(t) * active), computed once; traced code only indexes it.
 
-    f is rounded to 12 decimals and k is exact from there, so the table is the same on every machine
+    f is rounded to 12 decimals. The arithmetic after that is exact, so the table is the same on every machine
     (float32 and float64 disagree about int(0.7 * 90)).
 
     Args:
-        active: active weights of each layer; or, (updates, layers), at each update.
+        schedule: the times of the updates.
+        drop_fraction: f.
+        active: integers (layers,): active weights of each layer; or (updates, layers): those at each update.
 
     Returns:
         int32 array of shape (updates, layers).
@@ -116,13 +119,16 @@ def drop_counts(
 
 
 def counts_of(fractions: npt.NDArray[np.int64], active: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """floor(f * active) for every update, without large tables on the way.
+    """floor(f * active) for every update and layer, without large tables in between.
 
     Args:
-        fractions: (updates,), from `fraction_numbers`.
-        active: (updates, layers), below 2**31; of either there may be one row that stands for all.
+        fractions: int64 (updates,), from `fraction_numbers`.
+        active: int64 (updates, layers), below 2**31. Either argument may have a single row, used for all updates.
+
+    Returns:
+        int32 array (updates, layers).
     """
-    # floor(f * n / 10^12) in two digits of base 10^6, since the product does not fit 64 bits.
+    # floor(f * n / 10^12), with f split into two digits of base 10^6, since the product f * n can exceed 64 bits.
     base = 10 ** (_DECIMALS // 2)
     high, low = np.divmod(fractions, base)
     counts = np.empty((*np.broadcast_shapes(fractions.shape, active.shape[:1]), active.shape[1]), np.int32)
@@ -132,7 +138,10 @@ def counts_of(fractions: npt.NDArray[np.int64], active: npt.NDArray[np.int64]) -
 
 
 def fraction_numbers(schedule: UpdateSchedule, drop_fraction: DropFraction) -> npt.NDArray[np.int64]:
-    """f at each update, rounded to 12 decimals, as whole numbers of 10**-12.
+    """f at each update, rounded to 12 decimals and multiplied by 10**12: 0.3 becomes 300,000,000,000.
+
+    Returns:
+        int64 array (updates,).
 
     Raises:
         ValueError: if a fraction is outside [0, 1].
@@ -143,16 +152,19 @@ def fraction_numbers(schedule: UpdateSchedule, drop_fraction: DropFraction) -> n
             raise ValueError(
                 f"drop_fraction gives {fraction} at step {schedule.step_of(update)}: it must stay in [0, 1]."
             )
-    # As text, which is rounded exactly; often it is the same fraction throughout.
+    # Text is rounded exactly. Many updates often have the same fraction, so each fraction is converted once.
     numbers = {fraction: int(f"{fraction:.{_DECIMALS}f}".replace(".", "")) for fraction in set(fractions)}
     return np.fromiter((numbers[fraction] for fraction in fractions), np.int64, len(fractions))
 
 
 def fraction_digits(fractions: npt.NDArray[np.int64]) -> npt.NDArray[np.int32]:
-    """What `fraction_numbers` gives, digit by digit (`rigl_core.arrays.sharing.share_of`).
+    """The digits of the numbers of `fraction_numbers`, for `rigl_core.arrays.sharing.share_of`.
+
+    Args:
+        fractions: int64 (updates,).
 
     Returns:
-        int32 array (updates, 13): the whole part, then the decimals.
+        int32 array (updates, 13): the whole part, then the 12 decimals.
     """
     places = 10 ** np.arange(_DECIMALS, -1, -1, dtype=np.int64)
     return (fractions[:, None] // places % 10).astype(np.int32)

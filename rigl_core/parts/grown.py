@@ -1,4 +1,4 @@
-"""What a connection that grows starts with; its optimizer state starts at 0 in any case."""
+"""The weights that grown connections start with. Their optimizer state always starts at 0."""
 
 from __future__ import annotations
 
@@ -15,18 +15,21 @@ from rigl_core.model.numbers import decimal
 
 @runtime_checkable
 class GrownWeights(Protocol):
-    """What an update asks. Values count for connections that are active now and were not before."""
+    """The members that an update reads."""
 
     @property
     def kind(self) -> str:
-        """The name under which it is serialized."""
+        """The name in saved recipes."""
 
     @property
     def reads(self) -> tuple[str, ...]:
         """The names of the arrays of `Connections` that it needs besides the weights."""
 
     def values(self, connections: Connections, xp: Namespace) -> Array:
-        """The values of all connections, if they grew, in the dtype of the weights."""
+        """A value for every connection, flat, in the dtype of the weights.
+
+        The update uses the values of connections that are active now and were not before.
+        """
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,7 @@ class InitialValues:
 
 @dataclass(frozen=True)
 class SmallRandom:
-    """Uniform in [-scale, scale), by seed, layer, update and index (SET: Mocanu et al. 2018, algorithm 1)."""
+    """Uniform in [-scale, scale), from seed, layer, update and index (SET: Mocanu et al. 2018, algorithm 1)."""
 
     kind: ClassVar[str] = "random"
     reads: ClassVar[tuple[str, ...]] = ("indices",)
@@ -65,9 +68,10 @@ class SmallRandom:
     def values(self, connections: Connections, xp: Namespace) -> Array:
         assert connections.random_key is not None
         first, second = connections.random_key
-        # Of the 31 random bits 24, which every float of 32 bits holds exactly; another key than the growth's.
-        whole = xp.shift_right(random_scores((second, first), connections.indices, xp=xp), 7) - 2**23
-        return xp.cast(xp.cast(whole, xp.widen(connections.weight)) * (self.scale / 2**23), connections.weight)
+        # 24 of the 31 random bits: float32 holds them exactly. The swapped key differs from the key of growth scores.
+        whole = xp.bitwise_right_shift(random_scores((second, first), connections.indices, xp=xp), 7) - 2**23
+        numbers = xp.astype(whole, xp.widen(connections.weight).dtype)
+        return xp.astype(numbers * (self.scale / 2**23), connections.weight.dtype)
 
 
 @dataclass(frozen=True)
@@ -83,7 +87,7 @@ class GradientStep:
 
     def values(self, connections: Connections, xp: Namespace) -> Array:
         gradient = normal(xp.widen(connections.gradient), xp=xp)
-        return xp.cast(normal(gradient * -self.size, xp=xp), connections.weight)
+        return xp.astype(normal(gradient * -self.size, xp=xp), connections.weight.dtype)
 
 
 def _check_positive(field: str, owner: object) -> None:

@@ -1,4 +1,4 @@
-"""Sparsity over time: how a network that starts dense, or denser, gets to its final sparsity."""
+"""Ramps: the sparsity over time of a network that starts dense, or denser than it ends."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from rigl_core.model.numbers import check_sparsity, decimal
 
 @runtime_checkable
 class Ramp(Protocol):
-    """What the plan asks of a ramp."""
+    """The members that the plan reads."""
 
     @property
     def kind(self) -> str:
-        """The name under which it is serialized."""
+        """The name in saved recipes."""
 
     def sparsity(self, progress: float, final: float) -> float:
-        """The sparsity of a layer, or of all that share a budget, never falling.
+        """The sparsity of a layer, or of all layers that share a budget. It never falls as ``progress`` rises.
 
         Args:
-            progress: 0 before the first update; then from the first update to the last, which has 1, in equal steps.
+            progress: 0 before and at the first update; it rises in equal steps to 1 at the last update.
             final: the sparsity at progress 1.
         """
 
@@ -30,10 +30,10 @@ class Ramp(Protocol):
 class CubicRamp:
     """final + (initial - final) * (1 - progress) ** power: gradual pruning (Zhu & Gupta 2017, equation 1).
 
-    At the first update nothing is pruned yet. A schedule of a single update prunes all at once.
+    At the first update nothing is pruned yet. A schedule with a single update prunes everything at once.
 
     Attributes:
-        initial: sparsity to start with; layers that are to be denser in the end start as dense as they end.
+        initial: sparsity before the first update. A layer whose final sparsity is lower has that from the start.
         power: 3 as published; 1 is a straight line.
     """
 

@@ -1,4 +1,4 @@
-"""When the topology moves: every ΔT optimizer steps inside a window (RigL paper, section 3 (2))."""
+"""The update schedule: every ΔT optimizer steps, inside a window of the training (RigL paper, section 3 (2))."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ class UpdateSchedule:
     Steps are optimizer steps, counted from 0.
 
     Attributes:
-        end: first step at which no update fires (T_end in the paper). It has no default:
+        end: the step from which on no update fires (T_end in the paper). It has no default:
             give it, or derive it with `for_training`.
         every: steps between updates (ΔT in the paper).
         begin: the first step at which an update fires.
 
     Raises:
-        TypeError, ValueError: naming the parameter, for a value that is no whole number, negative, or out of order.
+        TypeError, ValueError: names the parameter, for a value that is no whole number, or is negative, or for
+            ``end`` < ``begin``.
     """
 
     end: int
@@ -40,12 +41,12 @@ class UpdateSchedule:
 
     @classmethod
     def for_training(cls, total_steps: int, every: int = 100, until: float = 0.75, begin: int = 0) -> Self:
-        """The schedule of a training of ``total_steps`` optimizer steps, with ``end`` at a share of it.
+        """The schedule for a training of ``total_steps`` optimizer steps: ``end`` is floor(until * total_steps).
 
         Args:
             total_steps: optimizer steps of the whole training.
             every: steps between updates (ΔT).
-            until: share of the training after which the topology stays; the paper uses 0.75 to 0.8 (appendix).
+            until: share of the training after which the topology stays fixed; the paper uses 0.75 to 0.8 (appendix).
             begin: the first step at which an update fires.
         """
         total_steps = check_integer("total_steps", total_steps, 1)
@@ -55,22 +56,26 @@ class UpdateSchedule:
         return cls(end=math.floor(share * total_steps), every=every, begin=begin)
 
     def fires(self, step: Any) -> Any:
-        """Whether an update fires at optimizer step ``step``: a bool, or what a traced step makes of it."""
+        """Whether an update fires at optimizer step ``step``: a bool, or a traced bool for a traced step."""
         return (self.begin <= step) & (step < self.end) & ((step - self.begin) % self.every == 0)
 
     @property
     def updates(self) -> int:
-        """How many updates the schedule has."""
+        """Number of updates."""
         return -(-(self.end - self.begin) // self.every)
 
     def step_of(self, update: int) -> int:
         """The step at which update number ``update`` (from 0) fires."""
         return self.begin + update * self.every
 
-    def latest_update(self, step: int) -> int:
-        """The number of the last update that fires at or before ``step``: the one a deferral belongs to."""
-        return min((step - self.begin) // self.every, self.updates - 1)
+    def latest_update(self, step: Any) -> Any:
+        """The number, from 0, of the last update that fires at or before ``step``.
+
+        Args:
+            step: a step inside the window, an integer or a traced scalar.
+        """
+        return (step - self.begin) // self.every
 
     def progress(self, update: int) -> float:
-        """How far into the window an update fires, in [0, 1)."""
+        """The position in the window at which update number ``update`` fires, in [0, 1)."""
         return (self.step_of(update) - self.begin) / (self.end - self.begin)

@@ -1,8 +1,8 @@
-"""Structured topologies: the same update, with connections chosen in groups or in blocks.
+"""Structured topologies: an update chooses connections in groups or in blocks.
 
-A structure rearranges a layer's weights as (groups, units of each, weights of each unit). Every group has as many
-active units as the others, chosen among its own; all weights of a unit are active, or none. Without structure there
-is one group of single weights.
+A structure rearranges a layer's weights to the shape (groups, units in a group, weights in a unit). All groups have the
+same number of active units. Either all weights of a unit are active, or none. Without a structure the layer is one
+group, and every weight is a unit.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from rigl_core.model.numbers import check_integer
 
 @dataclass(frozen=True)
 class Arrangement:
-    """How a layer's flat weights become (groups, units, weights of a unit): its axes are split, then ordered.
+    """How a layer's flat weights get the shape (groups, units, weights in a unit): axes are split, then reordered.
 
     Attributes:
-        split: the layer's shape, with axes split.
-        order: those axes in their new order.
-        groups: how many groups.
-        units: how many units each group has.
-        unit: how many weights each unit has.
+        split: the layer's shape after some of its axes are split in two.
+        order: these axes in their new order.
+        groups: the number of groups.
+        units: the number of units in a group.
+        unit: the number of weights in a unit.
     """
 
     split: tuple[int, ...]
@@ -36,68 +36,73 @@ class Arrangement:
     units: int
     unit: int = 1
 
+    @property
+    def weights_per_choice(self) -> int:
+        """The number of weights that become active when every group chooses one more unit."""
+        return self.groups * self.unit
+
     def rounded(self, active: int) -> int:
-        """The nearest number of active weights that gives every group as many."""
-        step = self.groups * self.unit
+        """The number nearest to ``active`` that gives all groups the same number of active units."""
+        step = self.weights_per_choice
         return min(round(Fraction(active, step)), self.units) * step if step else 0
 
-    def of_units(self, scores: Array, *, xp: Namespace) -> Array:
-        """From flat scores of weights those of units, (groups, units): a unit's are added from first to last.
+    def scores_by_unit(self, scores: Array, *, xp: Namespace) -> Array:
+        """Scores of units, (groups, units), from flat scores of weights.
 
-        Integers lose as many of their last bits before as their sum has more. The sum of opposite infinities counts as
-        0, as NaN does everywhere.
+        A unit's score is the sum of its weights' scores, added in order. Random scores (int32) are first shifted right,
+        so that their sum fits in int32. The sum of opposite infinities is NaN and counts as 0.
         """
         columns = self._columns(scores, xp)
         if self.unit > 1:
-            whole = "int" in str(scores.dtype)
-            columns = xp.shift_right(columns, (self.unit - 1).bit_length()) if whole else xp.widen(columns)
+            whole = scores.dtype == xp.int32
+            columns = xp.bitwise_right_shift(columns, (self.unit - 1).bit_length()) if whole else xp.widen(columns)
             total = columns[:, 0]
             for i in range(1, self.unit):
                 total = total + columns[:, i]
             columns = total if whole else normal(total, xp=xp)
         return xp.reshape(columns, (self.groups, self.units))
 
-    def any_of_units(self, mask: Array, *, xp: Namespace) -> Array:
-        """From a flat mask of weights that of units, (groups, units)."""
+    def mask_by_unit(self, mask: Array, *, xp: Namespace) -> Array:
+        """A mask of units, (groups, units), from a flat mask of weights."""
         return xp.reshape(self._columns(mask, xp)[:, 0], (self.groups, self.units))
 
-    def of_weights(self, mask: Array, *, xp: Namespace) -> Array:
-        """From a mask of units (groups, units) the flat mask of weights."""
+    def mask_by_weight(self, mask: Array, *, xp: Namespace) -> Array:
+        """A flat mask of weights from a mask of units, (groups, units)."""
         column = xp.reshape(mask, (self.groups * self.units, 1))
         columns = xp.concat([column] * self.unit) if self.unit > 1 else column
-        by_weight = xp.permute(xp.reshape(columns, (self.unit, self.groups * self.units)), (1, 0))
+        by_weight = xp.permute_dims(xp.reshape(columns, (self.unit, self.groups * self.units)), (1, 0))
         back = tuple(self.order.index(axis) for axis in range(len(self.order)))
         arranged = xp.reshape(by_weight, tuple(self.split[axis] for axis in self.order))
-        return xp.reshape(xp.permute(arranged, back), (-1,))
+        return xp.reshape(xp.permute_dims(arranged, back), (-1,))
 
     def _columns(self, flat: Array, xp: Namespace) -> Array:
-        arranged = xp.permute(xp.reshape(flat, self.split), self.order)
+        arranged = xp.permute_dims(xp.reshape(flat, self.split), self.order)
         return xp.reshape(arranged, (self.groups * self.units, self.unit))
 
 
 @runtime_checkable
 class Structure(Protocol):
-    """What an update asks of a structure."""
+    """The members that the plan and an update read."""
 
     @property
     def kind(self) -> str:
-        """The name under which it is shown and serialized."""
+        """The name in tables and in saved recipes."""
 
     @property
     def sparsity(self) -> float | None:
-        """The sparsity that the structure itself gives to each layer; None to leave it to the distribution."""
+        """The sparsity that the structure itself gives to each layer; None if the distribution gives it."""
 
     def arrangement(self, layer: Layer) -> Arrangement | None:
-        """How to choose in this layer; None to choose freely.
+        """The groups and units of this layer; None if any connections may be active.
 
         Raises:
-            ValueError: if the layer does not fit.
+            ValueError: if the structure does not fit the layer.
         """
 
 
 @dataclass(frozen=True)
 class Unstructured:
-    """Any connections of a layer."""
+    """No structure: any connections of a layer may be active."""
 
     kind: ClassVar[str] = "unstructured"
     sparsity: ClassVar[None] = None
@@ -110,7 +115,7 @@ class Unstructured:
 class ConstantFanIn:
     """Every output has the same number of connections (SRigL: Lasby et al. 2024, section 3).
 
-    SRigL also takes away whole neurons; here every output keeps its share.
+    The published SRigL also removes whole neurons; here every output keeps its number of connections.
     """
 
     kind: ClassVar[str] = "constant_fan_in"
@@ -125,11 +130,11 @@ class ConstantFanIn:
 
 @dataclass(frozen=True)
 class NM:
-    """N of every M consecutive inputs: 2:4 is what sparse tensor cores multiply (Mishra et al. 2021, section 3).
+    """N active weights among every M consecutive inputs (Mishra et al. 2021, section 3: sparse tensor cores use 2:4).
 
     Attributes:
         n: active weights in each group, so that every layer has the density n / m.
-        m: size of a group, along the in axis, at one output and one position of the kernel.
+        m: number of consecutive inputs in a group. Each output and each position of the kernel has its own groups.
     """
 
     kind: ClassVar[str] = "n_of_m"
@@ -155,12 +160,13 @@ class NM:
 
 @dataclass(frozen=True)
 class Blocks:
-    """Square blocks of outputs and inputs, active or not as a whole, at one position of the kernel.
+    """Square blocks of outputs and inputs: all weights of a block are active, or none.
 
-    A block's score is the sum of its weights' scores (Gray et al. 2017; Narang et al. 2017 take the maximum).
+    A convolution has its own blocks at each position of its kernel. A block's score is the sum of its weights' scores
+    (Gray et al. 2017; Narang et al. 2017 take the maximum).
 
     Attributes:
-        size: outputs, and inputs, of a block.
+        size: the number of outputs, and of inputs, in a block.
     """
 
     kind: ClassVar[str] = "blocks"

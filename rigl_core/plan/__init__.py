@@ -1,5 +1,5 @@
-"""A recipe for given layers, with every count an exact integer. For users, and for authors of adapters."""
+"""The plan of a recipe for given layers: exact integer counts. For users, and for authors of adapters."""
 
-from rigl_core.plan.plan import Plan, make_plan
+from rigl_core.plan.plan import Counts, Plan, Tables, make_plan
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Counts", "Plan", "Tables", "make_plan"]

@@ -1,4 +1,4 @@
-"""How a recipe's budget is shared among layers, to the weight."""
+"""How a recipe's budget is shared among layers, exactly to the last weight."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _DECIMALS = 12
 
 @dataclass(frozen=True)
 class Shared:
-    """A budget, shared.
+    """The result of `share_budget`.
 
     Attributes:
         active: active weights of each layer.
-        densities: real-valued densities, which ``active`` rounds.
+        densities: the real-valued density of each layer, before ``active`` was rounded to whole weights.
         pinned: the names of the layers outside the budget.
         epsilon: the scale that ER and ERK solve for; None for other distributions.
     """
@@ -34,11 +34,16 @@ class Shared:
 
 
 Sparsity = Callable[[float], float]
-"""The sparsity at some time, given the one in the end."""
+"""Maps a final sparsity to the sparsity at some time of the ramp."""
 
 
 def share_budget(recipe: Recipe, layers: Sequence[Layer], progress: float = 1.0) -> Shared:
     """Share the budget among the layers, at some time of a recipe's ramp.
+
+    Args:
+        recipe: the recipe.
+        layers: all layers, in the model's order.
+        progress: the time on the recipe's ramp, from 0 to 1 (`rigl_core.parts.ramps.Ramp`); 1 is its end.
 
     Raises:
         ValueError: if there is nothing to sparsify, a pattern matches no layer, the structure does not fit a layer,
@@ -74,7 +79,7 @@ def share_budget(recipe: Recipe, layers: Sequence[Layer], progress: float = 1.0)
 
 
 def _fitting(recipe: Recipe, layer: Layer, active: int) -> int:
-    """The nearest count that the recipe's structure can have; a layer that is dense needs none."""
+    """The count nearest to ``active`` that the recipe's structure allows; a dense layer keeps its count."""
     if active == layer.size:
         return active
     arrangement = recipe.structure.arrangement(layer)
@@ -82,7 +87,7 @@ def _fitting(recipe: Recipe, layer: Layer, active: int) -> int:
 
 
 def _pinned_counts(recipe: Recipe, layers: Sequence[Layer], sparsity_of: Sparsity) -> dict[str, int]:
-    """Active counts of the layers outside the budget; the user's word goes before the distribution's."""
+    """Active counts of the layers outside the budget, by name; the user's sparsities win over the distribution's."""
     names = [layer.name for layer in layers]
     own: Mapping[str, float] = dict(recipe.layer_sparsity)
     check_patterns("dense", recipe.dense, names)
@@ -101,7 +106,7 @@ def _pinned_counts(recipe: Recipe, layers: Sequence[Layer], sparsity_of: Sparsit
 
 
 def _budget(recipe: Recipe, layers: Sequence[Layer], free: Sequence[Layer], pinned: int, sparsity_of: Sparsity) -> int:
-    """Active weights that the free layers share."""
+    """The number of active weights that the free layers, those inside the budget, share."""
     free_size = sum(layer.size for layer in free)
     if recipe.sparsity is None:
         if free:
@@ -123,6 +128,12 @@ def _budget(recipe: Recipe, layers: Sequence[Layer], free: Sequence[Layer], pinn
         return active_count(sparsity_of(recipe.sparsity), free_size)
     size = sum(layer.size for layer in layers)
     budget = active_count(sparsity_of(recipe.sparsity), size) - pinned
+    _check_compensated(recipe, budget, pinned, free_size, size)
+    return budget
+
+
+def _check_compensated(recipe: Recipe, budget: int, pinned: int, free_size: int, size: int) -> None:
+    """Refuse a budget that the free layers cannot meet."""
     if budget < 0:
         highest = math.floor((1 - Fraction(pinned, size)) * 10**6) / 10**6
         raise ValueError(
@@ -132,10 +143,9 @@ def _budget(recipe: Recipe, layers: Sequence[Layer], free: Sequence[Layer], pinn
     if budget > free_size:
         lowest = math.ceil((1 - Fraction(pinned + free_size, size)) * 10**6) / 10**6
         raise ValueError(
-            f"sparsity={recipe.sparsity} cannot be met: with the pinned layers as they are, even dense layers "
-            f"elsewhere leave too many zeros. The lowest sparsity possible is {lowest}; raise it, or pin fewer layers."
+            f"sparsity={recipe.sparsity} cannot be met: the pinned layers have too many zeros, even if all others are "
+            f"dense. The lowest sparsity possible is {lowest}; raise it, or pin fewer layers."
         )
-    return budget
 
 
 def _free_densities(recipe: Recipe, free: Sequence[Layer], budget: int) -> dict[str, Fraction]:

@@ -1,66 +1,106 @@
-"""Which parts of a recipe mean nothing together."""
+"""Checks that the parts of a recipe fit together."""
 
 from __future__ import annotations
 
-from typing import Any
-
+from rigl_core.parts.criteria import Criterion
 from rigl_core.parts.grown import Zeros
+from rigl_core.parts.ramps import Ramp
+from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.parts.structures import Unstructured
+from rigl_core.recipe.rule import Rule
 
 
-def check_together(recipe: Any) -> None:
-    """Refuse parts that mean nothing together.
+def check_together(rule: Rule, schedule: UpdateSchedule | None, ramp: Ramp | None) -> None:
+    """Refuse parts that have no meaning together.
 
     Raises:
-        ValueError: naming one of them.
+        ValueError: names one of the parts.
     """
-    for parameter in ("initial", "drop", "grow"):
-        criterion = getattr(recipe, parameter)
-        if criterion is None:
-            continue
-        if parameter == "initial" and (criterion.reads_gradient or criterion.reads_momentum or criterion.reads_sign):
-            raise ValueError(
-                f"initial is {criterion.name!r}, which reads the gradient: there is none at the start. To choose by "
-                "the first gradient, prune at step 0 (rigl_core.SNIP)."
-            )
-        if parameter != "initial" and criterion.reads_scores:
-            raise ValueError(f"{parameter} is {criterion.name!r}, which are given once: only initial can be.")
-    if recipe.redistribution is not None:
-        _check_redistribution(recipe)
-    structured = not isinstance(recipe.structure, Unstructured)
-    if structured and recipe.scope == "global":
-        raise ValueError("scope is 'global': with a structure every layer has its own number; use scope='layer'.")
-    if structured and (recipe.drop.by_sign or recipe.drop.drops_zeros):
-        raise ValueError(f"drop is {recipe.drop.name!r}, which decides on its own: it knows no structure.")
-    if recipe.drop.drops_zeros and (recipe.scope == "global" or recipe.ramp is not None or recipe.grow is None):
+    _check_criteria(rule)
+    if rule.redistribution is not None:
+        _check_redistribution(rule, ramp)
+    if not isinstance(rule.structure, Unstructured):
+        _check_structured(rule)
+    _check_drop(rule, ramp)
+    if rule.shadow:
+        _check_shadow(rule)
+    if schedule is None:
+        _check_static(rule, ramp)
+    elif ramp is not None and not schedule.updates:
+        raise ValueError("ramp is given, and the schedule has no update, as end equals begin: raise end.")
+
+
+def _check_criteria(rule: Rule) -> None:
+    initial, moving = rule.initial, {"drop": rule.drop, "grow": rule.grow}
+    if initial.reads_gradient or initial.reads_momentum or initial.reads_sign:
         raise ValueError(
-            f"drop is {recipe.drop.name!r}, which decides how many it drops: use scope='layer', no ramp, and a grow."
+            f"initial is {initial.name!r}, which reads the gradient: there is none at the start. To choose by "
+            "the first gradient, prune at step 0 (rigl_core.SNIP)."
         )
-    if recipe.drop.by_sign and recipe.scope == "global":
-        raise ValueError(f"drop is {recipe.drop.name!r}: use scope='layer'.")
-    if recipe.drop.reads_sign and recipe.regrown != "reset":
-        raise ValueError(f"drop is {recipe.drop.name!r}, after which signs are drawn anew: use regrown='reset'.")
-    alone = isinstance(recipe.grown, Zeros) and recipe.regrown == "keep"
-    if recipe.shadow and (recipe.on_update != "after" or not alone):
+    for parameter, criterion in moving.items():
+        if criterion is not None and criterion.reads_scores:
+            raise ValueError(
+                f"{parameter} is {criterion.name!r}, which are given once, before the first step: only initial can "
+                "read them."
+            )
+
+
+def _check_redistribution(rule: Rule, ramp: Ramp | None) -> None:
+    if rule.grow is None:
+        raise ValueError("redistribution shares what grows, and grow is None: leave it out, or give a grow.")
+    if rule.redistribution == "mean_score" and rule.grow.reads_random:
+        raise ValueError("redistribution is 'mean_score', and grow is random: use 'survivors', or another grow.")
+    if not isinstance(rule.structure, Unstructured):
+        raise ValueError("redistribution moves single connections between layers: it needs structure=Unstructured().")
+    if ramp is not None and rule.scope == "layer":
+        raise ValueError("redistribution with a ramp needs the layers' common count: use scope='global'.")
+    if decides_alone(rule.drop):
+        raise ValueError(f"redistribution does not go with drop {rule.drop.name!r}: use another drop, or leave it out.")
+
+
+def _check_structured(rule: Rule) -> None:
+    if rule.scope == "global":
+        raise ValueError("scope is 'global': with a structure every layer has its own number; use scope='layer'.")
+    if decides_alone(rule.drop):
+        raise ValueError(
+            f"drop is {rule.drop.name!r}, which chooses single connections, no structure: use another drop, or "
+            "structure=Unstructured()."
+        )
+
+
+def _check_drop(rule: Rule, ramp: Ramp | None) -> None:
+    drop = rule.drop
+    if drop.drops_zeros and (rule.scope == "global" or ramp is not None or rule.grow is None):
+        raise ValueError(
+            f"drop is {drop.name!r}, which decides how many it drops: use scope='layer', no ramp, and a grow."
+        )
+    if drop.by_sign and rule.scope == "global":
+        raise ValueError(f"drop is {drop.name!r}: use scope='layer'.")
+    if drop.reads_sign and rule.regrown != "reset":
+        raise ValueError(f"drop is {drop.name!r}, after which signs are drawn anew: use regrown='reset'.")
+
+
+def _check_shadow(rule: Rule) -> None:
+    alone = isinstance(rule.grown, Zeros) and rule.regrown == "keep"
+    if rule.on_update != "after" or not alone:
         raise ValueError(
             "shadow is True: weights outside the mask learn at every step, and grow with what they learned; use "
             "on_update='after' and leave grown and regrown as they are."
         )
-    if recipe.shadow and (recipe.l1 or recipe.noise):
-        raise ValueError("l1 and noise change the gradient of active weights, and with shadow=True all of them learn.")
-    if recipe.schedule is None:
-        _check_static(recipe)
-    elif recipe.ramp is not None and not recipe.schedule.updates:
-        raise ValueError("ramp is given, and the schedule has no update, as end equals begin: raise end.")
+    if rule.l1 or rule.noise:
+        raise ValueError(
+            "l1 and noise change the gradient of active weights, and with shadow=True all weights learn: leave out "
+            "l1 and noise, or shadow."
+        )
 
 
-def _check_static(recipe: Any) -> None:
+def _check_static(rule: Rule, ramp: Ramp | None) -> None:
     for parameter, given in (
-        ("ramp", recipe.ramp is not None),
-        ("redistribution", recipe.redistribution is not None),
-        ("shadow", recipe.shadow),
-        ("l1", recipe.l1),
-        ("noise", recipe.noise),
+        ("ramp", ramp is not None),
+        ("redistribution", rule.redistribution is not None),
+        ("shadow", rule.shadow),
+        ("l1", rule.l1),
+        ("noise", rule.noise),
     ):
         if given:
             raise ValueError(
@@ -69,14 +109,6 @@ def _check_static(recipe: Any) -> None:
             )
 
 
-def _check_redistribution(recipe: Any) -> None:
-    if recipe.grow is None:
-        raise ValueError("redistribution shares what grows, and grow is None: leave one of them out.")
-    if recipe.redistribution == "mean_score" and recipe.grow.reads_random:
-        raise ValueError("redistribution is 'mean_score', and grow is random: use 'survivors', or another grow.")
-    if not isinstance(recipe.structure, Unstructured):
-        raise ValueError("redistribution moves single connections between layers: it knows no structure.")
-    if recipe.ramp is not None and recipe.scope == "layer":
-        raise ValueError("redistribution with a ramp needs the layers' common count: use scope='global'.")
-    if recipe.drop.by_sign or recipe.drop.drops_zeros:
-        raise ValueError(f"redistribution does not go with drop {recipe.drop.name!r}.")
+def decides_alone(drop: Criterion) -> bool:
+    """Whether a drop computes from the weights how many connections it keeps, or how many of each sign."""
+    return drop.by_sign or drop.drops_zeros

@@ -1,16 +1,17 @@
 """A recipe: everything that defines a sparse training, except the model.
 
-distribution x initial topology x schedule x drop x grow x redistribution x sparsity over time, as one frozen value.
+It combines a distribution, an initial topology, a schedule, drop and grow criteria, redistribution and the sparsity
+over time in one frozen value.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from functools import cached_property
 from typing import Any, Literal, Self
 
-from rigl_core.arrays.memory import KINDS
 from rigl_core.model.numbers import check_sparsity, decimal
 from rigl_core.model.patterns import check_pattern_list
 from rigl_core.parts.criteria import GRADIENT, MAGNITUDE, RANDOM, Criterion
@@ -20,7 +21,9 @@ from rigl_core.parts.grown import GrownWeights, Zeros
 from rigl_core.parts.ramps import Ramp
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.parts.structures import Structure, Unstructured
-from rigl_core.recipe import compatibility, serialization
+from rigl_core.recipe import serialization
+from rigl_core.recipe.compatibility import check_together
+from rigl_core.recipe.rule import Rule
 
 
 @dataclass(frozen=True)
@@ -28,39 +31,42 @@ class Recipe:
     """How to train sparsely. Usually made by a method of `rigl_core.methods`, such as `RigL`.
 
     Attributes:
-        method: the method's name, for people.
         sparsity: share of zero weights over all layers that share the budget, in [0, 1); None if the
-            distribution fixes every layer itself.
+            distribution or the structure fixes the sparsity of every layer.
+        method: the method's name, for people.
         distribution: how the budget is shared among the layers.
         schedule: when the topology moves; None for never.
-        drop_fraction: how much of it moves.
-        drop: scores the active connections; the lowest are dropped.
-        grow: scores the others; the highest are grown. None grows nothing: pruning.
-        initial: scores all connections for the initial topology; the highest are active.
+        drop_fraction: the share of active connections that each update moves.
+        drop: scores the active connections; those with the lowest scores are dropped.
+        grow: scores the other connections; those with the highest scores are grown. None grows nothing: pruning.
+        initial: scores all connections for the initial topology; those with the highest scores are active.
         ramp: how sparsity rises over the updates; None for the same sparsity from the first step to the last.
-        scope: ``"layer"``: every layer keeps the number of its connections; ``"global"``: layers that share the
-            budget are chosen from together, as if they were one.
-        redistribution: how what was dropped is shared among these layers when it grows again: ``"survivors"``, in
-            proportion to what is left in each (DSR: Mostafa & Wang 2019, algorithm 1); ``"mean_score"``, to the mean
-            grow score of what was active in each (SNFS: Dettmers & Zettlemoyer 2019, section 3); None: as ``scope``.
-        structure: which connections are chosen in groups.
-        grown: what grown connections start with.
-        regrown: ``"keep"``: what is dropped and grown again at once keeps its weight and optimizer state;
-            ``"reset"``: it starts from 0 like all that grows.
-        momentum: decay of the momentum of the dense gradient, for criteria that read it.
-        shadow: weights outside the mask go on learning, from the dense gradient, unseen by the network (Wortsman et
-            al. 2019; Guo et al. 2016); their optimizer state does too.
-        l1: added to the gradient of active weights, times their sign, before the optimizer's step (Deep R).
-        noise: standard deviation of noise added to it (Deep R).
+        scope: ``"layer"``: every layer chooses on its own and keeps its number of connections; ``"global"``: the
+            layers that share the budget choose together, as if they were one layer.
+        redistribution: how the layers that share the budget share the growth of an update. ``"survivors"``: in
+            proportion to the connections that each layer keeps (DSR: Mostafa & Wang 2019, algorithm 1).
+            ``"mean_score"``: in proportion to the mean grow score of each layer's active connections (SNFS:
+            Dettmers & Zettlemoyer 2019, section 3). None: ``scope`` decides.
+        structure: the groups or blocks in which connections are chosen.
+        grown: the weights that grown connections start with.
+        regrown: ``"keep"``: a connection that one update drops and grows again keeps its weight and optimizer
+            state; ``"reset"``: both start from 0.
+        momentum: decay of the momentum of the dense gradient, in [0, 1), for criteria that read the momentum.
+        shadow: whether weights outside the mask go on learning from the dense gradient, while the network sees
+            zeros in their place (Wortsman et al. 2019; Guo et al. 2016). The optimizer also keeps state for them.
+        l1: strength of a pull towards 0: l1 * sign(weight) is added to the gradient of active weights before the
+            optimizer's step (Deep R).
+        noise: standard deviation of random noise that is added to the gradient of active weights (Deep R).
         on_update: ``"replace"``: an update takes the place of that step's gradient step (RigL paper,
-            Algorithm 1); ``"after"``: it follows the gradient step (SET as published).
-        seed: of every random choice.
-        dense: name patterns of layers kept dense, outside the budget.
+            Algorithm 1); ``"after"``: an update follows the gradient step (SET as published).
+        seed: seed of every random choice, any integer.
+        dense: name patterns of layers to keep dense, outside the budget.
         layer_sparsity: sparsity by name pattern (first match wins), outside the budget; a mapping is accepted.
-        compensate: let the other layers make up for the pinned ones, so that all together meet ``sparsity``.
+        compensate: whether the other layers make up for the layers outside the budget, so that all layers together
+            have the given ``sparsity``.
 
     Raises:
-        TypeError, ValueError: naming the parameter, what was wrong and what to do.
+        TypeError, ValueError: the message names the parameter, and says what is wrong and what to do.
     """
 
     sparsity: float | None = None
@@ -108,85 +114,33 @@ class Recipe:
         if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__"):
             raise TypeError(f"seed is {self.seed!r}: it must be a whole number.")
         object.__setattr__(self, "seed", self.seed.__index__())
-        compatibility.check_together(self)
+        check_together(self.rule, self.schedule, self.ramp)
 
-    @staticmethod
-    def check(recipe: object) -> None:
-        """Refuse what is no recipe.
-
-        Raises:
-            TypeError: saying how to make one.
-        """
-        _check_type("recipe", recipe, Recipe, "a Recipe, such as rigl_core.RigL(0.9, schedule=...)")
-
-    @property
-    def memories(self) -> tuple[str, ...]:
-        """What an adapter remembers of each connection (`rigl_core.arrays.memory`)."""
-        if self.schedule is None:
-            return ()
-        needed = {
-            "momentum": any(criterion.reads_momentum for criterion in self._moving),
-            "sign": any(criterion.reads_sign for criterion in self._moving),
-            "initial": "initial" in self.grown.reads,
-            "shadow": self.shadow,
-        }
-        return tuple(kind for kind in KINDS if needed[kind])
-
-    @property
-    def reads_gradient(self) -> bool:
-        """Whether an update looks at the gradient."""
-        by_criterion = any(criterion.reads_gradient for criterion in self._moving)
-        return self.schedule is not None and (by_criterion or "gradient" in self.grown.reads)
-
-    @property
-    def reads_dense_gradient(self) -> bool:
-        """Whether an update looks at the gradient of inactive weights too."""
-        grows = self.grow is not None and self.grow.reads_gradient
-        return self.schedule is not None and (grows or "gradient" in self.grown.reads)
-
-    @property
-    def reads_every_gradient(self) -> bool:
-        """Whether every step looks at the dense gradient."""
-        return "momentum" in self.memories or "shadow" in self.memories
-
-    @property
-    def reads_random(self) -> bool:
-        """Whether an update draws random scores."""
-        draws = any(criterion.reads_random or criterion.reads_sign for criterion in self._moving)
-        return self.schedule is not None and (draws or "indices" in self.grown.reads)
-
-    @property
-    def changes_gradient(self) -> bool:
-        """Whether something is added to the gradient of active weights (`rigl_core.arrays.noise`)."""
-        return self.schedule is not None and bool(self.l1 or self.noise)
-
-    @property
-    def grows_from_zero(self) -> bool:
-        """Whether an update only zeroes weights: those that do not survive it."""
-        return self.grown.kind == Zeros.kind and not self.shadow
-
-    @property
-    def _moving(self) -> tuple[Criterion, ...]:
-        return (self.drop,) if self.grow is None else (self.drop, self.grow)
+    @cached_property
+    def rule(self) -> Rule:
+        """The part of this recipe that a step reads."""
+        parts = {field.name: getattr(self, field.name) for field in fields(Rule) if field.name != "moves"}
+        return Rule(moves=self.schedule is not None, **parts)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data: str, int, float, bool, None, lists and dicts."""
-        return serialization.to_dict(self)
+        return serialization.to_data({field.name: getattr(self, field.name) for field in fields(self)})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], parts: Iterable[Any] = ()) -> Self:
-        """The recipe that `to_dict` wrote; what is missing takes its default.
+        """The recipe that `to_dict` wrote; missing fields take their defaults.
 
         Args:
             data: plain data.
-            parts: your own `Criterion` objects or functions that make one of a number, and classes of your own
-                distributions, drop fractions, ramps, structures and grown weights, which are found by their ``name``
-                or ``kind``.
+            parts: your own parts, which are found by their ``name`` or ``kind``: `Criterion` objects, functions that
+                make a criterion from a number, and classes of distributions, drop fractions, ramps, structures and
+                grown weights.
 
         Raises:
+            TypeError: for data of the wrong type.
             ValueError: for an unknown key or an unknown part.
         """
-        return cls(**serialization.from_dict(cls, data, parts))
+        return cls(**serialization.from_data(data, [field.name for field in fields(cls)], parts))
 
     def to_json(self) -> str:
         """`to_dict` as JSON text."""
@@ -223,3 +177,12 @@ _CHOICES: Mapping[str, tuple[str | None, ...]] = {
 def _check_type(parameter: str, value: object, expected: type, hint: str) -> None:
     if not isinstance(value, expected) or isinstance(value, type):
         raise TypeError(f"{parameter} is {value!r}: it must be {hint}.")
+
+
+def check_recipe(recipe: object) -> None:
+    """Refuse an object that is no recipe.
+
+    Raises:
+        TypeError: says how to make a recipe.
+    """
+    _check_type("recipe", recipe, Recipe, "a Recipe, such as rigl_core.RigL(0.9, schedule=...)")

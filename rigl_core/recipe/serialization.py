@@ -1,9 +1,9 @@
-"""Recipes as plain data: parts by name, with their numbers."""
+"""Recipes as plain data: each part is saved by its name and its numbers."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rigl_core.parts.criteria import CRITERIA, Criterion
@@ -24,23 +24,23 @@ _CATALOGS: Mapping[str, Mapping[str, type]] = {
 _CRITERIA = ("drop", "grow", "initial")
 
 
-def to_dict(recipe: Any) -> dict[str, Any]:
-    """A recipe as str, int, float, bool, None, lists and dicts."""
-    data = {field.name: getattr(recipe, field.name) for field in dataclasses.fields(recipe)}
+def to_data(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a recipe's fields as str, int, float, bool, None, lists and dicts."""
+    data = dict(values)
     for parameter in _CATALOGS:
         data[parameter] = None if data[parameter] is None else _part_to_dict(data[parameter])
     for parameter in _CRITERIA:
         data[parameter] = _criterion_to_data(data[parameter])
-    if recipe.schedule is not None:
-        data["schedule"] = dataclasses.asdict(recipe.schedule)
-    data["dense"] = list(recipe.dense)
-    data["layer_sparsity"] = [list(pair) for pair in recipe.layer_sparsity]
+    if data["schedule"] is not None:
+        data["schedule"] = dataclasses.asdict(data["schedule"])
+    data["dense"] = list(data["dense"])
+    data["layer_sparsity"] = [list(pair) for pair in data["layer_sparsity"]]
     return data
 
 
-def from_dict(cls: type, data: object, parts: Iterable[Any]) -> dict[str, Any]:
-    """The values of a recipe's fields that are given in ``data``."""
-    values = dict(_check_keys("recipe", data, cls))
+def from_data(data: object, fields: Sequence[str], parts: Iterable[Any]) -> dict[str, Any]:
+    """The values of a recipe's ``fields`` that are given in ``data``."""
+    values = dict(_check_keys("recipe", data, fields))
     own = {_name_of(part): part for part in parts}
     for parameter, catalog in _CATALOGS.items():
         if values.get(parameter) is not None:
@@ -49,12 +49,13 @@ def from_dict(cls: type, data: object, parts: Iterable[Any]) -> dict[str, Any]:
         if values.get(parameter) is not None:
             values[parameter] = _criterion_from_data(parameter, values[parameter], {**CRITERIA, **own})
     if values.get("schedule") is not None:
-        values["schedule"] = UpdateSchedule(**_check_keys("schedule", values["schedule"], UpdateSchedule))
+        given = _check_keys("schedule", values["schedule"], _fields_of(UpdateSchedule))
+        values["schedule"] = UpdateSchedule(**given)
     return values
 
 
 def _name_of(part: Any) -> str:
-    """Under which a part of one's own is found: its kind or name, or that of the function that makes it."""
+    """The name by which a user's own part is found: its kind or name, or the name of the function that makes it."""
     for attribute in ("kind", "name", "__name__"):
         if isinstance(name := getattr(part, attribute, None), str):
             return name
@@ -78,7 +79,7 @@ def _criterion_from_data(parameter: str, data: Any, catalog: Mapping[str, Any]) 
         if found.parameter != number:
             raise ValueError(
                 f"{parameter} names {name!r} with the parameter {number!r}, and there is one with {found.parameter!r}: "
-                "hand over the one that you mean, or a function that makes it, with parts=[...]."
+                "give the criterion that you mean, or a function that makes it, in parts=[...]."
             )
         return found
     if number is None:
@@ -86,10 +87,13 @@ def _criterion_from_data(parameter: str, data: Any, catalog: Mapping[str, Any]) 
     return found(number)
 
 
-def _check_keys(parameter: str, data: object, cls: type) -> Mapping[str, Any]:
+def _fields_of(cls: type) -> list[str]:
+    return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+
+
+def _check_keys(parameter: str, data: object, known: Sequence[str]) -> Mapping[str, Any]:
     if not isinstance(data, Mapping):
         raise TypeError(f"{parameter} is {data!r}: it must be a mapping.")
-    known = [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
     for key in data:
         if key not in known:
             raise ValueError(f"{parameter} has the unknown key {key!r}: remove it; known are {', '.join(known)}.")
@@ -99,8 +103,8 @@ def _check_keys(parameter: str, data: object, cls: type) -> Mapping[str, Any]:
 def _look_up(parameter: str, name: object, catalog: Mapping[str, Any]) -> Any:
     if not isinstance(name, str) or name not in catalog:
         raise ValueError(
-            f"{parameter} names the unknown {name!r}: known are {', '.join(catalog)}. Hand parts of your own over "
-            "with parts=[...]."
+            f"{parameter} names the unknown {name!r}: known are {', '.join(catalog)}. Give your own parts in "
+            "parts=[...]."
         )
     return catalog[name]
 
@@ -115,10 +119,10 @@ def _part_from_dict(parameter: str, data: object, catalog: Mapping[str, Any]) ->
         raise ValueError(f"{parameter} is {data!r}: it must be a mapping with the key 'kind'.")
     found = _look_up(parameter, data["kind"], catalog)
     cls = found if isinstance(found, type) else type(found)
-    values = _check_keys(parameter, {key: value for key, value in data.items() if key != "kind"}, cls)
+    values = _check_keys(parameter, {key: value for key, value in data.items() if key != "kind"}, _fields_of(cls))
     return cls(**{key: _as(tuple, value) for key, value in values.items()})
 
 
 def _as(sequence: type[list[Any]] | type[tuple[Any, ...]], value: Any) -> Any:
-    """Lists as tuples, so that parts can be hashed, or tuples as lists, as JSON has them."""
+    """Lists as tuples, so that parts can be hashed; or tuples as lists, which JSON has."""
     return sequence(_as(sequence, one) for one in value) if isinstance(value, list | tuple) else value

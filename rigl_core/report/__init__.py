@@ -1,6 +1,7 @@
-"""Reports for people: tables by rich, plots by matplotlib. Needs the extra ``report``; the core never imports it.
+"""Reports for people: tables with rich, plots with matplotlib. They need the extra ``report``.
 
-They show the plain values of `rigl_core`: plans, sparsity and cost tables, effective architectures and histories.
+They show the plain values of `rigl_core`: plans, sparsity and cost tables, effective architectures and histories. No
+other folder of `rigl_core` imports this one.
 """
 
 try:

@@ -1,6 +1,6 @@
-"""Plots, without pyplot and its state: ``plots.churn(history).savefig("churn.png")``.
+"""Plots, without pyplot and its global state: ``plots.churn(history).savefig("churn.png")``.
 
-Each draws on the ``axes`` given, or in a figure of its own, and returns the figure. Nothing is shown or saved.
+Each function draws on the given ``axes``, or in a new figure, and returns the figure. It does not show or save it.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from rigl_core.model.table import SparsityTable
 from rigl_core.plan import Plan
 
 ALL, ONE, FAINT = "#c2185b", "#0072b2", "#bdbdbd"
-"""Colors: of the whole network, of a layer, of what is gone or in the background."""
+"""Colors: of the whole network, of a layer, and of dead neurons or lines in the background."""
 
 LEGEND = 10
-"""As many layers have colors of their own, and names in a legend; more are one background."""
+"""Up to this number of layers, each layer has its own color and its name in the legend; more layers are all faint."""
 
 
 def densities(table: SparsityTable | Plan, axes: Axes | None = None) -> Figure:
-    """The share of active weights: a bar for each layer, from the first at the top, and a line for all together.
+    """The share of active weights: a bar for each layer, the first at the top, and a line for all layers together.
 
     Args:
         table: a plan, or the ``table`` of a training.
-        axes: where to draw.
+        axes: the axes to draw on; None draws in a new figure.
     """
     table = table.table if isinstance(table, Plan) else table
     axes = _axes(axes, height=_height(len(table.layers)))
@@ -47,7 +47,7 @@ def densities(table: SparsityTable | Plan, axes: Axes | None = None) -> Figure:
 
 
 def neurons(architecture: EffectiveArchitecture, axes: Axes | None = None) -> Figure:
-    """How many neurons are alive and dead: a bar for the inputs and for each layer's outputs."""
+    """The numbers of neurons that are alive and dead: a bar for the inputs and for each layer's outputs."""
     axes = _axes(axes, height=_height(len(architecture.alive)))
     rows = range(len(architecture.alive))
     axes.barh(rows, architecture.widths, color=ONE, label="alive")
@@ -63,13 +63,14 @@ def mask(mask: Any, layer: Layer | None = None, axes: Axes | None = None) -> Fig
 
     Args:
         mask: bool array.
-        layer: its layer, with in and out axes: shows active connections of each kernel, and the blocks of groups.
-            Without it, the mask has two axes, and the image its rows and columns.
-        axes: where to draw.
+        layer: the mask's layer, with known in and out axes. The image then shows the number of active connections of
+            each kernel, and the blocks of groups. Without a layer, the mask needs two axes; the image shows its rows
+            and columns.
+        axes: the axes to draw on; None draws in a new figure.
 
     Raises:
-        ValueError: for a mask of other than two axes without a layer, of another shape than the layer's, or of a
-            layer whose axes are unknown.
+        ValueError: if there is no layer and the mask does not have two axes, if the mask's shape is not the layer's, or
+            if the layer's axes are unknown.
     """
     array = to_numpy(mask)
     if layer is None and array.ndim != 2:
@@ -91,7 +92,7 @@ def mask(mask: Any, layer: Layer | None = None, axes: Axes | None = None) -> Fig
 
 
 def churn(history: History, axes: Axes | None = None) -> Figure:
-    """The share of the active connections that each update moved, of each layer and of all."""
+    """The share of the active connections that each update moved, in each layer and in all layers together."""
     snapshots = history.snapshots[1:]
     axes = _axes(axes)
     names = list(snapshots[0].layers_moved) if snapshots else []
@@ -104,7 +105,7 @@ def churn(history: History, axes: Axes | None = None) -> Figure:
 
 
 def density(history: History, axes: Axes | None = None) -> Figure:
-    """The density over time, of each layer and of all: what pruning and redistribution change."""
+    """The density over time, of each layer and of all layers together; pruning and redistribution change it."""
     snapshots = history.snapshots
     axes = _axes(axes)
     names = list(snapshots[0].densities) if snapshots else []
@@ -144,12 +145,15 @@ def _name_rows(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _plain(name: str) -> str:
-    """A name that matplotlib prints as it is: no formula between dollars, no line without a legend."""
+    """The name, changed so that matplotlib prints it as it is.
+
+    Text between dollars would become a formula, and a line whose name starts with "_" would not be in the legend.
+    """
     return (" " if name.startswith("_") else "") + name.replace("$", r"\$")
 
 
 def _height(rows: int) -> float:
-    """Inches."""
+    """The height of a figure in inches."""
     return 1.2 + 0.25 * max(rows, 4)
 
 

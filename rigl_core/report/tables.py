@@ -15,7 +15,7 @@ from rigl_core.plan import Plan
 
 
 def sparsity(table: SparsityTable | Plan) -> Table:
-    """Shape, density, active and zero weights, a row for each layer and the total.
+    """Shape, density, active and zero weights: a row for each layer and the total.
 
     Args:
         table: a plan, or the ``table`` of a training.
@@ -28,8 +28,8 @@ def costs(costs: CostTable, *, total_steps: int | None = None) -> Table:
     """Operations of one forward pass for one example, and bytes of the weights: a row for each layer and the total.
 
     Args:
-        costs: from `rigl_core.cost_table`.
-        total_steps: optimizer steps of a training; adds its cost, relative to a dense training, to the title.
+        costs: the result of `rigl_core.cost_table`.
+        total_steps: optimizer steps of a training; if given, the title also has its cost relative to dense training.
     """
     title = costs.title
     if total_steps is not None:
@@ -38,7 +38,7 @@ def costs(costs: CostTable, *, total_steps: int | None = None) -> Table:
 
 
 def neurons(architecture: EffectiveArchitecture) -> Table:
-    """Neurons alive and dead, and connections between neurons alive: a row for the inputs, each layer and the total."""
+    """Living and dead neurons, and connections between living ones: rows for the inputs, each layer and the total."""
     rows: list[tuple[str, ...]] = [("neurons of", "all", "alive", "dead", "dead %", "active connections")]
     names = ["inputs", *(layer.name for layer in architecture.layers)]
     connections = ["", *(f"{active:,}" for active in architecture.active)]
@@ -50,7 +50,7 @@ def neurons(architecture: EffectiveArchitecture) -> Table:
 
 
 def history(history: History) -> Table:
-    """Density, moved share, R_s, and the layer that moved most: a row for each snapshot."""
+    """Density, moved share, R_s and the layer that moved most: a row for each snapshot."""
     rows = [("step", "density", "moved %", "R_s", "moved most")]
     for i, snapshot in enumerate(history.snapshots):
         moved = f"{100 * snapshot.moved:.2f}" if i else ""
@@ -73,12 +73,12 @@ def _moved_most(snapshot: Snapshot) -> str:
 
 
 def _table(title: str, rows: Sequence[tuple[str, ...]], *, texts: int = 2, total: bool = True) -> Table:
-    """A table of cells.
+    """A table from cells of text. Cells become `Text`, since rich could take parts of a layer's name for markup.
 
     Args:
-        title: above it.
-        rows: first the headings; as `Text`, since layers may have names that rich would take for its markup.
-        texts: how many of the first columns are texts; the others are numbers.
+        title: the title above the table, or an empty string.
+        rows: the headings, then the other rows.
+        texts: the number of columns that hold texts, from the left; the others hold numbers.
         total: whether the last row is a total.
     """
     table = Table(title=Text(title, "bold") if title else None, title_justify="left")

@@ -1,1 +1,1 @@
-"""One step of a sparse training, whatever the framework: for authors of adapters, who import `rigl_core.adapter`."""
+"""One step of a sparse training, for any framework. For authors of adapters, who import `rigl_core.adapter`."""

@@ -1,4 +1,4 @@
-"""The saved state of a sparse training: what every adapter's ``state_dict`` holds, and its checks."""
+"""The saved state of a sparse training: the content of every adapter's ``state_dict``, and its checks."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from rigl_core.arrays.namespace import Array
+from rigl_core.inspect.host import to_numpy
 from rigl_core.model.layers import Layer
 from rigl_core.plan import Plan
 from rigl_core.step.clock import Clock
@@ -19,13 +20,13 @@ _KEYS = ("format", "recipe", "step", "deferred", "masks", "memory")
 def make_state(
     plan: Plan, clock: Clock, masks: Mapping[str, Array], memory: Mapping[str, Mapping[str, Array]] | None = None
 ) -> dict[str, Any]:
-    """Plain data and one bool array for each layer, by name; the caller gives copies.
+    """The state of a training: plain data and arrays. The caller gives copies of the arrays.
 
     Args:
-        plan: of the training.
-        clock: as it is.
-        masks: by layer name.
-        memory: what the recipe remembers (`rigl_core.arrays.memory`), by kind and layer name.
+        plan: the training's plan.
+        clock: the training's clock.
+        masks: a bool array for each layer, by name.
+        memory: the training's memory (`rigl_core.arrays.memory`): flat arrays by kind and layer name.
     """
     return {
         "format": FORMAT,
@@ -38,10 +39,10 @@ def make_state(
 
 
 def check_state(plan: Plan, state: Any) -> None:
-    """Refuse a state that is not of this plan, before anything is changed.
+    """Refuse a state that does not fit this plan. An adapter calls it before it changes anything.
 
     Raises:
-        TypeError, ValueError: naming what differs.
+        TypeError, ValueError: the message names the difference.
     """
     if not isinstance(state, Mapping) or set(state) != set(_KEYS):
         raise ValueError(f"state must be what state_dict() gave, with the keys {', '.join(_KEYS)}.")
@@ -77,7 +78,7 @@ def _check_masks(plan: Plan, masks: Any) -> None:
 
 
 def _check_memory(plan: Plan, memory: Any) -> None:
-    _check_names("memory", memory, plan.recipe.memories)
+    _check_names("memory", memory, plan.recipe.rule.memories)
     for kind, arrays in memory.items():
         _check_names(f"{kind} arrays", arrays, [plan.layers[i].name for i in plan.sparse_layers])
         for i in plan.sparse_layers:
@@ -91,7 +92,7 @@ def _check_names(what: str, arrays: Any, names: Sequence[str]) -> None:
 
 
 def _check_mask(layer: Layer, saved: Array) -> None:
-    mask = np.asarray(saved)
+    mask = to_numpy(saved)
     if mask.dtype != np.bool_ or mask.shape != layer.shape:
         raise ValueError(
             f"state has a {mask.dtype} mask of shape {mask.shape} for layer {layer.name!r}: "
@@ -109,17 +110,17 @@ def _check_flat(layer: Layer, kind: str, saved: Array) -> None:
 
 
 def check_pool(plan: Plan, pool: Sequence[int], saved: Sequence[Array]) -> None:
-    """Refuse saved masks whose active weights this plan never has.
+    """Refuse saved masks with a number of active weights that this plan never has.
 
     Args:
         plan: the plan.
-        pool: positions of layers whose connections are chosen together.
-        saved: their masks.
+        pool: the positions of layers that choose together.
+        saved: the masks of these layers.
 
     Raises:
-        ValueError: naming what differs.
+        ValueError: the message names the layers and both numbers.
     """
-    active = sum(int(np.count_nonzero(np.asarray(mask))) for mask in saved)
+    active = sum(int(np.count_nonzero(to_numpy(mask))) for mask in saved)
     possible = plan.possible_counts(pool)
     if active not in possible:
         names = ", ".join(repr(plan.layers[i].name) for i in pool)

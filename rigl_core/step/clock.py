@@ -1,43 +1,48 @@
-"""Where a training stands: the optimizer step, and whether an update waits for finite gradients."""
+"""The clock of a training: the optimizer step, and whether an update waits for finite gradients."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from rigl_core.parts.schedules import UpdateSchedule
 
+NEVER = UpdateSchedule(end=0)
+"""The schedule of a topology that never moves."""
 
-@dataclass
+
+@dataclass(frozen=True)
 class Clock:
-    """Counts optimizer steps on the host and tells which update is due.
+    """Tells which update is due at a step. Its numbers are Python numbers or traced scalars.
 
-    An update whose gradients are not finite is deferred to the next step whose gradients are; it lapses
-    when the next update fires or at ``end``, after which the topology never moves.
+    An update whose gradients are not finite is deferred to the next step whose gradients are finite. It lapses when the
+    next update fires, or at ``end``; from ``end`` on the topology never moves.
 
     Attributes:
-        schedule: when updates fire; None for never.
+        schedule: when updates fire.
         step: the number of the coming optimizer step, from 0.
-        deferred: whether an update that fired is still to be made.
+        deferred: whether an update has fired and still waits for finite gradients.
     """
 
-    schedule: UpdateSchedule | None
-    step: int = 0
-    deferred: bool = False
+    schedule: UpdateSchedule
+    step: Any = 0
+    deferred: Any = False
 
     @property
-    def due(self) -> int | None:
-        """The number of the update to make at the coming step, or None."""
-        if self.schedule is None or not (self.schedule.fires(self.step) or self.deferred):
-            return None
+    def due(self) -> Any:
+        """Whether an update is due at the coming step."""
+        return self.schedule.fires(self.step) | self.deferred
+
+    @property
+    def update(self) -> Any:
+        """The number, from 0, of the update that is due; without meaning if no update is due."""
         return self.schedule.latest_update(self.step)
 
-    def defer(self) -> None:
-        """The update that is due waits for the next step."""
-        self.deferred = True
+    def next(self, waits: Any) -> Clock:
+        """The clock after the coming step.
 
-    def advance(self, *, updated: bool) -> None:
-        """One optimizer step is over; ``updated`` if the update that was due has been made."""
-        self.step += 1
-        closed = self.schedule is None or self.step >= self.schedule.end
-        if updated or closed:
-            self.deferred = False
+        Args:
+            waits: whether an update was due at the coming step and was not made.
+        """
+        step = self.step + 1
+        return Clock(self.schedule, step, waits & (step < self.schedule.end))

@@ -1,6 +1,6 @@
-"""The sentences of errors that every adapter can meet, so that users read the same in each framework.
+"""The error messages that all adapters share, so that users read the same sentences in each framework.
 
-Each says what was wrong, where, and what to do. Most functions return the exception for the adapter to raise.
+Each message says what is wrong, where, and what to do. Most functions return an exception, which the adapter raises.
 """
 
 from __future__ import annotations
@@ -12,17 +12,17 @@ from rigl_core.model.layers import Layer
 from rigl_core.plan import Plan
 
 DTYPES = ("float16", "bfloat16", "float32", "float64")
-"""What layers are made of."""
+"""The dtypes that layers may have."""
 
 
 def wrong_type(parameter: str, value: object, expected: str) -> TypeError:
-    """A model or an optimizer of another kind than the framework's own, whose name is ``expected``."""
+    """The error for an object, such as a model, that is not of the framework's type, whose name is ``expected``."""
     article = "an" if expected[0] in "aeiou" else "a"
     return TypeError(f"{parameter} is a {type(value).__name__}: it must be {article} {expected}.")
 
 
 def already_sparsified(parameter: str) -> ValueError:
-    """An optimizer that went through ``sparsify`` before."""
+    """The error for an optimizer that is already sparsified."""
     return ValueError(
         f"{parameter} is already sparsified: give it as it was before (call remove() on the handle, if it has one), "
         "or make a new one."
@@ -30,17 +30,17 @@ def already_sparsified(parameter: str) -> ValueError:
 
 
 def too_many_choices(*others: str) -> ValueError:
-    """``layers`` together with other ways to choose layers."""
+    """The error for ``layers`` together with other parameters that choose layers."""
     return ValueError(f"layers already says what to sparsify: leave out {' and '.join(others)}.")
 
 
 def no_such_array(layer: Layer) -> ValueError:
-    """A layer that is not among the parameters."""
+    """The error for a layer that is not among the parameters."""
     return ValueError(f"layers names {layer.name!r} of shape {layer.shape}: params has no such array.")
 
 
 def not_held(layer: Layer) -> ValueError:
-    """A layer that the optimizer does not train."""
+    """The error for a layer that the optimizer does not train."""
     return ValueError(
         f"optimizer does not hold layer {layer.name!r}: make it with this parameter, or exclude the layer."
     )
@@ -51,7 +51,10 @@ def check_dtype(layer: Layer, dtype: object) -> None:
 
     Args:
         layer: the layer.
-        dtype: whose text is the dtype's name, with or without the framework's before it.
+        dtype: the layer's dtype; its text is a name such as ``float32`` or ``torch.float32``.
+
+    Raises:
+        ValueError: if the dtype is not among `DTYPES`.
     """
     name = str(dtype).rpartition(".")[2]
     if name not in DTYPES:
@@ -62,7 +65,7 @@ def check_dtype(layer: Layer, dtype: object) -> None:
 
 
 def wrong_shape(layer: Layer, kind: str, shape: tuple[int, ...]) -> ValueError:
-    """An array (``kind``: parameter, gradient, mask) that no longer fits its layer."""
+    """The error for an array that no longer fits its layer; ``kind`` is parameter, gradient or mask."""
     return ValueError(
         f"layer {layer.name!r} had the shape {layer.shape} and now has the {kind} shape {shape}: "
         "sparsify again after changing a model."
@@ -70,12 +73,12 @@ def wrong_shape(layer: Layer, kind: str, shape: tuple[int, ...]) -> ValueError:
 
 
 def check_scores(plan: Plan, scores: Mapping[str, Any] | None) -> None:
-    """Refuse scores that a recipe does not ask for, and the lack of those that it does.
+    """Refuse scores that the recipe does not use, and scores that are missing.
 
-    Where every layer is dense, as in the first round of a lottery, they may be missing.
+    Scores may be missing if every layer is dense, as in the first round of a lottery.
 
     Raises:
-        TypeError, ValueError: naming ``scores``, or the layer.
+        TypeError, ValueError: the message names ``scores``, or the layer.
     """
     if not plan.recipe.initial.reads_scores:
         if scores is not None:

@@ -1,147 +1,91 @@
-"""The choice of connections at memory speed, for arrays in host memory.
+"""A fast choice of a layer's k largest scores, for arrays in the host's memory.
 
-`rigl_core.arrays.topology` says which connections an update chooses; this file finds the same ones, bit for bit,
-without sorting a layer or copying it. Two bounds, guessed from a random sample, tell at a glance about almost all
-connections: those above ``high`` are chosen, those up to ``low`` are not, and only the few between them are sorted.
+`best_of` finds the same mask, bit for bit, as the definition in `rigl_core.arrays.topology`, without sorting or copying
+the layer. For example, to keep the 100 largest of 1,000 scores:
 
-The layer is read in parts that fit in a processor's cache. Criteria look at connections one by one, so they can
-score each part when its turn comes.
+1. A random sample of the scores shows that the 100th largest score almost certainly lies between 0.70 (``low``) and
+   0.75 (``high``).
+2. One pass over the layer finds 92 scores above ``high``, which are chosen, and 20 other scores above ``low``.
+3. Only these 20 are sorted; the 8 largest of them complete the choice.
+
+The layer is read in parts that fit in a processor's cache. Criteria look at connections one by one, so each part is
+scored when it is read (`rigl_core.step.scoring`).
 """
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.step.scoring import Indices, Mask, Scores, Values
+from rigl_core.step.workers import Mask, Values, parts_of
 
 if TYPE_CHECKING:
-    from concurrent.futures import ThreadPoolExecutor
+    from rigl_core.step.scoring import Indices, Scores
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
-PART = 1 << 17
-"""Connections read at a time: few enough for the cache, enough for threads not to wait for Python."""
-LARGE = 1 << 18
-"""Connections that are worth a thread."""
 SMALL = 1 << 15
-"""Connections that are sorted all at once: with so few, the calls cost more than the work."""
+"""Layers up to this size are sorted whole: with few connections, the calls would cost more than the work."""
 SAMPLE = 1 << 13
-"""Connections, at most, that the bounds are guessed from: they leave one or two in a hundred to compare."""
+"""The largest sample for the bounds. It leaves one or two of a hundred connections between them."""
 
 
-def two_at_a_time(move: Callable[[_T], _R], layers: Iterable[_T], size_of: Callable[[_T], int]) -> list[_R]:
-    """What ``move`` gives for each layer, from the largest on: for large ones in two threads, then for the others.
+def best_of(scores: Scores, k: int, *, among: Mask | None = None, outside: Mask | None = None) -> Mask:
+    """See `rigl_core.arrays.topology.best_of`. Arrays are flat, and scores are read part by part.
 
-    NumPy lets go of Python's lock while it works on an array; with small ones threads would do little else than pass
-    it to each other. More threads would share the same memory and hold more temporary arrays; these end with the call.
-
-    Args:
-        move: works on a layer.
-        layers: whatever it takes.
-        size_of: the connections of a layer.
+    Raises:
+        ValueError: if there are fewer than ``k`` connections to choose from.
     """
-    ordered = sorted(layers, key=size_of, reverse=True)
-    large = [layer for layer in ordered if size_of(layer) >= LARGE]
-    given: list[_R] = []
-    if large:
-        with _two_threads() as threads:
-            given += threads.map(move, large)  # also raises what a thread raised
-    return given + [move(layer) for layer in ordered[len(large) :]]
-
-
-def updated_mask(drop_scores: Scores, grow_scores: Scores | None, mask: Mask, keep: int, grow: int) -> Mask:
-    """The topology after one update: `rigl_core.arrays.topology.updated_mask`, given scores part by part.
-
-    Args:
-        drop_scores: how much each active connection is worth keeping.
-        grow_scores: how much each connection promises; None to grow nothing.
-        mask: flat, the current topology.
-        keep: active count minus the drop count.
-        grow: the drop count.
-    """
-    kept = best_of(mask, drop_scores, keep)
-    if grow_scores is None:
-        return kept
-    # In place: new memory takes as long as what is done with it, and the result must not lie beyond what is freed.
-    others = np.logical_not(kept, out=kept)
-    grown = best_of(others, grow_scores, grow)
-    return np.equal(others, grown, out=others)  # neither: kept; both: grown
-
-
-def best_of(eligible: Mask, scores: Scores, k: int) -> Mask:
-    """The mask of the ``k`` largest scores among the eligible; among equals the lower flat index wins.
-
-    Args:
-        eligible: flat, which connections can be chosen.
-        scores: of any connections.
-        k: how many, from 0 to the number of eligible connections.
-    """
-    count = int(np.count_nonzero(eligible))
-    if not 0 <= k <= count:
-        raise ValueError(f"k is {k}: only {count} connections are eligible.")
-    if k in (0, count):
-        return eligible.copy() if k else np.zeros_like(eligible)
-    if eligible.size > SMALL and (found := _between_bounds(eligible, scores, k, k / count)) is not None:
+    eligible = _Eligible(among, outside)
+    if not 0 <= k <= eligible.count:
+        raise ValueError(f"k is {k}: only {eligible.count} connections are eligible.")
+    if k in (0, eligible.count):
+        everything = eligible[slice(None)]
+        return everything.copy() if k else np.zeros_like(everything)
+    if eligible.size > SMALL and (found := _between_bounds(eligible, scores, k)) is not None:
         return found
-    chosen, among = np.zeros_like(eligible), np.flatnonzero(eligible)
-    chosen[among[_largest(_seen(scores, among), k)]] = True
+    among_these = np.flatnonzero(eligible[slice(None)])
+    chosen = np.zeros(eligible.size, np.bool_)
+    chosen[among_these[_largest(_floored(scores, among_these), k)]] = True
     return chosen
 
 
-def all_finite(arrays: Iterable[Values]) -> bool:
-    """Whether no number is NaN or infinite."""
+class _Eligible:
+    """The connections that can be chosen: those inside one mask, or those outside another one.
 
-    def finite(array: Values) -> bool:
-        flat = array.reshape(-1)
-        return all(np.isfinite(flat[part]).all() for part in _parts(flat.size))
-
-    return all(two_at_a_time(finite, arrays, np.size))
-
-
-def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
-    """Whether any number outside its array's mask is not 0.
-
-    Args:
-        arrays: of any shapes.
-        masks: of the same ones, contiguous in C order.
+    Attributes:
+        size: the number of connections of the layer.
+        count: the number of connections that can be chosen.
     """
 
-    def outside(pair: tuple[Values, Mask]) -> bool:
-        values, inside = pair[0].reshape(-1), pair[1].reshape(-1)
-        return any(((values[part] != 0) > inside[part]).any() for part in _parts(inside.size))
+    def __init__(self, among: Mask | None, outside: Mask | None) -> None:
+        self._among, self._outside = among, outside
+        mask = among if outside is None else outside
+        assert mask is not None
+        self.size = mask.size
+        true = int(np.count_nonzero(mask))
+        self.count = true if outside is None else mask.size - true
 
-    return any(two_at_a_time(outside, zip(arrays, masks, strict=True), lambda pair: pair[0].size))
+    def __getitem__(self, part: slice | Indices) -> Mask:
+        """A bool array: which connections of a part can be chosen."""
+        if self._among is not None:
+            return self._among[part]
+        assert self._outside is not None
+        return ~self._outside[part]
 
-
-def zero_outside(values: Values, mask: Mask) -> None:
-    """Set the values outside the mask to +0, in place; those inside stay bit for bit.
-
-    Args:
-        values: floats of the mask's shape.
-        mask: contiguous in C order.
-    """
-    if not values.flags.c_contiguous:
-        np.copyto(values, 0, where=~mask)
-        return
-    bits = values.reshape(-1).view(f"i{values.itemsize}")
-    np.multiply(bits, mask.reshape(-1).view(np.int8), out=bits)
-
-
-def _two_threads() -> ThreadPoolExecutor:
-    from concurrent.futures import ThreadPoolExecutor  # as long to import as a fifth of NumPy
-
-    return ThreadPoolExecutor(2)
+    def restrict(self, chosen: Mask) -> None:
+        """Set a mask to false, in place, for all connections that cannot be chosen."""
+        if self._among is not None:
+            np.logical_and(chosen, self._among, out=chosen)
+        else:
+            assert self._outside is not None
+            np.greater(chosen, self._outside, out=chosen)
 
 
-def _between_bounds(eligible: Mask, scores: Scores, k: int, share: float) -> Mask | None:
-    """What `best_of` gives; None if the sample misled, once in ten thousand times."""
-    low, high = _bounds(eligible, scores, share)
+def _between_bounds(eligible: _Eligible, scores: Scores, k: int) -> Mask | None:
+    """The result of `best_of` from bounds of a sample; None if the bounds were wrong, about once in 10,000 times."""
+    low, high = _bounds(eligible, scores, k / eligible.count)
     chosen, between = _split(eligible, scores, low, high)
     room = k - int(np.count_nonzero(chosen))
     if 0 <= room <= between.size:
@@ -149,7 +93,7 @@ def _between_bounds(eligible: Mask, scores: Scores, k: int, share: float) -> Mas
         return chosen
     if room < 0:
         return None
-    # More connections have exactly the score ``low`` than a sample can tell apart: zero gradients, usually.
+    # Many connections have exactly the score ``low`` (often zero gradients): the first of them complete the choice.
     tied = _first_with(low, eligible, scores, room - between.size)
     if between.size + tied.size < room:
         return None
@@ -158,10 +102,10 @@ def _between_bounds(eligible: Mask, scores: Scores, k: int, share: float) -> Mas
 
 
 def _largest(values: Values, k: int) -> Mask:
-    """The mask of the ``k`` largest; among equals the first ones: `topology.top_k_mask`."""
+    """The mask of the ``k`` largest values; among equals the first ones. A faster `topology.top_k_mask`."""
     if k == 0:
         return np.zeros(values.size, np.bool_)
-    # Not np.partition, which takes ten times as long where most are equal.
+    # np.partition would take ten times as long if most values are equal.
     threshold = np.sort(values)[values.size - k]
     largest: Mask = values > threshold
     (tied,) = np.nonzero(values == threshold)
@@ -169,40 +113,40 @@ def _largest(values: Values, k: int) -> Mask:
     return largest
 
 
-def _bounds(eligible: Mask, scores: Scores, share: float) -> tuple[Any, Any]:
-    """Two scores with the ``share`` largest beginning between them, by all odds."""
-    drawn = (_shares(SAMPLE)[: eligible.size // 32] * eligible.size).astype(np.intp)
-    sample = np.sort(_seen(scores, drawn[eligible[drawn]]))
+def _bounds(eligible: _Eligible, scores: Scores, share: float) -> tuple[Any, Any]:
+    """Two numbers, low and high: the smallest of the ``share`` largest scores almost certainly lies between them."""
+    drawn = (_uniform(SAMPLE)[: eligible.size // 32] * eligible.size).astype(np.intp)
+    sample = np.sort(_floored(scores, drawn[eligible[drawn]]))
     rank = share * sample.size
     margin = 4 * (rank * (1 - share)) ** 0.5 + 2  # four standard deviations of a binomial count
     low, high = sample.size - 1 - int(rank + margin), sample.size - 1 - int(rank - margin)
-    return sample[low] if low >= 0 else scores.least, sample[high] if high < sample.size else np.inf
+    return sample[low] if low >= 0 else scores.floor, sample[high] if high < sample.size else np.inf
 
 
 @functools.cache
-def _shares(count: int) -> npt.NDArray[np.float64]:
-    """Random numbers from 0 to 1, always the same."""
+def _uniform(count: int) -> npt.NDArray[np.float64]:
+    """Random numbers from 0 to 1, the same ones in every call."""
     return np.random.default_rng(0).random(count)
 
 
-def _split(eligible: Mask, scores: Scores, low: Any, high: Any) -> tuple[Mask, Indices]:
-    """Which eligible connections score above ``high``; and where the others above ``low`` are."""
-    chosen, others = np.empty_like(eligible), np.empty_like(eligible)
-    for part in _parts(eligible.size):
+def _split(eligible: _Eligible, scores: Scores, low: Any, high: Any) -> tuple[Mask, Indices]:
+    """The mask of eligible connections above ``high``, and the flat indices of the others above ``low``."""
+    chosen, others = np.empty(eligible.size, np.bool_), np.empty(eligible.size, np.bool_)
+    for part in parts_of(eligible.size):
         values = scores.look(part)
         np.greater(values, high, out=chosen[part])
         np.greater(values, low, out=others[part])
     others ^= chosen
-    others &= eligible
-    chosen &= eligible
+    eligible.restrict(others)
+    eligible.restrict(chosen)
     return chosen, np.flatnonzero(others)
 
 
-def _first_with(score: Any, eligible: Mask, scores: Scores, count: int) -> Indices:
-    """The flat indices of the first ``count`` eligible connections with exactly this score, or of all there are."""
+def _first_with(score: Any, eligible: _Eligible, scores: Scores, count: int) -> Indices:
+    """The flat indices of the first ``count`` eligible connections with exactly this score, or of all if fewer."""
     found = [np.empty(0, np.intp)]
-    for part in _parts(eligible.size):
-        equal = np.flatnonzero((_seen(scores, part) == score) & eligible[part])[:count]
+    for part in parts_of(eligible.size):
+        equal = np.flatnonzero((_floored(scores, part) == score) & eligible[part])[:count]
         found.append(equal + part.start)
         count -= equal.size
         if count == 0:
@@ -210,11 +154,7 @@ def _first_with(score: Any, eligible: Mask, scores: Scores, count: int) -> Indic
     return np.concatenate(found)
 
 
-def _seen(scores: Scores, part: slice | Indices) -> Values:
-    """Scores in their order, with one number for all that are not above the least."""
-    seen: Values = np.fmax(scores.look(part), scores.least)
-    return seen
-
-
-def _parts(size: int) -> list[slice]:
-    return [slice(start, min(start + PART, size)) for start in range(0, size, PART)]
+def _floored(scores: Scores, part: slice | Indices) -> Values:
+    """The numbers of `Scores.look`, with ``floor`` in place of all numbers that count as a score of 0."""
+    floored: Values = np.fmax(scores.look(part), scores.floor)
+    return floored

@@ -1,48 +1,34 @@
-"""One update of a pool of layers: what every method of `rigl_core.methods` does, whatever its parts.
+"""One update of a pool of layers, for every method of `rigl_core.methods`.
 
-A pool is a single layer, or several that share what they drop or grow (`rigl_core.Plan.pools`). Everything here
-can be traced; arrays are flat.
+A pool is a single layer, or several layers that choose together (`rigl_core.Plan.pools`). Methods differ in their
+scores and in the numbers of connections that each layer keeps and grows. With these, `topology.updated_mask` chooses
+the connections. Compilers can trace everything here; arrays are flat.
 """
 
 from __future__ import annotations
 
 import functools
 import itertools
-import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rigl_core.arrays import sharing, topology
 from rigl_core.arrays.connections import Connections
-from rigl_core.arrays.namespace import Array, Namespace
+from rigl_core.arrays.namespace import Array, Namespace, count
 from rigl_core.parts.structures import Arrangement
-from rigl_core.recipe import Recipe
-from rigl_core.step import selection
-from rigl_core.step.scoring import scores_of
+from rigl_core.plan import Counts
+from rigl_core.recipe.compatibility import decides_alone
+from rigl_core.recipe.rule import Rule
+from rigl_core.step.scoring import host_namespace, scores_of
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How many connections of a pool an update keeps and grows (a row of the plan's tables).
-
-    Attributes:
-        keep: of a pool; where connections are chosen in groups, of each group.
-        grow: the same.
-        digits: int32 decimals of the drop fraction, for pools whose layers change their size; else None.
-    """
-
-    keep: Array | int
-    grow: Array | int
-    digits: Array = None
-
-
-@dataclass(frozen=True)
-class Moved:
+class Updated:
     """One layer after an update.
 
     Attributes:
-        mask: flat, the new topology.
-        survivors: flat, the connections that keep their weight and optimizer state.
+        mask: flat bool array, the new topology.
+        survivors: flat bool array, the connections that keep their weight and optimizer state.
     """
 
     mask: Array
@@ -50,199 +36,200 @@ class Moved:
 
 
 def initial_masks(
-    recipe: Recipe, pool: Sequence[Connections], active: Sequence[Array | int], *, xp: Namespace
+    rule: Rule, pool: Sequence[Connections], active: Sequence[Array | int], *, xp: Namespace
 ) -> list[Array]:
     """The flat masks of a pool's layers before the first step.
 
-    Each layer has its planned number of largest scores; but if the recipe chooses globally, and by more than chance,
-    the layers have theirs together.
+    In each layer, the planned number of connections is active: those with the largest scores. If the scope is global
+    and the scores are not random, the largest scores of all layers together are active.
 
     Args:
-        recipe: whose ``initial`` chooses.
+        rule: the rule; its ``initial`` criterion gives the scores.
         pool: the connections of each layer.
-        active: the planned number of each (`rigl_core.Plan.initial_active`).
+        active: the planned number of active connections of each layer (`rigl_core.Plan.initial_active`).
+        xp: the arrays' namespace.
     """
-    scores = [recipe.initial.score(connections, xp) for connections in pool]
-    if recipe.scope == "global" and not recipe.initial.reads_random and len(pool) > 1:
-        return _chosen_together(scores, [values == values for values in scores], sum(active), xp)
+    scores = [rule.initial.score(connections, xp) for connections in pool]
+    if rule.scope == "global" and not rule.initial.reads_random and len(pool) > 1:
+        chosen = topology.top_k_mask(_joined(scores, xp), sum(active), xp=xp)
+        return _split(chosen, scores)
     return [
-        _initial_mask(values, arrangement_of(recipe, connections), count, xp)
-        for values, connections, count in zip(scores, pool, active, strict=True)
+        _initial_mask(values, arrangement_of(rule, connections), number, xp)
+        for values, connections, number in zip(scores, pool, active, strict=True)
     ]
 
 
 def _initial_mask(scores: Array, arrangement: Arrangement | None, active: Array | int, xp: Namespace) -> Array:
     if arrangement is None:
         return topology.top_k_mask(scores, active, xp=xp)
-    of_each = active // (arrangement.groups * arrangement.unit)
-    return arrangement.of_weights(topology.top_k_mask(arrangement.of_units(scores, xp=xp), of_each, xp=xp), xp=xp)
+    of_each_group = active // arrangement.weights_per_choice
+    units = topology.top_k_mask(arrangement.scores_by_unit(scores, xp=xp), of_each_group, xp=xp)
+    return arrangement.mask_by_weight(units, xp=xp)
 
 
 def move_pool(
-    recipe: Recipe, pool: Sequence[Connections], masks: Sequence[Array], counts: Counts, *, xp: Namespace
-) -> list[Moved]:
-    """The layers of a pool after one update.
+    rule: Rule, pool: Sequence[Connections], masks: Sequence[Array], counts: Counts, *, xp: Namespace
+) -> list[Updated]:
+    """The layers of a pool after one update, in their order.
 
     Args:
-        recipe: whose criteria choose.
+        rule: the rule that chooses.
         pool: the connections of each layer.
-        masks: the current topology of each.
-        counts: of this update.
-
-    Returns:
-        One for each layer, in their order.
+        masks: the current mask of each layer, flat.
+        counts: the numbers of connections to keep and grow in this update.
+        xp: the arrays' namespace.
     """
-    if len(pool) == 1 and recipe.redistribution is None:
-        on_host = _moved_on_host(recipe, pool[0], masks[0], counts, xp)
-        new = [on_host if on_host is not None else _moved_alone(recipe, pool[0], masks[0], counts, xp)]
+    if rule.redistribution is not None:
+        new = _redistributed(rule, pool, masks, counts, xp)
+    elif len(pool) > 1:
+        new = _as_one_layer(rule, pool, masks, counts, xp)
     else:
-        new = _moved_together(recipe, pool, masks, counts, xp)
-    keeps = recipe.regrown == "keep"
-    both = getattr(xp, "both", operator.and_)
-    return [Moved(mask, both(mask, old) if keeps else kept) for old, (mask, kept) in zip(masks, new, strict=True)]
+        new = [_alone(rule, pool[0], masks[0], counts, xp)]
+    if rule.regrown == "reset":
+        return [Updated(mask, kept) for mask, kept in new]
+    return [Updated(mask, xp.logical_and(mask, old)) for old, (mask, _) in zip(masks, new, strict=True)]
 
 
-def arrangement_of(recipe: Recipe, connections: Connections) -> Arrangement | None:
-    """How connections of this layer are chosen in groups; None if freely."""
-    return None if connections.layer is None else recipe.structure.arrangement(connections.layer)
+def arrangement_of(rule: Rule, connections: Connections) -> Arrangement | None:
+    """The groups in which connections of this layer are chosen; None without a structure."""
+    return None if connections.layer is None else rule.structure.arrangement(connections.layer)
 
 
-def chooses_freely(recipe: Recipe, connections: Connections) -> bool:
-    """Whether a layer on its own keeps its best scores and grows the best others: its new mask is then all."""
-    simple = not (recipe.drop.by_sign or recipe.drop.drops_zeros) and recipe.regrown == "keep"
-    return simple and recipe.redistribution is None and arrangement_of(recipe, connections) is None
+def chooses_freely(rule: Rule, connections: Connections) -> bool:
+    """Whether a single layer keeps its best connections and grows the best others, without any other condition.
+
+    The survivors of its update then follow from the old and the new mask.
+    """
+    free = arrangement_of(rule, connections) is None and not decides_alone(rule.drop)
+    return free and rule.redistribution is None and rule.regrown == "keep"
 
 
-def _moved_on_host(
-    recipe: Recipe, connections: Connections, mask: Array, counts: Counts, xp: Namespace
-) -> tuple[Array, Array] | None:
-    """The same by `rigl_core.step.selection`, where NumPy can work on the arrays and only the new mask is asked for."""
-    if (on_host := getattr(xp, "on_host", None)) is None or not chooses_freely(recipe, connections):
-        return None
-    arrays = connections.arrays
-    like = connections.with_arrays(range(len(arrays)))  # keeps no tracer alive
-    new = on_host(functools.partial(_select, recipe, like), mask, counts.keep, counts.grow, *arrays)
-    return None if new is None else (new, new)
-
-
-def _select(recipe: Recipe, like: Connections, mask: Array, keep: Array, grow: Array, *arrays: Array) -> Array:
-    """The new mask, in NumPy; ``arrays`` are the connections', of the same fields as ``like``."""
-    connections = like.with_arrays(arrays)
-    dropping = connections.for_dropping
-    if not recipe.drop.reads_gradient:
-        dropping = dropping.replace(gradient=None)  # parts of it would be taken for nothing
-    drop_scores = scores_of(recipe.drop, dropping)
-    grow_scores = None if recipe.grow is None else scores_of(recipe.grow, connections)
-    return selection.updated_mask(drop_scores, grow_scores, mask, int(keep), int(grow))
-
-
-def _moved_alone(
-    recipe: Recipe, connections: Connections, mask: Array, counts: Counts, xp: Namespace
-) -> tuple[Array, Array]:
-    """The new mask, and what of the old one was kept."""
-    arrangement = arrangement_of(recipe, connections)
-    drop_scores = recipe.drop.score(connections.for_dropping, xp)
-    grow_scores = None if recipe.grow is None else recipe.grow.score(connections, xp)
-    keep, grow = counts.keep, counts.grow
-    if arrangement is not None:
-        mask = arrangement.any_of_units(mask, xp=xp)
-        drop_scores = arrangement.of_units(drop_scores, xp=xp)
-        grow_scores = None if grow_scores is None else arrangement.of_units(grow_scores, xp=xp)
-    if recipe.drop.drops_zeros:
-        active, keep = xp.count(mask), xp.count(mask & (drop_scores > 0))
+def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp: Namespace) -> tuple[Array, Array]:
+    """The new mask of a single layer, and the connections that it keeps."""
+    if xp.on_host is not None and chooses_freely(rule, connections):
+        arrays = connections.arrays
+        choose = functools.partial(_on_host, rule, connections.with_arrays(range(len(arrays))))  # without traced arrays
+        if (new := xp.on_host(choose, mask, counts.keep, counts.grow, *arrays)) is not None:
+            return new, new
+    drop_scores, grow_scores = _scores(rule, connections, xp)
+    keep, grow, negative = counts.keep, counts.grow, None
+    if (arrangement := arrangement_of(rule, connections)) is not None:
+        mask = arrangement.mask_by_unit(mask, xp=xp)
+        drop_scores = arrangement.scores_by_unit(drop_scores, xp=xp)
+        grow_scores = None if grow_scores is None else arrangement.scores_by_unit(grow_scores, xp=xp)
+    if rule.drop.drops_zeros:  # all connections with score 0 (M4)
+        active, keep = count(mask, xp=xp), count(mask & (drop_scores > 0), xp=xp)
         grow = active - keep
-    if recipe.drop.by_sign:
-        kept = _kept_by_sign(drop_scores, connections.weight, mask, keep, xp)
-    else:
-        kept = topology.kept_mask(drop_scores, mask, keep, xp=xp)
-    new = kept if grow_scores is None else kept | topology.grown_mask(grow_scores, kept, grow, xp=xp)
+    if rule.drop.by_sign:  # the same share of positive and of negative weights; zeros count as positive (M4)
+        negative = topology.normal(connections.weight, xp=xp) < 0
+        parts = xp.concat([count(mask & ~negative, xp=xp), count(mask & negative, xp=xp)])
+        keep = sharing.in_proportion(_array(keep, parts, xp), parts, xp=xp)
+    new, kept = topology.updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=xp, negative=negative)
     if arrangement is not None:
-        kept, new = (arrangement.of_weights(chosen, xp=xp) for chosen in (kept, new))
+        new, kept = (arrangement.mask_by_weight(chosen, xp=xp) for chosen in (new, kept))
     return new, kept
 
 
-def _kept_by_sign(scores: Array, weight: Array, mask: Array, keep: Array | int, xp: Namespace) -> Array:
-    """Of positive and negative weights the same share; zeros count as positive, and so go first among these."""
-    negative = mask & (topology.normal(weight, xp=xp) < 0)
-    positive = mask & ~negative
-    both = xp.concat([xp.count(positive), xp.count(negative)])
-    kept = sharing.in_proportion(xp.count(mask) * 0 + keep, both, xp=xp)
-    return topology.kept_mask(scores, positive, kept[0], xp=xp) | topology.kept_mask(scores, negative, kept[1], xp=xp)
+def _on_host(rule: Rule, like: Connections, mask: Array, keep: Array, grow: Array, *arrays: Array) -> Array:
+    """The new mask of a layer that `chooses_freely`, computed by NumPy, which reads the scores part by part.
+
+    Args:
+        rule: the rule that chooses.
+        like: connections with the same fields, to be filled with ``arrays``.
+        mask: the current mask.
+        keep: the number of connections to keep.
+        grow: the number of connections to grow.
+        *arrays: the arrays of the connections, as in `Connections.arrays`.
+    """
+    connections = like.with_arrays(arrays)
+    dropping = connections.for_dropping
+    if not rule.drop.reads_gradient:
+        dropping = dropping.replace(gradient=None)  # saves cutting parts that no score reads
+    drop_scores = scores_of(rule.drop, dropping)
+    grow_scores = None if rule.grow is None else scores_of(rule.grow, connections)
+    return topology.updated_mask(drop_scores, grow_scores, mask, int(keep), int(grow), xp=host_namespace)[0]
 
 
-def _moved_together(
-    recipe: Recipe, pool: Sequence[Connections], masks: Sequence[Array], counts: Counts, xp: Namespace
+def _as_one_layer(
+    rule: Rule, pool: Sequence[Connections], masks: Sequence[Array], counts: Counts, xp: Namespace
 ) -> list[tuple[Array, Array]]:
-    drop_scores = [recipe.drop.score(connections.for_dropping, xp) for connections in pool]
-    if recipe.scope == "global":
-        kept = _chosen_together(drop_scores, masks, counts.keep, xp)
-        grow = counts.grow
+    """New masks and kept connections of layers that choose as one; among equals the earlier layer is first (M3)."""
+    scores = [_scores(rule, connections, xp) for connections in pool]
+    drop_scores = _joined([drop for drop, _ in scores], xp)
+    grow_scores = None if rule.grow is None else _joined([grow for _, grow in scores], xp)
+    mask = xp.concat(list(masks))
+    new, kept = topology.updated_mask(drop_scores, grow_scores, mask, counts.keep, counts.grow, xp=xp)
+    return list(zip(_split(new, masks), _split(kept, masks), strict=True))
+
+
+def _redistributed(
+    rule: Rule, pool: Sequence[Connections], masks: Sequence[Array], counts: Counts, xp: Namespace
+) -> list[tuple[Array, Array]]:
+    """New masks and kept connections of layers that share the growth of an update (M5)."""
+    scores = [_scores(rule, connections, xp) for connections in pool]
+    active = xp.concat([count(mask, xp=xp) for mask in masks])
+    if rule.scope == "global":
+        joined = _joined([drop for drop, _ in scores], xp)
+        kept = topology.kept_mask(joined, xp.concat(list(masks)), counts.keep, xp=xp)
+        keep, grow = xp.concat([count(mask, xp=xp) for mask in _split(kept, masks)]), counts.grow
     else:
-        active = xp.concat([xp.count(mask) for mask in masks])
         dropped = sharing.share_of(active, counts.digits, xp=xp)
-        kept = [
-            topology.kept_mask(scores, mask, (active - dropped)[i], xp=xp)
-            for i, (scores, mask) in enumerate(zip(drop_scores, masks, strict=True))
-        ]
-        grow = xp.count(dropped)
-    if recipe.grow is None:
-        return [(mask, mask) for mask in kept]
-    grow_scores = [recipe.grow.score(connections, xp) for connections in pool]
-    if recipe.redistribution is None:
-        grown = _chosen_together(grow_scores, [~mask for mask in kept], grow, xp)
-    else:
-        shares = _shares(recipe, grow_scores, masks, kept, grow, xp)
-        grown = [
-            topology.grown_mask(scores, mask, shares[i], xp=xp)
-            for i, (scores, mask) in enumerate(zip(grow_scores, kept, strict=True))
-        ]
-    return [(old | new, old) for old, new in zip(kept, grown, strict=True)]
+        keep, grow = active - dropped, count(dropped, xp=xp)
+    room = xp.concat([count(~mask, xp=xp) for mask in masks]) + active - keep
+    weights = _weights_of_layers(rule, [grow for _, grow in scores], masks, keep, xp)
+    shares = sharing.within_room(_array(grow, room, xp), weights, room, xp=xp)
+    return [
+        # After a global choice too, a layer keeps its own keep[i] best connections.
+        topology.updated_mask(*scores[i], masks[i], keep[i], shares[i], xp=xp)
+        for i in range(len(pool))
+    ]
 
 
-def _chosen_together(
-    scores: Sequence[Array], eligible: Sequence[Array], count: Array | int, xp: Namespace
-) -> list[Array]:
-    """The largest scores of all layers, chosen as in one long layer: an earlier layer's go first among equals."""
-    chosen = topology.kept_mask(xp.concat([xp.widen(x) for x in scores]), xp.concat(list(eligible)), count, xp=xp)
-    ends = [0]
-    for mask in eligible:
-        ends.append(ends[-1] + mask.shape[0])
-    return [chosen[start:end] for start, end in itertools.pairwise(ends)]
-
-
-def _shares(
-    recipe: Recipe,
-    grow_scores: Sequence[Array],
-    masks: Sequence[Array],
-    kept: Sequence[Array],
-    grow: Array | int,
-    xp: Namespace,
+def _weights_of_layers(
+    rule: Rule, grow_scores: Sequence[Array], masks: Sequence[Array], keep: Array, xp: Namespace
 ) -> Array:
-    """How many connections each layer grows."""
-    survivors = xp.concat([xp.count(mask) for mask in kept])
-    room = xp.concat([xp.count(~mask) for mask in kept])
-    if recipe.redistribution == "survivors":
-        size = sum(mask.shape[0] for mask in masks)
-        weights = xp.shift_right(survivors, max(size.bit_length() - sharing.MOST.bit_length() + 1, 0))
-    else:
-        weights = sharing.mean_scores(list(grow_scores), list(masks), xp=xp)
-    return sharing.within_room(xp.count(room) * 0 + grow, weights, room, xp=xp)
+    """The weights in proportion to which the layers share the growth."""
+    if rule.redistribution == "mean_score":
+        return sharing.mean_scores(list(grow_scores), list(masks), xp=xp)
+    size = sum(mask.shape[0] for mask in masks)
+    return xp.bitwise_right_shift(keep, max(size.bit_length() - sharing.MOST.bit_length() + 1, 0))
 
 
-def weights_after(recipe: Recipe, connections: Connections, old: Array, moved: Moved, *, xp: Namespace) -> Array:
+def _scores(rule: Rule, connections: Connections, xp: Namespace) -> tuple[Array, Array | None]:
+    """The drop scores and the grow scores of all connections; None in place of grow scores if nothing grows."""
+    drop_scores = rule.drop.score(connections.for_dropping, xp)
+    return drop_scores, None if rule.grow is None else rule.grow.score(connections, xp)
+
+
+def _joined(arrays: Sequence[Array], xp: Namespace) -> Array:
+    return xp.concat([xp.widen(array) for array in arrays])
+
+
+def _split(joined: Array, like: Sequence[Array]) -> list[Array]:
+    ends = [0, *itertools.accumulate(array.shape[0] for array in like)]
+    return [joined[start:end] for start, end in itertools.pairwise(ends)]
+
+
+def _array(number: Array | int, like: Array, xp: Namespace) -> Array:
+    """A number as an int32 array with one entry, on the device of ``like``."""
+    return count(like, xp=xp) * 0 + number
+
+
+def weights_after(rule: Rule, connections: Connections, old: Array, updated: Updated, *, xp: Namespace) -> Array:
     """The weights of one layer after an update.
 
     Args:
-        recipe: which says what grown connections start with.
-        connections: as before the update; with weights that learn outside the mask, the whole ones.
-        old: the flat mask before.
-        moved: what `move_pool` gave.
+        rule: the rule, which gives the weights of grown connections.
+        connections: the connections before the update; with shadow weights, their weights inside and outside the mask.
+        old: the flat mask before the update.
+        updated: the result of `move_pool` for this layer.
+        xp: the arrays' namespace.
 
     Returns:
-        Flat; exactly 0 outside the new mask.
+        Flat array; exactly 0 outside the new mask.
     """
-    weight = connections.weight
-    zeros = xp.zeros_like(weight)
-    if "shadow" in recipe.memories:
-        return xp.where(moved.mask, weight, zeros)
-    return xp.where(moved.survivors, weight, xp.where(moved.mask & ~old, recipe.grown.values(connections, xp), zeros))
+    weight, zeros = connections.weight, xp.zeros_like(connections.weight)
+    if rule.shadow:
+        return xp.where(updated.mask, weight, zeros)
+    grown = xp.where(updated.mask & ~old, rule.grown.values(connections, xp), zeros)
+    return xp.where(updated.survivors, weight, grown)

@@ -1,11 +1,11 @@
-"""The conformance suite, for adapters of this project and of others (extra: testing).
+"""The conformance suite, for adapters of this project and of other projects. It needs the extra ``testing``.
 
-The author of an adapter writes one `Harness` and runs the properties on it, from an installed rigl-core:
+The author of an adapter writes one `Harness` and runs the properties on it, with an installed rigl-core:
 
     python -m rigl_core.testing --harness my_module:MyHarness
 
-The rest is for properties of one's own: strategies (`trainings`, `updates`, `values`), recorded trainings
-(`start`, `steps`), assertions to the last bit, and the `oracle`, a slow and plain reading of the contract.
+The other names are for authors who write their own properties: strategies (`trainings`, `updates`, `values`), recorded
+trainings (`start`, `steps`), bit-exact assertions, and the `oracle`, a slow and plain implementation of the contract.
 """
 
 try:
@@ -19,7 +19,7 @@ except ModuleNotFoundError as error:
 from rigl_core.testing import models, oracle
 from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Session, Setup
-from rigl_core.testing.recording import Snapshot, Step, assert_same, assert_same_bits, drop_count, start, steps
+from rigl_core.testing.recording import Recorded, Step, assert_same, assert_same_bits, drop_count, start, steps
 from rigl_core.testing.reference import ReferenceOptimizer
 from rigl_core.testing.strategies import ADAM, SGD, STILL, Training, Update, trainings, updates, values
 
@@ -31,10 +31,10 @@ __all__ = [
     "Harness",
     "Mask",
     "OptimizerSpec",
+    "Recorded",
     "ReferenceOptimizer",
     "Session",
     "Setup",
-    "Snapshot",
     "Step",
     "Training",
     "Update",

@@ -1,6 +1,6 @@
-"""``python -m rigl_core.testing --harness MODULE:CLASS``: the conformance suite on an adapter of anyone's.
+"""``python -m rigl_core.testing --harness MODULE:CLASS``: run the conformance suite on any adapter.
 
-Modules are found from the current folder too. All other arguments are pytest's, such as ``-x`` or ``-k topology``.
+Modules in the current folder are found as well. All other arguments go to pytest, such as ``-x`` or ``-k topology``.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ import subprocess
 import sys
 
 _SUITE = ["-p", "rigl_core.testing.plugin", "--pyargs", "rigl_core.testing.properties"]
-# pytest looks for settings above the suite, where any project may be whose environment this is.
+# pytest would look for settings in the folders above the suite, which may belong to any project.
 _NO_SETTINGS = ["-c", os.devnull, "--rootdir", os.curdir, "-p", "no:cacheprovider"]
 
 if __name__ == "__main__":
-    # In a process of its own: pytest wants to be there before Hypothesis, which rigl_core.testing imports.
+    # A new process, since pytest has to be imported before Hypothesis, and rigl_core.testing has imported Hypothesis.
     sys.exit(subprocess.call([sys.executable, "-m", "pytest", *_SUITE, *_NO_SETTINGS, *sys.argv[1:]]))

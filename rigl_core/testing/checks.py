@@ -1,4 +1,4 @@
-"""How properties are written: which rules they check, and over which cases."""
+"""Decorators of properties: the rules that a property checks, and the cases that it runs on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rigl_core.testing.harness import Harness
 Case = TypeVar("Case")
 PHASES = tuple(Phase)
 TIMES = 1
-"""How many times the cases that properties ask for: more where a bug must not escape by chance."""
+"""A factor for the number of cases of every property: more cases make it less likely that a bug escapes by chance."""
 Property = Callable[..., None]
 
 
@@ -29,15 +29,18 @@ def for_all(
     """Turn a check of one case into a property of a harness in a mode.
 
     Args:
-        cases: draws the cases; or a function that gives what does, and whose arguments the property takes too.
-        eager: how many, in eager mode.
-        compiled: how many, in any other mode, where every case may cost a compilation.
+        cases: the strategy that draws cases; or a function that returns the strategy. The property then also takes the
+            function's keyword arguments.
+        eager: the number of cases in eager mode; a quarter of it, if the harness says that this mode is slow.
+        compiled: the number of cases in any other mode, where every case may cost a compilation.
     """
 
     def decorate(check: Callable[[Harness, str, Case], None]) -> Property:
         def property_(harness: Harness, mode: str, **chosen: Any) -> None:
+            eagerly = max(eager // 4, 1) if mode in harness.slow_modes else eager
+
             @settings(
-                max_examples=TIMES * (eager if mode == "eager" else compiled),
+                max_examples=TIMES * (eagerly if mode == "eager" else compiled),
                 deadline=None,
                 database=None,
                 phases=PHASES,

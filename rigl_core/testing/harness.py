@@ -1,7 +1,7 @@
-"""What the conformance suite asks of a backend: one harness, written by the adapter's author.
+"""The harness of a backend, through which the conformance suite runs it. The adapter's author writes it.
 
-Everything goes in and out as NumPy arrays, so the suite knows no framework. bfloat16 values travel as
-float32 arrays that hold bfloat16 numbers; a harness converts them.
+All arrays that go in and out are NumPy arrays, so the suite knows no framework. bfloat16 numbers are passed in float32
+arrays; a harness converts them.
 """
 
 from __future__ import annotations
@@ -16,12 +16,15 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from rigl_core.arrays.connections import Connections
 from rigl_core.arrays.namespace import Namespace
 from rigl_core.arrays.random import random_scores
 from rigl_core.model.layers import Layer
-from rigl_core.parts.criteria import Connections, Criterion
+from rigl_core.parts.criteria import Criterion
+from rigl_core.parts.schedules import UpdateSchedule
+from rigl_core.plan import Counts
 from rigl_core.recipe import Recipe
-from rigl_core.step.update import Counts, move_pool
+from rigl_core.step.update import move_pool
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -29,17 +32,18 @@ Mask = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class OptimizerSpec:
-    """An optimizer every framework has, with PyTorch's meaning of the numbers.
+    """An optimizer that every framework has; its numbers have the same meaning as in PyTorch.
 
     Attributes:
         kind: ``"sgd"`` or ``"adam"``.
         lr: learning rate.
-        momentum: of SGD (0: none).
-        weight_decay: decoupled from the gradient, as a factor ``1 - lr * weight_decay`` on the weights
-            (AdamW; for SGD without it, the harness adds ``weight_decay * weight`` to the gradient).
-        clip_norm: clip the gradient's global norm to this before the step, as a user of the framework would.
-        centered: subtract the mean of each parameter's gradient before anything else the optimizer does (gradient
-            centralization; SGD only): not element-wise, so inactive weights get a gradient.
+        momentum: momentum of SGD; 0 for none.
+        weight_decay: for Adam, decoupled from the gradient: the weights are multiplied by ``1 - lr * weight_decay``
+            (AdamW). For SGD, ``weight_decay * weight`` is added to the gradient; if the framework's SGD does not do
+            that, the harness does.
+        clip_norm: if given, clip the gradient's global norm to this number before the step, as a user would.
+        centered: whether the optimizer first subtracts the mean of each parameter's gradient (gradient centralization;
+            SGD only). This is not element-wise, so inactive weights get a gradient.
     """
 
     kind: str = "sgd"
@@ -52,16 +56,16 @@ class OptimizerSpec:
 
 @dataclass(frozen=True)
 class Setup:
-    """What a sparse training starts with.
+    """The start of a sparse training.
 
     Attributes:
-        params: all parameters; those not among ``layers`` are trained densely.
-        layers: which parameters are layers, with their axes.
-        recipe: how to train.
-        optimizer: with what.
-        dtype: of the parameters.
-        mode: how the step runs.
-        scores: for ``sparsify``, by layer name; None if the recipe asks for none.
+        params: all parameters by name; parameters that are not among ``layers`` are trained densely.
+        layers: the parameters that are layers, with their axes.
+        recipe: the recipe.
+        optimizer: the optimizer.
+        dtype: the dtype of the parameters in the framework.
+        mode: how the step runs, one of `Harness.modes`.
+        scores: the scores for ``sparsify``, by layer name; None if the recipe needs none.
     """
 
     params: Mapping[str, Array]
@@ -79,8 +83,8 @@ class Session(Protocol):
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         """One optimizer step of the user's loop, with these dense gradients of the loss.
 
-        None: the parameter was not used in this step (frameworks without that notion take zeros, and
-        say so with ``Harness.unused_layers = False``).
+        A gradient of None says that the parameter was not used in this step. A framework that cannot tell this from a
+        gradient of zeros sets ``Harness.unused_layers = False``.
         """
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
@@ -96,40 +100,43 @@ class Session(Protocol):
         """Copies of all parameters."""
 
     def masks(self) -> dict[str, Mask]:
-        """The masks that the handle offers, of every layer of the plan."""
+        """The masks that the adapter gives to users, for every layer of the plan."""
 
     def optimizer_state(self) -> dict[str, list[Array]]:
-        """Copies of every per-weight optimizer state of each parameter, in a fixed order."""
+        """Copies of the arrays that the optimizer holds for each weight, by parameter name, in a fixed order."""
 
     def steps(self) -> int:
-        """The topology's step counter."""
+        """The number of optimizer steps that the adapter has counted."""
 
     def save(self) -> Any:
-        """Everything a resumed training needs, as the framework's user saves it; later steps must not change it."""
+        """Save everything that a resumed training needs, as a user does; later steps must not change the result."""
 
     def load(self, saved: Any) -> None:
-        """Continue from what `save` gave, in this or in a fresh session."""
+        """Continue from the result of `save`, in this session or in a new one."""
 
     def sparsify_again(self) -> None:
-        """Give what is sparse already to the adapter's ``sparsify`` once more: a mistake."""
+        """Call the adapter's ``sparsify`` again on an optimizer that is sparsified already, which is an error."""
 
 
 class Harness(ABC):
-    """A backend under test: a subclass says what its arrays are and how its user trains.
+    """A backend under test: a subclass says how to make its arrays, and how its users train.
 
     Attributes:
-        name: shown in the table.
-        dtypes: floating dtypes it supports, of float16, bfloat16, float32, float64.
-        modes: how its code can run: ``"eager"``, ``"compiled"`` or more of its own.
-        unused_layers: whether a gradient can be missing.
+        name: the backend's name in the table of results.
+        dtypes: the floating dtypes that it supports, out of float16, bfloat16, float32, float64.
+        modes: the ways in which its code can run: ``"eager"``, ``"compiled"``, or others.
+        unused_layers: whether the gradient of a parameter can be missing.
+        slow_modes: the modes in which a case takes long, so that properties run on fewer cases.
         xp: the adapter's namespace.
-        session: sparsifies the parameters of a setup, under their names, with the adapter's ``sparsify``.
+        session: starts a `Session`: sparsifies the parameters of a `Setup`, under their names, with the adapter's
+            ``sparsify``.
     """
 
     name: str
     dtypes: Sequence[str]
     modes: Sequence[str]
     unused_layers: bool
+    slow_modes: Sequence[str] = ()
     xp: Namespace
     session: Callable[[Setup], Session]
 
@@ -139,18 +146,18 @@ class Harness(ABC):
 
     @abstractmethod
     def to_numpy(self, array: Any, /) -> Array:
-        """A copy of the framework's array; of bfloat16, as float32."""
+        """A copy of the framework's array; bfloat16 becomes float32."""
 
     def to_scalar(self, number: int, /) -> Any:
-        """An int32 number as the adapter gives it to the core: a Python integer, or what its compiler traces."""
+        """An int32 number as the adapter gives it to the core: a Python integer, or a scalar that can be traced."""
         return number
 
     def in_mode(self, function: Callable[..., Any], mode: str, /) -> Callable[..., Any]:
-        """The function, of the framework's arrays, as it runs in this mode."""
+        """The function as it runs in this mode, such as compiled; it takes arrays of the framework."""
         return function
 
     def settings(self, dtype: str, /) -> AbstractContextManager[Any]:
-        """What the framework must be set to, to work with arrays of this dtype."""
+        """A context with the framework's settings that arrays of this dtype need."""
         return nullcontext()
 
     def start(
@@ -164,21 +171,34 @@ class Harness(ABC):
         mode: str = "eager",
         scores: Mapping[str, Array] | None = None,
     ) -> Session:
-        """A session of this `Setup`."""
+        """Start a session; the arguments are those of `Setup`."""
         return self.session(Setup(params, layers, recipe, optimizer, dtype, mode, scores))
 
     def updated_mask(
         self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str
     ) -> Mask:
-        """RigL's update of flat arrays, of which the floating ones get this dtype."""
+        """RigL's update of one layer, in the framework.
+
+        Args:
+            weight: flat.
+            gradient: flat.
+            mask: flat bool array.
+            keep: the number of connections to keep.
+            grow: the number of connections to grow.
+            dtype: the dtype of weight and gradient in the framework.
+            mode: how the code runs.
+
+        Returns:
+            The new mask.
+        """
         return self._run(_compiled(self, mode, _updated_mask), dtype, weight, gradient, mask, keep, grow)
 
     def scores(self, criterion: Criterion, weight: Array, gradient: Array, *, dtype: str, mode: str) -> Array:
-        """A criterion's scores of flat arrays."""
+        """A criterion's scores for flat arrays, computed in the framework."""
         return self._run(_compiled(self, mode, _scores, criterion), dtype, weight, gradient)
 
     def random_scores(self, key: tuple[int, int], size: int, *, mode: str) -> npt.NDArray[np.int32]:
-        """`rigl_core.random_scores` of the indices 0 to size - 1."""
+        """`rigl_core.arrays.random.random_scores` of the indices 0 to size - 1."""
         return self._run(_compiled(self, mode, _random_scores), "int32", np.arange(size, dtype=np.int32), *key)
 
     def _run(self, function: Callable[..., Any], dtype: str, *arguments: Array | int) -> Array:
@@ -193,13 +213,13 @@ class Harness(ABC):
 
 @functools.cache
 def _compiled(harness: Harness, mode: str, function: Callable[..., Any], *constants: Any) -> Callable[..., Any]:
-    """One of the core's functions in this mode; cached, so that the framework's compiler knows it again."""
+    """A function of the core in this mode; cached, so that the framework compiles it once."""
     return harness.in_mode(functools.partial(function, harness.xp, *constants), mode)
 
 
 def _updated_mask(xp: Namespace, weight: Any, gradient: Any, mask: Any, keep: Any, grow: Any) -> Any:
-    (moved,) = move_pool(_RIGL, [Connections(weight, gradient)], [mask], Counts(keep, grow), xp=xp)
-    return moved.mask
+    (updated,) = move_pool(_RIGL, [Connections(weight, gradient)], [mask], Counts(keep, grow), xp=xp)
+    return updated.mask
 
 
 def _scores(xp: Namespace, criterion: Criterion, weight: Any, gradient: Any) -> Any:
@@ -210,4 +230,4 @@ def _random_scores(xp: Namespace, indices: Any, first: Any, second: Any) -> Any:
     return random_scores((first, second), indices, xp=xp)
 
 
-_RIGL = Recipe()
+_RIGL = Recipe(schedule=UpdateSchedule(end=1)).rule

@@ -1,7 +1,7 @@
-"""The contract's reading of every method, slowly: what `rigl_core.step.update` is compared with.
+"""A slow implementation of every method after the contract, to compare `rigl_core.step.update` with.
 
-Nothing here calls the core's own arithmetic. Lists, sets, sorting and fractions; single-precision numbers only where
-the contract says that a score is one.
+It never calls the core's own arithmetic. It uses lists, sets, sorting and fractions, and single-precision numbers only
+for scores that are such numbers by the contract.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from rigl_core.testing import oracle, score_oracle
 from rigl_core.testing.score_oracle import LayerState
 
 Groups = list[list[tuple[int, ...]]]
-"""Groups of units of flat positions."""
+"""For each group its units, and for each unit its flat positions."""
 
 
 def update(
     recipe: Recipe, pools: Sequence[Sequence[LayerState]], fraction: str, number: int
 ) -> dict[str, tuple[set[int], set[int]]]:
-    """By layer name what is active after an update, and what was kept of what had been active.
+    """The flat positions that are active after an update, and those that it kept, by layer name.
 
     Args:
         recipe: the method.
-        pools: layers that choose together.
-        fraction: the drop fraction, in 12 decimals.
-        number: the update's.
+        pools: the layers before the update; those of a pool choose together.
+        fraction: the drop fraction, as text with 12 decimals.
+        number: the update's number.
     """
     moved = {}
     for pool in pools:
@@ -115,7 +115,7 @@ def _largest_of_all(scores: Sequence[Sequence[float]], among: Sequence[set[int]]
 
 
 def in_proportion(total: int, weights: Sequence[int]) -> list[int]:
-    """Largest remainder, the earlier first among equals; if all weights are 0 they count as equal."""
+    """``total`` shared by largest remainder, the earlier first among equals; weights that are all 0 count as equal."""
     whole = [w if any(weights) else 1 for w in weights]
     shares = [Fraction(total * w, sum(whole)) for w in whole]
     counts = [math.floor(share) for share in shares]
@@ -126,7 +126,7 @@ def in_proportion(total: int, weights: Sequence[int]) -> list[int]:
 
 
 def within_room(total: int, weights: Sequence[int], room: Sequence[int]) -> list[int]:
-    """Three rounds in proportion among those with room left; then one place after the other."""
+    """``total`` shared in three rounds, in proportion among the places with room left; then one place after another."""
     given = [0] * len(room)
     for _ in range(3):
         shares = in_proportion(
@@ -139,9 +139,9 @@ def within_room(total: int, weights: Sequence[int], room: Sequence[int]) -> list
 
 
 def mean_scores(scores: Sequence[Sequence[float]], masks: Sequence[set[int]]) -> list[int]:
-    """The mean active score in 20 bits, of scores cut to 16 bits below the largest of them.
+    """The mean score of each layer's active connections, in 20 bits; scores are first cut to 16 bits.
 
-    With more than 128 layers in fewer bits, so that all add up to less than 2**27.
+    With more than 128 layers, means have fewer bits, so that their sum stays below 2**27.
     """
     finite = [
         [x for i, x in enumerate(own) if i in mask and math.isfinite(x)]
@@ -157,7 +157,7 @@ def mean_scores(scores: Sequence[Sequence[float]], masks: Sequence[set[int]]) ->
 
 
 def groups_of(recipe: Recipe, layer: Layer) -> Groups:
-    """The groups of a structure, and the units in each, in the order in which ties are broken."""
+    """The groups of a structure and their units; ties go to the earlier unit."""
     structure: Any = recipe.structure
     positions = list(product(*map(range, layer.shape)))
     flat = {place: i for i, place in enumerate(positions)}
@@ -181,7 +181,7 @@ def groups_of(recipe: Recipe, layer: Layer) -> Groups:
 
 
 def unit_score(criterion: str, scores: Sequence[float], unit: Sequence[int]) -> float:
-    """The sum of its weights' scores, in their order; random integers lose the bits that the sum has more."""
+    """The sum of the scores of a unit's weights, added in order; random integers first lose their last bits."""
     if criterion == "random":
         fewer = next(bits for bits in range(32) if len(unit) <= 2**bits)
         return float(sum(int(scores[position]) >> fewer for position in unit))
@@ -192,5 +192,5 @@ def unit_score(criterion: str, scores: Sequence[float], unit: Sequence[int]) -> 
 
 
 def as_sets(masks: Mapping[str, Any]) -> dict[str, set[int]]:
-    """Active flat positions by layer name."""
+    """The flat positions that are active, by layer name."""
     return {name: set(np.flatnonzero(np.asarray(mask).reshape(-1)).tolist()) for name, mask in masks.items()}

@@ -1,4 +1,4 @@
-"""Trainings by every method: short ones, with given gradients, on layers that every structure fits."""
+"""Short trainings by every method, with given gradients, on layers that every structure fits."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from rigl_core.testing.harness import OptimizerSpec
 from rigl_core.testing.strategies import ADAM, SGD, Training
 
 HALF = Constant(0.5)
-"""Of few groups and blocks less would not move."""
+"""A large drop fraction: with few groups or blocks, a smaller one would move nothing."""
 _SHAPES = ((8, 4), (4, 8), (4, 4, 2, 1))
 
 STATIC: Mapping[str, Any] = {
@@ -53,7 +53,7 @@ MOVING: Mapping[str, Any] = {
     "Deep R": lambda s, when: methods.DeepR(s, schedule=when, l1=4.0, noise=0.01),
     "SNFS": lambda s, when: methods.SNFS(s, schedule=when),
     "SNFS, no redistribution": lambda s, when: methods.SNFS(s, schedule=when, redistribution=None),
-    "DSR": lambda _, when: methods.DSR(0.3, schedule=when, drop_fraction=Constant(0.9)),  # so that room runs out
+    "DSR": lambda _, when: methods.DSR(0.3, schedule=when, drop_fraction=Constant(0.9)),  # large, so that room runs out
     "MEST": lambda s, when: methods.MEST(s, schedule=when, share=0.3),
     "SNIP": lambda s, _: methods.SNIP(s),
     "SNIP by layer": lambda s, _: methods.SNIP(s, scope="layer"),
@@ -68,7 +68,7 @@ MOVING: Mapping[str, Any] = {
 """Methods whose topology moves."""
 
 SHADOW = ("DNW", "DNS", "RigL's growth on shadows")
-"""Of them those whose weights learn outside the mask too."""
+"""The methods in `MOVING` whose weights also learn outside the mask."""
 
 
 @st.composite
@@ -83,12 +83,12 @@ def method_trainings(
 
     Args:
         draw: given by Hypothesis.
-        names: of `MOVING` and `STATIC`.
-        optimizers: that may be drawn.
-        replaces: whether updates take the place of gradient steps, whatever the method says.
+        names: names of methods in `MOVING` and `STATIC`.
+        optimizers: the optimizers to draw from.
+        replaces: whether updates always take the place of gradient steps; otherwise the method decides.
     """
     begin = draw(st.integers(0, 2))
-    # Where few cases are drawn the first ones of these lists are: an update, a gradient step, another update.
+    # A property with few cases draws the first numbers of these lists: an update, a gradient step, another update.
     lasts, every = draw(st.sampled_from([3, 1, 2, 4, 5])), draw(st.sampled_from([2, 1]))
     schedule = UpdateSchedule(begin=begin, end=begin + lasts, every=every)
     sparsity = draw(st.sampled_from([0.5, 0.3, 0.8]))

@@ -1,6 +1,6 @@
-"""Two small networks, with their gradients by hand: what every backend trains alike (rule P1, along a trajectory).
+"""Two small networks with hand-written gradients, which every backend trains to the same masks (rule P1).
 
-Both take inputs of 64 numbers and end in 10 logits; the loss is the mean softmax cross-entropy. A harness
+Both take inputs of 64 numbers and return 10 logits; the loss is the mean softmax cross-entropy. A harness
 writes the same forward passes in its framework and lets the framework differentiate:
 
 - ``"mlp"``: relu(x @ fc1.weight.T + fc1.bias) @ fc2.weight.T + fc2.bias
@@ -33,7 +33,7 @@ MODELS = tuple(_SHAPES)
 
 
 def make_params(model: str, seed: int) -> dict[str, Array]:
-    """Float64 parameters by name."""
+    """Random float64 parameters by name."""
     rng = np.random.default_rng(seed)
     return {name: rng.normal(0, 0.3, shape) for name, shape in _SHAPES[model].items()}
 
@@ -51,7 +51,7 @@ def make_batch(seed: int, step: int, size: int = 16) -> tuple[Array, Array]:
 
 
 def gradients(model: str, params: Mapping[str, Array], inputs: Array, labels: Array) -> dict[str, Array]:
-    """The dense gradient of the loss, by hand."""
+    """The dense gradient of the loss for each parameter, by name, from hand-written formulas."""
     return {"mlp": _mlp_gradients, "convnet": _convnet_gradients}[model](params, inputs, labels)
 
 

@@ -1,6 +1,6 @@
-"""The contract read slowly, in pure Python: what the code under test is compared with.
+"""A slow implementation of the contract in pure Python, to compare the code under test with.
 
-Nothing here calls the core's own arithmetic. Lists, sorting and fractions only.
+It never calls the core's own arithmetic. It uses lists, sorting and fractions only.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ def magnitude(x: float, dtype: str) -> float:
 
 
 def largest(scores: Sequence[float], among: Sequence[int], count: int) -> set[int]:
-    """The positions of the ``count`` largest scores; the lower position first among equals (rule T3)."""
+    """The positions of the ``count`` largest scores; among equals the lower position is first (rule T3)."""
     return set(sorted(among, key=lambda i: (-scores[i], i))[:count])
 
 
@@ -49,28 +49,28 @@ def set_mask(
 
 
 def fires(step: int, begin: int, end: int, every: int) -> bool:
-    """Rule S1."""
+    """Whether an update fires at a step (rule S1)."""
     return step in range(begin, end, every)
 
 
 def drop_count(fraction: float, active: int) -> int:
-    """Rule S4."""
+    """The number of connections that an update drops (rule S4)."""
     return math.floor(Fraction(f"{fraction:.12f}") * active)
 
 
 def cosine(alpha: float, step: int, begin: int, end: int) -> float:
-    """Rule S3."""
+    """The cosine drop fraction at a step (rule S3)."""
     return alpha / 2 * (1 + math.cos(math.pi * ((step - begin) / (end - begin))))
 
 
 def random_key(seed: int, layer: str, update: int) -> tuple[int, int]:
-    """Rule N1, on the host: two unsigned words."""
+    """The key of a layer's random scores at an update: two unsigned 32-bit numbers (rule N1)."""
     digest = blake2b(f"{seed}:{update}:{len(layer)}:{layer}".encode(), digest_size=8).digest()
     return int.from_bytes(digest[:4], "little"), int.from_bytes(digest[4:], "little")
 
 
 def random_scores(key: tuple[int, int], size: int) -> list[int]:
-    """Rule N1, for each flat index, in arithmetic modulo 2**32."""
+    """The random score of each flat index, in arithmetic modulo 2**32 (rule N1)."""
     first, second = key[0] % 2**32, key[1] % 2**32
     return [_mixed(_mixed(index ^ first) ^ second) % 2**31 for index in range(size)]
 
@@ -82,6 +82,6 @@ def _mixed(x: int) -> int:
 
 
 def initial_mask(seed: int, layer: str, size: int, active: int) -> list[bool]:
-    """Rule N2 with random scores."""
+    """The initial mask by random scores (rule N2)."""
     chosen = largest(random_scores(random_key(seed, layer, -1), size), range(size), active)
     return [i in chosen for i in range(size)]

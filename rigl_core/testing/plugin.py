@@ -1,12 +1,12 @@
-"""A pytest plugin that runs the properties on harnesses and prints properties x backends.
+"""A pytest plugin that runs the properties on harnesses and prints a table of properties and backends.
 
     python -m pytest -p rigl_core.testing.plugin --pyargs rigl_core.testing.properties --harness my_module:MyHarness
 
-What a backend is known to fail is named in one file, with the reason, and must fail:
+A file may name the properties that a backend is known to fail, each with a reason. They must fail:
 
     python -m pytest ... --xfails xfails.toml      # "test_sparsifying_twice[mine-eager]" = "why, and until when"
 
-``python -m rigl_core.testing`` is short for it, and keeps away from the settings of any project around.
+``python -m rigl_core.testing`` does the same, and ignores the pytest settings of the projects around it.
 """
 
 from __future__ import annotations
@@ -29,16 +29,18 @@ _HARNESSES = pytest.StashKey[list[Harness]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--harness``."""
+    """Add ``--harness``, ``--xfails`` and ``--times``."""
     parser.addoption(
         "--harness", action="append", default=[], metavar="MODULE:CLASS", help="a backend's harness; may be repeated"
     )
     parser.addoption("--xfails", type=Path, metavar="FILE", help="TOML file of expected failures and their reasons")
+    parser.addoption("--times", type=int, default=1, metavar="N", help="N times as many examples of every property")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Load the harnesses: one that cannot be imported is an error, never a skip."""
+    """Load the harnesses. A harness that cannot be imported is an error, never a skip."""
     config.addinivalue_line("markers", "rule(*ids): the rules of docs/contract.md that a property checks")
+    vars(importlib.import_module("rigl_core.testing.checks"))["TIMES"] = config.getoption("--times")
     outcomes: dict[str, dict[str, str]] = defaultdict(dict)
     config.stash[_OUTCOMES] = outcomes
     config.pluginmanager.register(_Collector(outcomes))
@@ -46,7 +48,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def load_harness(spec: str) -> Harness:
-    """The harness that ``module:class`` names; what follows another colon is given to the class (a device, say).
+    """The harness that ``spec`` names.
+
+    Args:
+        spec: ``module:class``, or ``module:class:argument`` with an argument for the class, such as a device.
 
     Raises:
         pytest.UsageError: if it cannot be loaded.
@@ -73,7 +78,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Refuse to run properties on nothing: pytest would skip them and call it a success."""
+    """Refuse to run properties without a harness: pytest would skip them and report a success."""
     _expect_failures(config, items)
     wanting = any("harness" in getattr(item, "fixturenames", ()) for item in items)
     if wanting and not any(harness.modes for harness in config.stash[_HARNESSES]):
@@ -81,7 +86,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _expect_failures(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what is known to fail; what passes in spite of it is a failure, so that the file cannot go stale."""
+    """Mark the tests that are known to fail. If one of them passes, it counts as a failure, so the file stays true."""
     file: Path | None = config.getoption("--xfails")
     reasons = {} if file is None else tomllib.loads(file.read_text())
     for item in items:
@@ -91,7 +96,7 @@ def _expect_failures(config: pytest.Config, items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
-    """Note the outcome for the table."""
+    """Write the outcome of a property into its report, for the table."""
     outcome = yield
     report = outcome.get_result()
     callspec = getattr(item, "callspec", None)
@@ -105,21 +110,21 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 class _Collector:
-    """Gathers what the reports say, also those of pytest-xdist's workers."""
+    """Collects the outcomes from the reports, also from those of pytest-xdist's workers."""
 
     def __init__(self, outcomes: dict[str, dict[str, str]]) -> None:
         self._outcomes = outcomes
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """One report has come in."""
+        """Take a report's outcome."""
         if hasattr(report, "conformance"):
             name, column, outcome = report.conformance
             if self._outcomes[name].get(column, "passed") == "passed":
-                self._outcomes[name][column] = outcome  # of a property's several cases, the first that did not pass
+                self._outcomes[name][column] = outcome  # for a property with several cases: the first that did not pass
 
 
 def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
-    """Print the table: a property a row, a backend's mode a column."""
+    """Print the table: a row for each property, a column for each mode of a backend."""
     outcomes = config.stash[_OUTCOMES]
     if not outcomes:
         return

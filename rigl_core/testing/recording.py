@@ -1,4 +1,4 @@
-"""Trainings run to the end and recorded step by step, for properties to look at."""
+"""Trainings recorded step by step, so that properties can check every step."""
 
 from __future__ import annotations
 
@@ -14,33 +14,33 @@ from rigl_core.testing.strategies import Training
 
 
 @dataclass(frozen=True)
-class Snapshot:
-    """Copies of everything a rule speaks of."""
+class Recorded:
+    """Copies of everything that the rules are about: weights, masks and optimizer state by parameter name."""
 
     weights: Mapping[str, Array]
     masks: Mapping[str, Mask]
     state: Mapping[str, list[Array]]
 
     @classmethod
-    def of(cls, session: Session) -> Snapshot:
-        """The session as it is now."""
+    def of(cls, session: Session) -> Recorded:
+        """A record of the session now."""
         return cls(session.weights(), session.masks(), session.optimizer_state())
 
 
 @dataclass(frozen=True)
 class Step:
-    """One optimizer step: what it was given, and everything before and after."""
+    """One optimizer step: its number, its dense gradients, and the records before and after it."""
 
     number: int
     gradients: Mapping[str, Array]
-    before: Snapshot
-    after: Snapshot
+    before: Recorded
+    after: Recorded
     updates: bool
     """Whether an update fires, by rule S1."""
 
 
 def start(harness: Harness, mode: str, training: Training, dtype: str = "float32") -> Session:
-    """The training's session, before its first step."""
+    """Start the training's session; it has made no step."""
     return harness.start(
         training.params,
         training.layers,
@@ -53,20 +53,20 @@ def start(harness: Harness, mode: str, training: Training, dtype: str = "float32
 
 
 def steps(session: Session, training: Training) -> Iterator[Step]:
-    """Run the training, step by step."""
+    """Run the training, and yield each of its steps."""
     schedule = training.recipe.schedule
-    before = Snapshot.of(session)
+    before = Recorded.of(session)
     for number in range(training.steps):
         gradients = training.gradients(number)
         session.step(gradients)
-        after = Snapshot.of(session)
+        after = Recorded.of(session)
         updates = schedule is not None and oracle.fires(number, schedule.begin, schedule.end, schedule.every)
         yield Step(number, gradients, before, after, updates)
         before = after
 
 
 def drop_count(training: Training, step: int, layer: str) -> int:
-    """k of one layer at a step whose update fires, by the oracle (cosine trainings)."""
+    """The drop count of a layer at a step with an update, by the oracle; for trainings with a cosine decay."""
     schedule, plan = training.schedule, make_plan(training.recipe, training.layers)
     active = plan.active[[one.name for one in plan.layers].index(layer)]
     alpha: float = training.recipe.drop_fraction.alpha  # type: ignore[attr-defined]
@@ -74,7 +74,7 @@ def drop_count(training: Training, step: int, layer: str) -> int:
 
 
 def assert_same_bits(actual: Array, expected: Array, what: str) -> None:
-    """Equal to the last bit: -0 differs from 0, and NaN equals itself."""
+    """Assert that two arrays have the same bits: -0 differs from 0, and NaN equals itself."""
     __tracebackhide__ = True
     assert actual.dtype == expected.dtype, f"{what}: dtype {actual.dtype}, expected {expected.dtype}"
     assert actual.shape == expected.shape, f"{what}: shape {actual.shape}, expected {expected.shape}"
@@ -83,8 +83,8 @@ def assert_same_bits(actual: Array, expected: Array, what: str) -> None:
     assert not differ.any(), f"{what}: {actual[differ]} should be {expected[differ]}"
 
 
-def assert_same(actual: Snapshot, expected: Snapshot) -> None:
-    """Two snapshots, equal to the last bit."""
+def assert_same(actual: Recorded, expected: Recorded) -> None:
+    """Assert that two records have the same bits."""
     for name, weight in expected.weights.items():
         assert_same_bits(actual.weights[name], weight, f"weight {name}")
         counts = len(actual.state[name]), len(expected.state[name])

@@ -1,4 +1,4 @@
-"""SGD and Adam in float64, from their papers: what ordinary steps are compared with."""
+"""SGD and Adam in float64, after their papers, to compare ordinary steps with."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8
 
 
 class ReferenceOptimizer:
-    """The optimizer that a spec describes.
+    """The optimizer that an `OptimizerSpec` describes.
 
     Attributes:
-        weights: the float64 weights.
+        weights: the float64 weights by parameter name.
     """
 
     def __init__(self, spec: OptimizerSpec, weights: Mapping[str, Array]) -> None:
@@ -26,7 +26,7 @@ class ReferenceOptimizer:
         self._steps = 0
 
     def keep(self, survivors: Mapping[str, Mask]) -> None:
-        """A topology update: zero everything but the survivors."""
+        """A topology update: zero all weights and optimizer state except those of the survivors."""
         for name, mask in survivors.items():
             for values in (self.weights, self._mean, self._square):
                 values[name] = np.where(mask, values[name], 0.0)

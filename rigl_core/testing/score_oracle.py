@@ -1,6 +1,6 @@
-"""What connections score, what they start with and what is remembered of them, by every method: slowly.
+"""A slow implementation of every method's scores, memory and grown weights after the contract.
 
-Single-precision numbers only where the contract says that a score is one.
+It uses single-precision numbers only for scores that are such numbers by the contract.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from rigl_core.testing import oracle
 
 @dataclass
 class LayerState:
-    """One layer before an update: flat lists of float32 numbers, and its topology."""
+    """A layer before an update: flat lists of float32 numbers, its active positions and its planned active count."""
 
     layer: Layer
     weight: Sequence[float]
@@ -36,7 +36,7 @@ class LayerState:
 
 
 def drop_and_grow(recipe: Recipe, state: LayerState, number: int) -> tuple[list[float], list[float]]:
-    """Drop and grow scores; random ones from the key, and for dropping from the key turned round."""
+    """Drop scores and grow scores. Random grow scores use the key, random drop scores its halves in swapped order."""
     key = oracle.random_key(recipe.seed, state.layer.name, number)
     grow = [] if recipe.grow is None else _score(recipe.grow.name, recipe.grow.parameter, state, key)
     return _score(recipe.drop.name, recipe.drop.parameter, state, key[::-1]), grow
@@ -66,19 +66,19 @@ def _score(name: str, parameter: float | None, state: LayerState, key: Any) -> l
 
 
 def next_momentum(momentum: Any, gradient: Any, decay: float) -> Any:
-    """In single precision, each product rounded on its own."""
+    """The momentum after a gradient, in single precision; each product is rounded before the sum."""
     old, new = np.float32(decay) * momentum, np.float32(1 - decay) * gradient
     return old + new
 
 
 def random_signs(seed: int, layer: str, number: int, size: int) -> list[float]:
-    """1 or -1, from the lowest bit of the random scores by the key turned round."""
+    """Random signs, 1 or -1: the lowest bits of the random scores by the key with its halves swapped."""
     scores = oracle.random_scores(oracle.random_key(seed, layer, number)[::-1], size)
     return [1.0 if score & 1 else -1.0 for score in scores]
 
 
 def noise(seed: int, layer: str, step: int, size: int) -> list[float]:
-    """Sums of four uniform numbers of 16 bits, with mean 0 and standard deviation 1."""
+    """Noise for each connection: sums of four uniform 16-bit numbers, scaled to mean 0 and standard deviation 1."""
     first, second = oracle.random_key(seed, layer, -2)
     draws = [
         oracle.random_scores((first ^ constant, second ^ step), size)
@@ -90,7 +90,7 @@ def noise(seed: int, layer: str, step: int, size: int) -> list[float]:
 
 
 def grown_values(recipe: Recipe, state: LayerState, number: int, initial: Sequence[float]) -> list[float]:
-    """What each connection starts with, if it grows."""
+    """The weight that each connection starts with if it grows."""
     grown: Any = recipe.grown
     if grown.kind == "initial":
         return list(initial)

@@ -1,4 +1,4 @@
-"""Hypothesis strategies: the arrays and trainings that bring bugs to light."""
+"""Hypothesis strategies: arrays and trainings that reveal bugs."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ORDINARY = (0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 2.0**-13, -(2.0**13))
 
 @dataclass(frozen=True)
 class Update:
-    """One update of one flat layer: arrays, the mask, and how many connections move."""
+    """One update of one layer: flat arrays, the mask, and the number ``k`` of connections that move."""
 
     weight: Array
     gradient: Array
@@ -32,12 +32,16 @@ class Update:
 
     @property
     def keep(self) -> int:
-        """How many are kept."""
+        """The number of connections that the update keeps."""
         return int(self.mask.sum()) - self.k
 
 
 def values(dtype: str, size: int, *, special: bool) -> st.SearchStrategy[Array]:
-    """Tie-heavy arrays; ``special`` adds NaN, infinities, -0 and subnormal numbers, these also among zeros alone."""
+    """Arrays with many ties.
+
+    With ``special``, they also hold NaN, infinities, -0 and numbers near the smallest normal one; some arrays hold only
+    zeros and such small numbers.
+    """
     tiny = SMALLEST_NORMAL[dtype]
     pools: list[tuple[float, ...]] = [_ORDINARY]
     if special:
@@ -49,7 +53,7 @@ def values(dtype: str, size: int, *, special: bool) -> st.SearchStrategy[Array]:
 
 @st.composite
 def updates(draw: st.DrawFn, dtypes: Sequence[str], *, special: bool = False, max_size: int = 24) -> Update:
-    """Any update: sizes from 0, every density and every drop count."""
+    """Any update: any size from 0 to ``max_size``, any density and any drop count."""
     dtype = draw(st.sampled_from(list(dtypes)))
     size = draw(st.integers(0, max_size))
     mask = np.array(draw(st.lists(st.booleans(), min_size=size, max_size=size)), np.bool_)
@@ -72,12 +76,12 @@ class Training:
 
     @property
     def schedule(self) -> UpdateSchedule:
-        """The recipe's schedule, which it has."""
+        """The recipe's schedule, which must not be None."""
         assert self.recipe.schedule is not None
         return self.recipe.schedule
 
     def gradients(self, step: int) -> dict[str, Array]:
-        """The dense gradients of one step; half of the steps are full of ties."""
+        """The dense gradients of one step, by parameter name; in half of the steps they have many ties."""
         rng = np.random.default_rng((self.seed, step))
         tied = rng.random() < 0.5
         gradients: dict[str, Array] = {}

@@ -1,4 +1,4 @@
-"""The benchmarks measure, in processes of their own: on small layers, for what they say and not for how fast."""
+"""The benchmarks run in processes of their own, on small layers. The tests check their answers, not their times."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ SHAPES = [("first", (64, 32, 3, 3)), ("second", (128, 64, 1, 1)), ("third", (102
 
 
 def ask(questions: int = 1, **request: Any) -> list[Any]:
-    """The answers of a contender's process, the first of which says that it has warmed up."""
+    """The answers of a contender's process, without the first, which says that it has warmed up."""
     command = [sys.executable, str(BENCHMARKS / "worker.py"), json.dumps(request)]
     result = subprocess.run(command, input="1\n" * questions, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
@@ -30,7 +30,7 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize(("module", "momentum"), [("numpy", True), ("torch", True), ("jax", False), ("tf", False)])
 def test_updates(module: str, momentum: bool) -> None:
-    """The process itself fails if its update does not move connections, or not as many as there were."""
+    """The process itself fails if its update moves no connections, or changes their number."""
     contender = {"module": module, "shapes": SHAPES, "momentum": momentum, "options": {}}
     answers = ask(2, task="update", **contender)
     assert [sorted(answer) for answer in answers] == 2 * [["floor", "seconds"]]

@@ -1,4 +1,4 @@
-"""Costs: the paper's formulas, and what a plan costs in a network."""
+"""Costs: the paper's formulas, and the costs of a plan for a network."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ densities = st.integers(0, 99).map(lambda percent: percent / 100)
 
 
 def chain(n_in: int, rows: list[tuple[int, tuple[int, ...], int]], sparse: int) -> Network:
-    """A chain of layers, some of them convolutions, the last ones always dense."""
+    """A chain of layers: the first ``sparse`` can be sparse, the others are always dense. Some are convolutions."""
     widths = [n_in, *(n_out for n_out, _, _ in rows)]
     layers = [
         Layer(f"layer{i}", (n_out, widths[i], *kernel), in_axes=(1,), out_axes=(0,))
@@ -222,10 +222,10 @@ def test_published_networks(
 
 
 def test_mobilenet_v1_costs_what_its_authors_counted() -> None:
-    """The figures printed in the RigL authors' notebook: million operations, and megabytes with a bias per output.
+    """The figures of the RigL authors' notebook: million operations, and megabytes with a bias for each output.
 
-    Their classifier is a 1 x 1 convolution. Their counter pads strided kernels once more than the network does, so
-    that they have one more row and column, and takes a depthwise kernel for a convolution with a single output.
+    Their classifier is a 1 x 1 convolution. Their counter pads strided kernels once more than the network does, which
+    adds a row and a column of outputs. It treats a depthwise kernel as a convolution with a single output.
     """
     network = specs.mobilenet_v1()
     sides = {"conv1": 113} | {f"block{block}.depthwise": side for block, side in ((2, 57), (4, 29), (6, 15), (12, 8))}
@@ -248,5 +248,5 @@ def test_mobilenet_v1_costs_what_its_authors_counted() -> None:
         recipe = Static(sparsity) if kind == "erk" else Static(sparsity, distribution=Uniform())
         table = cost_table(make_plan(recipe, network), network, convention=PAPER)
         stored = sum(table.weight_bytes()) + 4 * sum(map(outputs, table.layers))
-        # They count fractions of weights: a weight of the first pointwise kernel is 0.025 million operations.
+        # The authors count fractions of weights. One weight of the first pointwise kernel is 0.025 million operations.
         assert (table.f_s / 1e6, stored / 1e6) == pytest.approx(expected, abs=0.013)

@@ -1,4 +1,4 @@
-"""Scores that the user gives: which are refused, and what their strange numbers count."""
+"""Scores that the user gives: which are refused, and how infinite, subnormal and NaN scores count."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import pytest
 
 import rigl_core as rigl
 from rigl_core import Connections, Layer, make_plan
-from rigl_core import numpy_namespace as xp
+from rigl_core.adapter import initial_masks
+from rigl_core.adapter import numpy_namespace as xp
 from rigl_core.step.errors import check_scores
 from rigl_core.testing.checks import checks
 
@@ -67,7 +68,7 @@ def test_strange_scores_count_as_zero_and_signs_count(scope: Any) -> None:
     ]
     layers = [Connections(scores, scores=scores, layer=layer) for scores, layer in zip(given, LAYERS, strict=True)]
     active = make_plan(recipe, LAYERS).initial_active
-    masks = rigl.initial_masks(recipe, layers, active, xp=xp)
+    masks = initial_masks(recipe.rule, layers, active, xp=xp)
     values = [np.where(np.abs(np.nan_to_num(x, posinf=9)) < 1e-38, 0, np.nan_to_num(x)) for x in given]
     pairs = [(-float(x), layer, i) for layer, own in enumerate(values) for i, x in enumerate(own)]
     if scope == "global":
@@ -83,5 +84,5 @@ def test_a_ticket_without_scores_is_dense() -> None:
     plan = make_plan(rigl.LotteryTicket(0.0), LAYERS)
     assert plan.pools == ((0, 1),)
     layers = [Connections(np.zeros(layer.size, np.float32), layer=layer) for layer in LAYERS]
-    masks = rigl.initial_masks(plan.recipe, layers, plan.initial_active, xp=xp)
+    masks = initial_masks(plan.recipe.rule, layers, plan.initial_active, xp=xp)
     assert all(mask.all() for mask in masks)

@@ -1,4 +1,4 @@
-"""The history of a topology, against counting connection by connection."""
+"""The history of a topology, compared with a count of each connection."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What importing loads, what it needs, and what is public."""
+"""Imports: the modules that they load and need, and the public names."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def test_reports_name_their_extra(missing: str) -> None:
 
 def test_reports_leave_pyplot_and_the_frameworks_alone() -> None:
     code = f"import sys, rigl_core.report; print(sorted(set(sys.modules) & set({(*FRAMEWORKS, 'matplotlib.pyplot')})))"
-    assert run(code, warnings="ignore").stdout.strip() == "[]"  # Matplotlib's own warnings are not our matter
+    assert run(code, warnings="ignore").stdout.strip() == "[]"  # ignore Matplotlib's own warnings
 
 
 def test_public_names_are_imported_when_they_are_asked_for() -> None:

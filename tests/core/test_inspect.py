@@ -55,7 +55,7 @@ def test_shares_by_counting_one_by_one(seed: int) -> None:
 
 
 class OnGPU:
-    """Like a tensor of PyTorch on a GPU, which NumPy must not touch."""
+    """A stand-in for a PyTorch tensor on a GPU, which NumPy cannot read."""
 
     dtype = "torch.bool"
 

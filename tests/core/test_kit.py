@@ -1,4 +1,4 @@
-"""The kit for authors of other adapters: what it exports, and how it runs from the command line."""
+"""The kit for authors of other adapters: its public names, and its command line."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lottery tickets: a training that is a random walk from its checkpoint, pruned by an independent sort."""
+"""Lottery tickets, with a fake training whose weights walk at random. A plain sort says what each round must prune."""
 
 from __future__ import annotations
 
@@ -14,7 +14,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rigl_core import Lottery, Ticket, Trained, active_count, numpy_namespace, top_k_mask
+from rigl_core import Lottery, Ticket, Trained
+from rigl_core.adapter import numpy_namespace, top_k_mask
+from rigl_core.model.numbers import active_count
 from rigl_core.testing.checks import checks
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -24,7 +26,7 @@ SHAPES = {"a": (8, 5), "b": (5, 4)}
 
 @dataclass
 class Training:
-    """One layer budget for all, by magnitude of the ticket's scores; the weights walk at random from the checkpoint."""
+    """A fake training. Every layer keeps the ticket's largest scores; weights walk at random from the checkpoint."""
 
     seed: int = 0
     tickets: list[Ticket[Arrays]] = field(default_factory=list)
@@ -135,7 +137,7 @@ def test_a_layer_whose_count_rises_by_rounding_may_take_a_connection_back() -> N
 
 
 def returning(**changes: Any) -> Callable[[Ticket[Arrays]], Trained[Arrays]]:
-    """A training that forgets something in one of its rounds."""
+    """A training that returns wrong values in one of its rounds."""
     number = changes.pop("round")
     training = Training()
 

@@ -24,19 +24,22 @@ NETWORK = Network(
 
 
 def operations(network: Network, active: tuple[int, ...]) -> float:
-    """Two for each active weight and position; of those that are always dense, for all."""
+    """Two operations for each active weight and position. All weights of always dense layers count as active."""
     sparse = sum(2 * n * network.positions[layer.name] for n, layer in zip(active, network.layers, strict=True))
     return sparse + sum(2 * layer.size * network.positions[layer.name] for layer in network.always_dense)
 
 
 def step_by_step(table: CostTable, network: Network, steps: int) -> float:
-    """Every step by what is active before it, and by whether it looks at the dense gradient."""
+    """The sum over all steps. A step's cost depends on the active weights before it, and on whether it is dense.
+
+    A step is dense if it needs the dense gradient.
+    """
     recipe, plan, flops = table.plan.recipe, table.plan, 0.0
     active, update = plan.initial_active, 0
     for step in range(steps):
         fires = recipe.schedule is not None and recipe.schedule.fires(step)
         f_s = operations(network, active)
-        dense = recipe.reads_every_gradient or (fires and recipe.reads_dense_gradient)
+        dense = recipe.rule.reads_every_gradient or (fires and recipe.rule.reads_dense_gradient)
         flops += 2 * f_s + (table.f_d if dense else f_s)
         if fires:
             active, update = plan.active_after(update), update + 1
@@ -74,7 +77,7 @@ def test_the_mean_of_every_kind_of_method() -> None:
 
 @pytest.mark.parametrize(("sparsity", "mean"), [(0.8, 0.5707), (0.9, 0.5171)])
 def test_gradual_pruning_costs_what_the_papers_ramp_does(sparsity: float, mean: float) -> None:
-    """ResNet-50, uniform, from step 10,000 to 25,000 of 32,000, every 1,000; the paper's convention."""
+    """ResNet-50, uniform, pruned every 1,000 steps from 10,000 to 25,000 of 32,000, in the paper's convention."""
     network = specs.resnet50()
     network = dataclasses.replace(network, positions={**network.positions, "conv1": 115**2})
     schedule = UpdateSchedule(begin=10_000, end=25_001, every=1000)
@@ -84,7 +87,7 @@ def test_gradual_pruning_costs_what_the_papers_ramp_does(sparsity: float, mean: 
 
 
 def test_measured_counts_take_the_place_of_planned_ones() -> None:
-    """In the end, if sparsity rises; on the way nobody measured."""
+    """Where sparsity rises, they take the place of the final counts only: counts on the way are not measured."""
     measured = {"fc1.weight": 150, "fc2.weight": 9, "fc3.weight": 1}
     for recipe in (rigl.DSR(0.5, schedule=UpdateSchedule(end=30, every=10)), rigl.LotteryTicket(0.5)):
         table = cost_table(make_plan(recipe, NETWORK), NETWORK, active=measured)
@@ -120,7 +123,7 @@ def test_measured_counts_that_cannot_be_are_refused(active: dict[str, int], mess
 
 
 BYTES: dict[str, tuple[Any, float, float]] = {
-    # of one layer of 80 weights, 8 of them active in the end, with Adam: values held, and whether there is a mask
+    # one layer of 80 weights, 8 of them active in the end, with Adam: the values held, and whether there is a mask
     "Static": (rigl.Static(0.9), 8 * 3 + 8, 1),
     "dense": (rigl.Static(0.0), 80 * 4, 0),
     "RigL": (rigl.RigL(0.9, schedule=UpdateSchedule(5)), 8 * 3 + 80, 1),

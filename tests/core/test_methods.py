@@ -1,4 +1,4 @@
-"""Every method as a recipe: what it reads and remembers, and which parts mean nothing together."""
+"""Every method as a recipe: what it reads and remembers, and which parts cannot be combined."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FLAGS = {
 }
 
 TABLE: dict[str, tuple[Any, str, str]] = {
-    # what makes it, what an update does (names of FLAGS), what is remembered
+    # the function that makes the recipe, what an update does (names of FLAGS), what the method remembers
     "Static": (methods.Static(0.9), "zeroing", ""),
     "GraSP": (methods.GraSP(0.9), "zeroing", ""),
     "SynFlow": (methods.SynFlow(0.9), "zeroing", ""),
@@ -51,8 +51,8 @@ TABLE: dict[str, tuple[Any, str, str]] = {
 def test_what_each_method_reads_and_remembers(method: str) -> None:
     recipe, reads, memories = TABLE[method]
     assert recipe.method == method
-    assert {flag for flag, name in FLAGS.items() if getattr(recipe, name)} == set(reads.split())
-    assert recipe.memories == tuple(memories.split())
+    assert {flag for flag, name in FLAGS.items() if getattr(recipe.rule, name)} == set(reads.split())
+    assert recipe.rule.memories == tuple(memories.split())
 
 
 def test_the_table_has_every_method() -> None:
@@ -75,11 +75,11 @@ def test_the_table_has_every_method() -> None:
 )
 def test_what_parts_read_and_remember(options: dict[str, Any], reads: str, memories: str) -> None:
     recipe = methods.RigL(0.9, schedule=SCHEDULE, **options)
-    assert {flag for flag, name in FLAGS.items() if getattr(recipe, name)} == set(reads.split())
-    assert recipe.memories == tuple(memories.split())
+    assert {flag for flag, name in FLAGS.items() if getattr(recipe.rule, name)} == set(reads.split())
+    assert recipe.rule.memories == tuple(memories.split())
     static = replace(recipe, schedule=None)
-    assert static.memories == ()
-    assert [name for flag, name in FLAGS.items() if flag != "zeroing" and getattr(static, name)] == []
+    assert static.rule.memories == ()
+    assert [name for flag, name in FLAGS.items() if flag != "zeroing" and getattr(static.rule, name)] == []
 
 
 def test_what_is_given_goes_before_the_methods_own() -> None:
@@ -111,7 +111,7 @@ def test_what_is_given_goes_before_the_methods_own() -> None:
         ),
         ({"initial": rigl.MOMENTUM}, "initial is 'momentum', which reads the gradient"),
         ({"initial": rigl.SIGN}, "initial is 'sign', which reads the gradient"),
-        ({"drop": rigl.SCORES}, "drop is 'scores', which are given once: only initial can be"),
+        ({"drop": rigl.SCORES}, "drop is 'scores', which are given once, before the first step: only initial can"),
         ({"grow": rigl.SCORES}, "grow is 'scores', which are given once"),
         ({"scope": "global", "structure": rigl.NM(2, 4)}, "scope is 'global': with a structure .* use scope='layer'"),
         ({"drop": rigl.MAGNITUDE_BY_SIGN, "structure": rigl.Blocks()}, "drop is 'magnitude_by_sign', .* no structure"),

@@ -1,4 +1,4 @@
-"""What adapters use to count products by weight."""
+"""The functions with which adapters count the products of each weight."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Dead neurons, and the dense network that is left without them."""
+"""Dead neurons, and the dense network of the other neurons."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_smaller_network_computes_the_same(widths: list[int], density: float
 def test_exactly_the_neurons_on_a_path_from_inputs_to_outputs_are_alive(
     widths: list[int], density: float, seed: int
 ) -> None:
-    """By counting paths: products of the masks as matrices."""
+    """Products of the masks, as matrices, count the paths."""
     layers, masks, _, _ = sparse_mlp(widths, density, seed)
     left = effective_architecture(layers, masks)
     matrices = [masks[layer.name].T.astype(np.int64) for layer in layers]
@@ -72,8 +72,8 @@ def test_exactly_the_neurons_on_a_path_from_inputs_to_outputs_are_alive(
 def test_a_chain_that_dies_link_by_link() -> None:
     layers = specs.mlp(2, 2, 2, 1)
     masks = {
-        "fc1.weight": np.array([[1, 1], [0, 0]], bool),  # nothing reaches the second hidden neuron,
-        "fc2.weight": np.array([[1, 0], [0, 1]], bool),  # nor the one behind it
+        "fc1.weight": np.array([[1, 1], [0, 0]], bool),  # the second neuron of the first hidden layer has no input,
+        "fc2.weight": np.array([[1, 0], [0, 1]], bool),  # so the second neuron of the next layer has none either
         "fc3.weight": np.array([[1, 1]], bool),
     }
     left = effective_architecture(layers, masks)
@@ -87,11 +87,11 @@ def conv(name: str, shape: tuple[int, ...], **options: Any) -> Layer:
 
 @pytest.mark.parametrize("channels_first", [True, False])
 def test_convolutions_and_a_flattening(channels_first: bool) -> None:
-    layers = [conv("conv", (3, 2, 2)), conv("fc", (4, 15))]  # 5 places
+    layers = [conv("conv", (3, 2, 2)), conv("fc", (4, 15))]  # 5 positions
     rng = np.random.default_rng(0)
     masks = {"conv": np.ones((3, 2, 2), bool), "fc": np.zeros((4, 3, 5), bool)}
-    masks["conv"][1], masks["conv"][:, 0] = False, False  # channel 1 hears nothing; nobody listens to input 0
-    masks["fc"][:, 0, 2] = masks["fc"][:, 1] = True  # nobody listens to channel 2
+    masks["conv"][1], masks["conv"][:, 0] = False, False  # channel 1 has no inputs; input 0 has no outputs
+    masks["fc"][:, 0, 2] = masks["fc"][:, 1] = True  # channel 2 has no outputs
     weights = {name: rng.normal(size=mask.shape) * mask for name, mask in masks.items()}
     if not channels_first:
         masks["fc"], weights["fc"] = masks["fc"].swapaxes(1, 2), weights["fc"].swapaxes(1, 2)
@@ -101,7 +101,7 @@ def test_convolutions_and_a_flattening(channels_first: bool) -> None:
     assert (left.widths, left.active) == ((1, 1, 4), (2, 4))
 
     def output(weights: Arrays, biases: Arrays, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-        windows = np.lib.stride_tricks.sliding_window_view(x, 2, axis=1)  # (channels, places, kernel)
+        windows = np.lib.stride_tricks.sliding_window_view(x, 2, axis=1)  # (channels, positions, kernel)
         said = np.maximum(np.einsum("oik,ipk->op", weights["conv"], windows) + biases["conv"][:, None], 0)
         return weights["fc"] @ (said if channels_first else said.T).reshape(-1) + biases["fc"]
 

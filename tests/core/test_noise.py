@@ -1,4 +1,4 @@
-"""Noise and pull: what Deep R adds to the gradient."""
+"""The noise and the L1 term that Deep R adds to the gradient."""
 
 from __future__ import annotations
 
@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from rigl_core import Connections, random_key
-from rigl_core import numpy_namespace as xp
+from rigl_core import Connections
+from rigl_core.adapter import numpy_namespace as xp
+from rigl_core.adapter import random_key
 from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
 from rigl_core.testing import score_oracle
 from rigl_core.testing.checks import checks
@@ -30,8 +31,8 @@ def test_noise_is_nearly_normal(scale: float) -> None:
     assert abs(z.mean()) < 4 / SIZE**0.5
     assert abs(z.std() - 1) < 0.01
     assert abs((z**3).mean()) < 0.03  # symmetric
-    assert np.abs(z).max() < 3.4641017  # four uniform numbers
-    normal = {1: 0.3173, 2: 0.0455}  # a sum of four uniform numbers has a few more within and a few less outside
+    assert np.abs(z).max() < 3.4641017  # the bound of a sum of four uniform numbers
+    normal = {1: 0.3173, 2: 0.0455}  # shares beyond 1 and 2; those of a sum of four uniform numbers differ a little
     for bound, share in normal.items():
         assert abs((np.abs(z) > bound).mean() - share) < 0.015
 

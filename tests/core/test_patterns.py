@@ -1,4 +1,4 @@
-"""What include and exclude choose."""
+"""The parameters that include and exclude choose."""
 
 from __future__ import annotations
 

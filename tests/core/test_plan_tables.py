@@ -1,4 +1,4 @@
-"""The tables of a plan: what each update keeps and grows, in as few rows as there are different ones."""
+"""The tables of a plan: the numbers that each update keeps and grows, with as few rows as possible."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ windows = st.builds(
 
 
 def pooled(plan: Plan, pool: tuple[int, ...], update: int) -> tuple[int, int]:
-    """Of a pool: what an update leaves active as planned, and in how many weights a count changes."""
+    """The planned active weights of a pool after an update, and the number of weights in one choice."""
     structure, layer = plan.recipe.structure, plan.layers[pool[0]]
     arrangement = structure.arrangement(layer)
     step = 1 if arrangement is None else arrangement.groups * arrangement.unit
@@ -39,7 +39,7 @@ def pooled(plan: Plan, pool: tuple[int, ...], update: int) -> tuple[int, int]:
 @settings(max_examples=30)
 @given(st.sampled_from(sorted(MOVING)), st.sampled_from([0.3, 0.5, 0.8]), windows)
 def test_the_tables_of_every_method(method: str, sparsity: float, schedule: UpdateSchedule) -> None:
-    """What is kept and grown adds up to what is planned, and what grows is the floor of the drop fraction."""
+    """Kept and grown add up to the planned number; the grown number is floor(drop fraction * planned)."""
     if not schedule.updates and method not in ("RigL", "SET", "SNFS", "DSR", "DNW"):
         return
     layers = [Layer(layer.name, layer.shape, (1,), (0,)) for layer in specs.mlp(16, 12, 8)]
@@ -49,14 +49,15 @@ def test_the_tables_of_every_method(method: str, sparsity: float, schedule: Upda
     for update in range(schedule.updates):
         fraction = f"{plan.recipe.drop_fraction.fraction(schedule.progress(update)):.12f}"
         for number, pool in enumerate(plan.pools):
-            keep, grow = (int(t[plan.row(update), number]) for t in (plan.keep_counts, plan.grow_counts))
+            counts = plan.counts(update, number)
+            keep, grow = counts.keep, counts.grow
             total, step = pooled(plan, pool, update)
             assert (keep + grow) * step == total
             moves = math.floor(Fraction(fraction) * (total // step)) if plan.recipe.grow is not None else 0
             assert grow == moves
             assert keep * step <= sum(before[i] for i in pool)
         if plan.recipe.redistribution is not None:
-            digits = plan.digits[plan.row(update)].tolist()
+            digits = plan.counts(update, 0).digits.tolist()
             assert f"{digits[0]}." + "".join(map(str, digits[1:])) == fraction
         before = plan.active_after(update)
     if schedule.updates:
@@ -82,7 +83,11 @@ def test_equal_rows_are_one() -> None:
     decaying = make_plan(rigl.RigL(0.5, schedule=schedule, drop_fraction=Linear(0.3)), MLP)
     unmoved = make_plan(rigl.RigL(0.5, schedule=schedule, drop_fraction=Cosine(1e-9)), MLP)
     assert [len(plan.keep_counts) for plan in (constant, decaying, unmoved)] == [1, 5, 1]
-    assert [plan.row(update) for plan in (constant, decaying) for update in (0, 1, 4)] == [0, 0, 0, 0, 1, 4]
+    for plan, rows in ((constant, [0, 0, 0]), (decaying, [0, 1, 4])):
+        read = [plan.counts(update, 1) for update in (0, 1, 4)]
+        assert [(counts.keep, counts.grow) for counts in read] == [
+            (plan.keep_counts[row, 1], plan.grow_counts[row, 1]) for row in rows
+        ]
     both = make_plan(rigl.RigL(0.5, schedule=schedule, drop_fraction=Constant(0.3), ramp=CubicRamp()), MLP)
     assert (len(both.keep_counts), len(both.targets)) == (5, 5)
     redistributed = replace(rigl.DSR(0.5, schedule=schedule), scope="layer", drop_fraction=Cosine(0.5))
@@ -120,7 +125,7 @@ def test_a_million_equal_updates_cost_no_memory(recipe: Any) -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert len(plan.keep_counts) == len(plan.targets) == 1
-    assert peak < 4_000_000  # 54 layers at 20,000 updates would be 9 million bytes a table
+    assert peak < 4_000_000  # a full table of 20,000 updates and 54 layers has 9 million bytes
 
 
 BILLION = Layer("a", (2**15, 2**15)), Layer("b", (2**15, 2**15 - 1))

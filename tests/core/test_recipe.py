@@ -1,4 +1,4 @@
-"""Recipes: values that survive JSON, and errors that say what to do."""
+"""Recipes: they can be stored as JSON, and their errors say what to do."""
 
 from __future__ import annotations
 
@@ -55,12 +55,12 @@ def test_recipes_survive_json(recipe: Recipe) -> None:
 
 
 def test_the_methods() -> None:
-    assert RigL(0.9, schedule=SCHEDULE).reads_gradient
+    assert RigL(0.9, schedule=SCHEDULE).rule.reads_gradient
     assert RigL(0.9, schedule=SCHEDULE).on_update == "replace"
     assert SET(0.9, schedule=SCHEDULE).on_update == "after"
-    assert not SET(0.9, schedule=SCHEDULE).reads_gradient
+    assert not SET(0.9, schedule=SCHEDULE).rule.reads_gradient
     assert Static(0.9).schedule is None
-    assert not Static(0.9).reads_gradient
+    assert not Static(0.9).rule.reads_gradient
 
 
 @checks("P3")

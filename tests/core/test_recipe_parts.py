@@ -1,4 +1,4 @@
-"""Recipes as plain data: every method, parts of one's own, and data that names no part."""
+"""Recipes as plain data: every method, the user's own parts, and data that names no known part."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Shares:
 
 @dataclass(frozen=True)
 class Steps:
-    """A drop fraction, and a ramp, in steps given as pairs."""
+    """A drop fraction with the values of ``levels``, pairs of start and value; also a ramp."""
 
     kind: ClassVar[str] = "steps"
     levels: tuple[tuple[float, float], ...] = ((0.0, 0.5), (0.5, 0.25))
@@ -96,7 +96,7 @@ class Steps:
 
 
 class Halves:
-    """No dataclass, and without numbers."""
+    """A class that is no dataclass and has no parameters."""
 
     kind = "halves"
     reads = ("initial",)
@@ -134,7 +134,7 @@ def _double(connections: Any, xp: Namespace) -> Any:
     ],
 )
 def test_parts_of_ones_own(parameter: str, own: Any) -> None:
-    """By their classes, or by objects of them."""
+    """``parts`` may hold their classes, or objects of these."""
     recipe = Recipe(0.5, schedule=SCHEDULE, **{parameter: own})
     assert_survives(recipe, [type(own)])
     assert_survives(recipe, [own])
@@ -193,7 +193,7 @@ def test_numbers_are_read_as_written(parameter: str) -> None:
 
 
 def test_functions_that_make_criteria_are_named_alike() -> None:
-    """A name in the catalog is that of the criterion which it stands for, or which it makes."""
+    """Each name in the catalog is also the name of its criterion, or of the criterion that its function makes."""
     catalog: Mapping[str, Criterion | Callable[[float], Criterion]] = CRITERIA
     for name, entry in catalog.items():
         assert (entry if isinstance(entry, Criterion) else entry(0.5)).name == name

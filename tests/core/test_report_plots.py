@@ -1,4 +1,4 @@
-"""The plots: what is drawn, read back from matplotlib, is the values given."""
+"""The plots: the values read back from matplotlib are the given ones."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ NAMES = ["fc1.weight", "fc2.weight", "fc3.weight"]
 
 
 def axes_of(figure: Figure) -> Axes:
-    """After drawing it, which is when matplotlib would warn."""
+    """The first axes of a figure, after it is drawn: matplotlib gives its warnings then."""
     figure.savefig(io.BytesIO(), format="png")
     return figure.axes[0]
 
 
 def bars(axes: Axes) -> list[list[tuple[float, float]]]:
-    """Start and length of each bar, of each kind of bars."""
+    """The start and the length of each bar, for each kind of bars."""
     kinds = [kind for kind in axes.containers if isinstance(kind, BarContainer)]
     return [[(bar.get_x(), bar.get_width()) for bar in kind] for kind in kinds]
 
 
 def names_of(axes: Axes) -> list[str]:
-    """Of the rows, from top to bottom."""
+    """The names of the rows, from top to bottom."""
     low, high = axes.get_ylim()
     assert low > high
     return [label.get_text() for label in axes.get_yticklabels()]

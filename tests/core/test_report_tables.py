@@ -1,4 +1,4 @@
-"""The tables for a terminal: every cell, and names that look like rich's markup."""
+"""The tables for a terminal: all cells, and names that look like rich's markup."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def printed(table: Table, width: int = 120) -> str:
 
 
 def cells(table: Table) -> list[list[str]]:
-    """What is printed, row by row, without the lines between."""
+    """The printed cells, row by row, without the lines between rows."""
     assert all(isinstance(cell, Text) for column in table.columns for cell in column.cells)
     rows = zip(*(column.cells for column in table.columns), strict=True)
     return [[str(column.header) for column in table.columns], *([str(cell) for cell in row] for row in rows)]
@@ -119,7 +119,7 @@ def test_names_are_printed_as_they_are(name: str) -> None:
 
 @given(st.lists(st.tuples(st.integers(1, 50), st.floats(0, 1)), min_size=1, max_size=6), st.integers(30, 200))
 def test_every_number_reaches_the_terminal(rows: list[tuple[int, float]], width: int) -> None:
-    """Long names are folded in a narrow one, not cut."""
+    """In a narrow terminal long names are wrapped, not cut."""
     layers = tuple(Layer(f"layer{i}", (size,)) for i, (size, _) in enumerate(rows))
     table = SparsityTable(layers, tuple(int(size * share) for size, share in rows))
     text = printed(tables.sparsity(table), width)

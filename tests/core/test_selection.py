@@ -1,4 +1,4 @@
-"""The fast selection finds exactly what the definition does."""
+"""The fast selection finds exactly the mask of the definition."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rigl_core import GRADIENT, RANDOM, Connections, Counts, Criterion, Recipe, move_pool, numpy_namespace
+from rigl_core import GRADIENT, RANDOM, Connections, Criterion, Recipe
+from rigl_core.adapter import move_pool, numpy_namespace
 from rigl_core.arrays import topology
 from rigl_core.arrays.random import random_scores
-from rigl_core.step import scoring, selection
+from rigl_core.plan import Counts
+from rigl_core.step import scoring, selection, workers
 
 Floats = npt.NDArray[np.floating[Any]]
 DTYPES = ["float16", "float32", "float64"]
@@ -24,11 +26,11 @@ SPECIAL = [np.nan, -np.nan, np.inf, -np.inf, 0.0, -0.0, 1e-45, -1e-310, 1.2e-38,
 
 @pytest.fixture(autouse=True)
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Small layers are read in many parts, with bounds from a sample as of a large one."""
+    """Make the code treat small layers as large ones: it reads them in many parts, and gets bounds from a sample."""
     monkeypatch.setattr(selection, "SMALL", 500)
-    monkeypatch.setattr(selection, "PART", 64)
+    monkeypatch.setattr(workers, "PART", 64)
     monkeypatch.setattr(selection, "SAMPLE", 128)
-    monkeypatch.setattr(selection, "LARGE", 64)
+    monkeypatch.setattr(workers, "LARGE", 64)
 
 
 def values(kind: str, dtype: str, size: int, rng: np.random.Generator) -> Floats:
@@ -50,8 +52,8 @@ def values(kind: str, dtype: str, size: int, rng: np.random.Generator) -> Floats
 
 
 def new_mask(recipe: Recipe, connections: Connections, mask: Any, keep: int, grow: int) -> Any:
-    (moved,) = move_pool(recipe, [connections], [mask], Counts(keep, grow), xp=numpy_namespace)
-    return moved.mask
+    (updated,) = move_pool(recipe.rule, [connections], [mask], Counts(keep, grow), xp=numpy_namespace)
+    return updated.mask
 
 
 @settings(max_examples=300)
@@ -67,7 +69,7 @@ def test_the_updated_mask_is_the_definitions(data: st.DataObject) -> None:
     mask[rng.permutation(size)[:active]] = True
     grow = data.draw(st.integers(0, active), "grow")
     scores = [topology.magnitude(x, xp=numpy_namespace) for x in (weight, gradient)]
-    simple = topology.updated_mask(*scores, mask, active - grow, grow, xp=numpy_namespace)
+    simple, _ = topology.updated_mask(*scores, mask, active - grow, grow, xp=numpy_namespace)
     fast = new_mask(Recipe(), Connections(weight, gradient), mask, active - grow, grow)
     np.testing.assert_array_equal(fast, simple)
     assert fast.dtype == np.bool_
@@ -81,9 +83,11 @@ def test_every_count(dtype: str) -> None:
         scores = topology.magnitude(values(kind, dtype, size, rng), xp=numpy_namespace)
         eligible = rng.random(size) < 0.6
         for k in range(np.count_nonzero(eligible) + 1):
-            fast = selection.best_of(eligible, scoring.Scores(lambda part, scores=scores: scores[part]), k)
+            read = scoring.Scores(lambda part, scores=scores: scores[part])
             simple = topology.top_k_mask(np.where(eligible, scores, -1), k, xp=numpy_namespace)
-            np.testing.assert_array_equal(fast, simple, err_msg=f"{kind}, k={k}")
+            for chosen in ({"among": eligible}, {"outside": ~eligible}):
+                fast = selection.best_of(read, k, **chosen)
+                np.testing.assert_array_equal(fast, simple, err_msg=f"{kind}, k={k}, {[*chosen]}")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -92,10 +96,10 @@ def test_a_look_shows_the_scores_that_are_not_zero(dtype: str, kind: str) -> Non
     x = values(kind, dtype, 500, np.random.default_rng(6))
     scores = scoring.scores_of(GRADIENT, Connections(x, x))
     assert isinstance(scores, scoring.Magnitudes)
-    assert 0 < scores.least < np.finfo(dtype).smallest_normal
+    assert 0 < scores.floor < np.finfo(dtype).smallest_normal
     every, exact = slice(0, 500), topology.magnitude(x, xp=numpy_namespace)
     seen = scores.look(every)
-    np.testing.assert_array_equal(seen > scores.least, exact > 0)
+    np.testing.assert_array_equal(seen > scores.floor, exact > 0)
     np.testing.assert_array_equal(seen[exact > 0], exact[exact > 0])
     some = np.flatnonzero(exact > 0)[::3]
     np.testing.assert_array_equal(scores.look(some), exact[some])
@@ -113,7 +117,7 @@ def test_a_sample_that_misleads(monkeypatch: pytest.MonkeyPatch) -> None:
     for bounds in ((0.99, np.inf), (0.1, 0.2), (2.0, 3.0)):
         monkeypatch.setattr(selection, "_bounds", lambda *_, bounds=bounds: bounds)
         np.testing.assert_array_equal(
-            selection.best_of(eligible, scoring.Scores(lambda part: scores[part]), 300), simple
+            selection.best_of(scoring.Scores(lambda part: scores[part]), 300, among=eligible), simple
         )
 
 
@@ -124,12 +128,12 @@ def test_random_scores_of_parts() -> None:
     connections = Connections(np.ones(size, np.float32), indices=np.arange(size, dtype=np.int32), random_key=key)
     fast = new_mask(Recipe(drop=RANDOM, grow=RANDOM), connections, mask, active - 200, 200)
     drop, grow = (random_scores(k, connections.indices, xp=numpy_namespace) for k in (key[::-1], key))
-    simple = topology.updated_mask(drop, grow, mask, active - 200, 200, xp=numpy_namespace)
+    simple, _ = topology.updated_mask(drop, grow, mask, active - 200, 200, xp=numpy_namespace)
     np.testing.assert_array_equal(fast, simple)
 
 
 def test_a_criterion_of_ones_own() -> None:
-    """It may use all that a namespace has, and give a minus zero."""
+    """A user's criterion may use all operations of a namespace, and its scores may be -0."""
 
     def saliency(connections: Connections, xp: Any) -> Any:
         product = connections.weight * connections.gradient
@@ -143,11 +147,11 @@ def test_a_criterion_of_ones_own() -> None:
     recipe = Recipe(drop=Criterion("saliency", saliency, reads_gradient=True), grow=GRADIENT)
     fast = new_mask(recipe, connections, mask, active - 99, 99)
     scores = (criterion.score(connections, numpy_namespace) for criterion in (recipe.drop, recipe.grow))
-    np.testing.assert_array_equal(fast, topology.updated_mask(*scores, mask, active - 99, 99, xp=numpy_namespace))
+    np.testing.assert_array_equal(fast, topology.updated_mask(*scores, mask, active - 99, 99, xp=numpy_namespace)[0])
 
 
 def test_an_update_needs_little_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.undo()  # the parts and the sample as they are
+    monkeypatch.undo()  # the original sizes of parts and sample
     size = 1 << 20
     rng = np.random.default_rng(5)
     weight, gradient = rng.standard_normal((2, size), dtype=np.float32)
@@ -167,25 +171,25 @@ def test_numbers_outside_masks_and_numbers_that_are_not_finite(seed: int, dtype:
     masks = [rng.random(array.shape) < rng.choice([0.5, 1.0]) for array in arrays]
     arrays = [np.where(mask | (rng.random() < 0.5), array, -0.0) for array, mask in zip(arrays, masks, strict=True)]
     outside = [np.any(array[~mask] != 0) for array, mask in zip(arrays, masks, strict=True)]
-    assert selection.any_outside(arrays, masks) == any(outside)
-    assert selection.all_finite(arrays) == all(np.isfinite(array).all() for array in arrays)
+    assert workers.any_outside(arrays, masks) == any(outside)
+    assert workers.all_finite(arrays) == all(np.isfinite(array).all() for array in arrays)
 
 
 @pytest.mark.parametrize("large", [0, 3, 5])
 def test_every_layer_is_moved_once(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
-    monkeypatch.setattr(selection, "LARGE", large)
+    monkeypatch.setattr(workers, "LARGE", large)
     moved: list[int] = []
-    selection.two_at_a_time(moved.append, range(5), lambda layer: layer)
+    workers.two_at_a_time(moved.append, range(5), lambda layer: layer)
     assert sorted(moved) == list(range(5))
 
 
 @pytest.mark.parametrize("large", [0, 3, 5])
 def test_two_layers_at_a_time_raise_what_one_raises(monkeypatch: pytest.MonkeyPatch, large: int) -> None:
-    monkeypatch.setattr(selection, "LARGE", large)
+    monkeypatch.setattr(workers, "LARGE", large)
 
     def move(layer: int) -> None:
         if layer == 2:
             raise ValueError("layer 2")
 
     with pytest.raises(ValueError, match="layer 2"):
-        selection.two_at_a_time(move, range(4), lambda layer: layer)
+        workers.two_at_a_time(move, range(4), lambda layer: layer)

@@ -1,4 +1,4 @@
-"""Whole numbers shared in int32 alone, against fractions and sorting."""
+"""Whole numbers shared in int32 alone, compared with fractions and sorting."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rigl_core import numpy_namespace as xp
+from rigl_core.adapter import numpy_namespace as xp
 from rigl_core.arrays import sharing
 from rigl_core.parts.drop_fractions import Constant, fraction_digits, fraction_numbers
 from rigl_core.parts.schedules import UpdateSchedule
@@ -26,7 +26,7 @@ def int32(*numbers: int) -> npt.NDArray[np.int32]:
 
 
 def by_largest_remainder(total: int, weights: list[int]) -> list[int]:
-    """Give one after the other to whoever is furthest below its share."""
+    """Give units one by one; each goes to the place that is furthest below its share."""
     whole = sum(weights) or len(weights)
     shares = [Fraction(total * (w if any(weights) else 1), whole) for w in weights]
     counts = [math.floor(share) for share in shares]
@@ -37,7 +37,7 @@ def by_largest_remainder(total: int, weights: list[int]) -> list[int]:
 
 @st.composite
 def weight_lists(draw: st.DrawFn) -> list[int]:
-    """Small ones with ties, and those that add up to just below what is possible."""
+    """Lists of small weights with ties, and lists whose sum is just below the limit."""
     if draw(st.booleans()):
         return draw(st.lists(st.integers(0, 6), min_size=1, max_size=8))
     whole = sharing.MOST - 1
@@ -58,7 +58,7 @@ def test_shares_in_proportion(total: int, weights: list[int]) -> None:
 
 @st.composite
 def rooms(draw: st.DrawFn) -> tuple[int, list[int], list[int]]:
-    """A total, weights and rooms that hold it; some rooms are empty, some huge."""
+    """A total, weights, and rooms that can hold the total; some rooms are empty, some huge."""
     weights = draw(weight_lists())
     most = draw(st.sampled_from([3, 30, INT32 // len(weights)]))
     room = draw(st.lists(st.integers(0, most), min_size=len(weights), max_size=len(weights)))
@@ -110,7 +110,7 @@ def test_a_share_is_the_floor_of_the_product(fraction: float, active: list[int])
 
 
 def exact_means(scores: list[npt.NDArray[Any]], masks: list[npt.NDArray[np.bool_]]) -> list[int]:
-    """Means with fractions: the largest finite active score is brought into [2**15, 2**16), the others are cut."""
+    """Exact means. Scores are scaled so that the largest finite active one is in [2**15, 2**16); then all are cut."""
     active = [
         [Fraction(float(x)) for x in values[mask] if math.isfinite(x)]
         for values, mask in zip(scores, masks, strict=True)
@@ -131,7 +131,7 @@ SMALLEST = {"float16": 2.0**-14, "float32": 2.0**-126, "float64": 2.0**-1022}
 
 @st.composite
 def layers_of_scores(draw: st.DrawFn) -> tuple[list[npt.NDArray[Any]], list[npt.NDArray[np.bool_]]]:
-    """Layers of any dtype and scale, with infinities, zeros, ties, and masks that are empty now and then."""
+    """Layers of any dtype and scale, with infinities, zeros and ties; some masks are empty."""
     dtype = draw(st.sampled_from(["float16", "float32", "float64"]))
     top = math.frexp(draw(st.sampled_from([SMALLEST[dtype], SMALLEST[dtype] * 2**9, 1.0, LARGEST[dtype] * 0.99])))[1]
     scores, masks = [], []
@@ -164,7 +164,7 @@ def test_mean_scores_are_exact(case: tuple[list[npt.NDArray[Any]], list[npt.NDAr
 @checks("M5")
 @pytest.mark.parametrize("layers", [1, 128, 129, 300, 1000])
 def test_means_of_many_layers_can_be_shared(layers: int) -> None:
-    """All of them as large as can be: what is shared must not overflow, and stays fair."""
+    """All means are as large as possible: sharing in proportion to them does not overflow, and stays fair."""
     scores = [np.full(3, 2 - 2**-20, np.float32)] * layers
     means = sharing.mean_scores(scores, [np.ones(3, np.bool_)] * layers, xp=xp)
     assert 0 < int(means.sum(dtype=np.int64)) < sharing.MOST

@@ -1,4 +1,4 @@
-"""The width of the small dense network: against trying every step of the count."""
+"""The width of the small dense network, compared with a trial of every possible weight count."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_the_nearest_of_all_counts(edges: list[tuple[float, int]], more: int) ->
     assert weight_count(network(width)) == nearest
     for digits in range(4):
         fitting = [i / 10**digits for i in range(1, 10**digits + 1) if weight_count(network(i / 10**digits)) == nearest]
-        if fitting:  # with the fewest decimals
+        if fitting:  # these have the fewest decimals
             assert width == fitting[0]
             break
 
@@ -45,7 +45,7 @@ def test_two_layers_by_trying_every_number_of_neurons(hidden1: int, hidden2: int
 
     edges = {i / n for n in (hidden1, hidden2) for i in range(1, n + 1)}
     counts = {weight_count(network(edge)) for edge in edges if all(layer.size for layer in network(edge))}
-    # At an edge, rounding may leave a neuron out: the next width has it.
+    # At an edge, rounding may leave a neuron out; a width just above the edge has it.
     counts |= {weight_count(network(edge * (1 + 1e-12))) for edge in edges if edge >= 1 / min(hidden1, hidden2)}
     counts = {count for count in counts if count <= weight_count(network(1.0))}
     active = min(max(active, min(counts)), max(counts))
@@ -60,7 +60,7 @@ def test_two_layers_by_trying_every_number_of_neurons(hidden1: int, hidden2: int
 def test_resnet50_beside_the_authors_widths(
     sparsity: float, width: float, share: float, authors: float, their_share: float, by_bytes: float
 ) -> None:
-    """Theirs hold more weights than the sparse networks; about what those take in bytes."""
+    """The authors' networks hold more weights than the sparse ones: they have about as many bytes as these."""
     whole = weight_count(specs.resnet50())
     plan = make_plan(Static(sparsity), specs.resnet50())
     assert matching_width(specs.resnet50, sum(plan.active)) == width

@@ -1,4 +1,4 @@
-"""Structures: the same groups in every memory layout, and masks that come back from units as they were."""
+"""Structures: groups are the same in every memory layout, and masks survive the way to units and back."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 import rigl_core as rigl
 from rigl_backends.numpy import SGD, sparsify
 from rigl_core import NM, Blocks, ConstantFanIn, Layer, Recipe, Static, UpdateSchedule, make_plan
-from rigl_core import numpy_namespace as xp
+from rigl_core.adapter import numpy_namespace as xp
 from rigl_core.parts.structures import Arrangement, Structure, Unstructured
 from rigl_core.testing.checks import checks
 
@@ -39,18 +39,18 @@ def arranged(structure: Structure, layer: Layer) -> Arrangement:
 
 
 def units_of(structure: Structure, layer: Layer) -> npt.NDArray[Any]:
-    """By flat position: the number of its group, and that of its unit, as the code arranges them."""
+    """Int array (size, 2): the numbers of the group and of the unit of each flat position, by the code."""
     arrangement = arranged(structure, layer)
     numbers = np.zeros((layer.size, 2), int)
     for group, unit in product(range(arrangement.groups), range(arrangement.units)):
         mask = np.zeros((arrangement.groups, arrangement.units), np.bool_)
         mask[group, unit] = True
-        numbers[arrangement.of_weights(mask, xp=xp)] = group, unit
+        numbers[arrangement.mask_by_weight(mask, xp=xp)] = group, unit
     return numbers
 
 
 def reading(structure: Any, layer: Layer) -> Iterator[tuple[Any, Any]]:
-    """By flat position: whose group it is in, and in which unit of it, by the words of the docstrings."""
+    """For each flat position, the keys of its group and of its unit, by the words of the docstrings."""
     for place in product(*map(range, layer.shape)):
         (output,), (given_,) = ([place[axis] for axis in axes] for axes in (layer.out_axes, layer.in_axes))
         kernel = tuple(place[axis] for axis in layer.kernel_axes)
@@ -74,7 +74,7 @@ def parts(keys: list[Any]) -> list[set[int]]:
 @pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
 @pytest.mark.parametrize("structure", STRUCTURES, ids=str)
 def test_groups_and_units_are_those_of_the_words(structure: Structure, layer: Layer) -> None:
-    """And units are numbered by their first weights, so that ties go to the lower flat index."""
+    """Units are numbered in the order of their first weights, so that ties go to the lower flat index."""
     arrangement, numbers = arranged(structure, layer), units_of(structure, layer)
     words = list(reading(structure, layer))
     groups, units = parts([group for group, _ in words]), parts(words)
@@ -93,19 +93,19 @@ def test_groups_and_units_are_those_of_the_words(structure: Structure, layer: La
 def test_masks_and_scores_come_back_from_units(structure: Structure, layer: Layer) -> None:
     arrangement, rng = arranged(structure, layer), np.random.default_rng(0)
     units = rng.random((arrangement.groups, arrangement.units)) < 0.5
-    weights = arrangement.of_weights(units, xp=xp)
+    weights = arrangement.mask_by_weight(units, xp=xp)
     assert (weights.shape, weights.dtype) == ((layer.size,), np.bool_)
-    np.testing.assert_array_equal(arrangement.any_of_units(weights, xp=xp), units)
+    np.testing.assert_array_equal(arrangement.mask_by_unit(weights, xp=xp), units)
     scores, numbers = rng.integers(0, 9, layer.size).astype(np.float32), units_of(structure, layer)
     sums = np.zeros(units.shape, np.float32)
     np.add.at(sums, tuple(numbers.T), scores)
-    np.testing.assert_array_equal(arrangement.of_units(scores, xp=xp), sums)
+    np.testing.assert_array_equal(arrangement.scores_by_unit(scores, xp=xp), sums)
 
 
 @pytest.mark.parametrize("structure", STRUCTURES, ids=str)
 @pytest.mark.parametrize(("one", "other"), [("conv, OIHW", "conv, HWIO"), ("fc", "fc, turned")])
 def test_groups_are_the_same_in_either_layout(structure: Structure, one: str, other: str) -> None:
-    """The same numbers, stored in another order, are in the same groups and units."""
+    """The same weights, stored in another axis order, are in the same groups and units."""
     layers = {layer.name: layer for layer in LAYERS}
     axes = (2, 3, 1, 0) if len(layers[one].shape) == 4 else (1, 0)
     own, others = (units_of(structure, layers[name]) for name in (one, other))
@@ -171,7 +171,7 @@ def test_a_structure_with_a_sparsity_of_its_own() -> None:
 @checks("M1", "T2", "N2")
 @pytest.mark.parametrize("density", [0.25, 0.5, 0.875])
 def test_blocks_chosen_at_random(density: float) -> None:
-    """Sums of random integers must not wrap around: negative ones would revive what is kept."""
+    """Sums of random integers must not wrap around: with a negative sum, a kept block could be chosen again."""
     layer = Layer("a", (16, 16), (1,), (0,))
     schedule = UpdateSchedule(end=6, every=1)
     for seed in range(20):
@@ -192,7 +192,7 @@ def test_blocks_chosen_at_random(density: float) -> None:
 def test_sums_of_random_integers_rank_as_their_means(size: int) -> None:
     arrangement = arranged(Blocks(size), Layer("a", (size, 5 * size), (1,), (0,)))
     scores = np.random.default_rng(0).integers(2**30, 2**31, 5 * size**2).astype(np.int32)
-    sums = arrangement.of_units(scores, xp=xp)
+    sums = arrangement.scores_by_unit(scores, xp=xp)
     exact = scores.reshape(size, 5, size).astype(np.int64).sum((0, 2))
     assert (sums >= 0).all()
     assert np.argsort(sums[0]).tolist() == np.argsort(exact).tolist()
@@ -200,7 +200,7 @@ def test_sums_of_random_integers_rank_as_their_means(size: int) -> None:
 
 @checks("M7", "T4")
 def test_opposite_infinite_scores_count_as_zero() -> None:
-    """Their sum in a block is not a number, which no choice may see."""
+    """Their sum in a block is NaN, which a choice cannot rank."""
     layer = Layer("a", (2, 8), (1,), (0,))
     scores = np.ones(layer.shape, np.float32)
     scores[0, 0], scores[1, 1], scores[0, 4:6] = np.inf, -np.inf, -1

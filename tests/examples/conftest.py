@@ -1,4 +1,4 @@
-"""The quickstart and the comparison are folders that Python runs, whose modules import each other by plain names."""
+"""Python runs the folders of the quickstart and of the comparison; their modules import each other by plain names."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Small data sets in MNIST's form, written by the tests themselves."""
+"""Small data sets in MNIST's file format, which the tests write themselves."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def idx_bytes(array: npt.NDArray[np.uint8]) -> bytes:
 def write_dataset(
     folder: Path, *, gzipped: bool, n_train: int = 40, n_test: int = 10
 ) -> dict[str, npt.NDArray[np.uint8]]:
-    """Four files of random images of 3 x 5 pixels, in four classes."""
+    """Write four files of random images of 3 x 5 pixels, in four classes. Returns the arrays by file name."""
     rng = np.random.default_rng(0)
     arrays = {}
     for part, n in (("train", n_train), ("t10k", n_test)):

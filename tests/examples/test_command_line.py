@@ -1,4 +1,4 @@
-"""``python examples/quickstart`` as users meet it: in a process of its own, in a folder of their own."""
+"""``python examples/quickstart``, as users run it: in a process of its own and in the user's folder."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHORT = ["--steps", "20", "--sparsity", "0.9", "--quiet"]
 
 
 def quickstart(folder: Path, *arguments: str, before: str = "") -> subprocess.CompletedProcess[str]:
-    """Run it in ``folder``; ``before`` is Python to execute first."""
+    """Run the quickstart in ``folder``, after the Python code ``before``."""
     program = f"{before}\nimport runpy\nrunpy.run_path({str(QUICKSTART)!r}, run_name='__main__')"
     command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""The quickstart's data: digits, IDX files, and what is said when they are missing or broken."""
+"""The quickstart's data: digits, IDX files, and the errors for missing or broken files."""
 
 from __future__ import annotations
 

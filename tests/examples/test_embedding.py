@@ -1,4 +1,4 @@
-"""The embedding example: it learns, with NumPy alone, and moves its masks as the NumPy adapter does."""
+"""The embedding example: it learns with NumPy alone, and its masks are those of the NumPy adapter."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def run(*arguments: str) -> str:
 
 
 def scores(line: str) -> tuple[float, float]:
-    """Bits per character and the share that is guessed."""
+    """The bits per character, and the share of characters that the network guesses."""
     bits, guessed = re.findall(r"\d+\.\d+", line)
     return float(bits), float(guessed)
 
@@ -56,7 +56,7 @@ def test_it_reads_a_text_of_ones_own(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("sparsity", [0.0, 0.9])
 def test_it_trains_as_the_numpy_adapter_does(sparsity: float) -> None:
-    """The same masks and the same weights, bit for bit."""
+    """Masks and weights have the same bits."""
     example: dict[str, Any] = runpy.run_path(str(EXAMPLE), run_name="embedding")
     rng = np.random.default_rng(5)
     text = np.lib.stride_tricks.sliding_window_view(rng.integers(0, 7, 3000), example["CONTEXT"] + 1)

@@ -1,4 +1,4 @@
-"""The examples for the JAX libraries, run as a user runs them."""
+"""The examples for the JAX libraries; the tests run them as a user does."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ CONVNET = [3 * 3 * 32, 3 * 3 * 32 * 64, 1024 * 64, 64 * 10]
 
 
 def train(file: str) -> tuple[float, list[int], list[int]]:
-    """Test accuracy, and the active weights and zeros of each layer and of all."""
+    """The test accuracy, and the numbers of active weights and of zeros, each for every layer and for all layers."""
     command = [sys.executable, "-W", "error", str(EXAMPLES / file)]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr

@@ -1,4 +1,4 @@
-"""The pages of docs: their code prints what they say."""
+"""The pages of docs: their code prints the output that they show."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def blocks(page: str, language: str) -> list[str]:
 
 
 def stripped(text: str) -> list[str]:
-    """Lines, without the blanks to which rich fills up a title."""
+    """The lines, without trailing blanks: rich adds some after a title."""
     return [line.rstrip() for line in text.splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""The example that prints the paper's costs: every figure, to the digits that are known of it."""
+"""The example that prints the paper's costs: every figure, to all digits that the example shows."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_every_figure(place: tuple[str, str], figures: dict[tuple[str, str], Any
 
 
 def test_what_is_printed_is_ours_rounded(figures: dict[tuple[str, str], Any]) -> None:
-    """Wherever the paper prints a number for what we count, except for the one that is explained nowhere."""
+    """The paper's numbers are ours, rounded to two decimals, except for one that we cannot explain."""
     relative = {
         place: figure for place, figure in figures.items() if figure.paper and place[1] != "megabytes" and figure.ours
     }

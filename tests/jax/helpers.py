@@ -1,4 +1,4 @@
-"""A small network as a plain dict, and what every sparse training must keep."""
+"""A small network as a plain dict, and checks that hold in every sparse training."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy as np
 import optax
 
 from rigl_backends.jax import apply_masks, masks, step
-from rigl_backends.jax.state import find_state
-from rigl_backends.jax.trees import named_leaves, state_by_weight
+from rigl_backends.jax.handle import find_state
+from rigl_backends.jax.state import state_of
+from rigl_backends.jax.trees import named_leaves
 from rigl_core import RigL, UpdateSchedule
 
 SHAPES = {"fc1": (12, 10), "fc2": (10, 6)}
@@ -30,7 +31,7 @@ def make_params(dtype: Any = jnp.float32, layers: Iterable[str] = SHAPES) -> dic
 
 
 def make_gradients(params: Any, number: int) -> Any:
-    """Dense gradients for any tree of arrays, a function of the step's number."""
+    """Dense gradients for any tree of arrays; they depend on the step's number only."""
     leaves, structure = jax.tree.flatten(params)
     rng = np.random.default_rng((5, number))
     return jax.tree.unflatten(structure, [jnp.asarray(rng.normal(size=leaf.shape), leaf.dtype) for leaf in leaves])
@@ -62,15 +63,13 @@ def to_numpy(leaf: Any) -> np.ndarray[Any, Any]:
 
 
 def per_weight(params: Any, opt_state: Any) -> dict[str, list[np.ndarray[Any, Any]]]:
-    """The inner optimizer's per-weight state by layer."""
-    found: dict[str, list[np.ndarray[Any, Any]]] = {name: [] for name in named_leaves(params)}
-    for name, leaf in state_by_weight(find_state(opt_state).inner_state, params):
-        found[name].append(np.array(leaf))
-    return found
+    """Copies of the inner optimizer's per-weight state, by layer."""
+    state = state_of(find_state(opt_state).inner_state, params)
+    return {name: [np.array(array) for array in arrays] for name, arrays in state.items()}
 
 
 def assert_follows_the_topology(before: tuple[Any, Any], after: tuple[Any, Any], schedule: UpdateSchedule) -> None:
-    """After a step of (params, opt_state): zeros outside the masks; at an update the survivors' bits and no more."""
+    """Check a step of (params, opt_state): zeros outside the masks; at an update only survivors keep their bits."""
     number = int(step(before[1]))
     assert int(step(after[1])) == number + 1
     updates = schedule.fires(number)

@@ -1,4 +1,4 @@
-"""Train on one device and on two, in the way that the command line names; fail unless the masks are the same."""
+"""Train on one device, and on two in the way that the command line names. Fail unless the masks are the same."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ STEPS = 7
 
 
 def main(way: str) -> None:
-    """Compare."""
+    """Compare the masks of a training on one device with those of a training on two."""
     rng = np.random.default_rng(0)
     shapes = {"first": (64, 128), "second": (128, 32), "third": (32, 10)}
     params = {name: jnp.array(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
@@ -45,12 +45,12 @@ def take_step(params: Any, state: Any, batch: Any) -> Any:
 
 
 def take_step_together(params: Any, state: Any, batch: Any) -> Any:
-    """The user's step on one of several devices."""
+    """The user's step on one of several devices, with the mean of the gradients."""
     return descend(params, state, jax.lax.pmean(jax.grad(loss_of)(params, *batch), "device"))
 
 
 def descend(params: Any, state: Any, gradients: Any) -> Any:
-    """The optimizer's part in it."""
+    """The optimizer's part of the user's step."""
     updates, state = TX.update(gradients, state, params)
     return optax.apply_updates(params, updates), state
 
@@ -63,7 +63,7 @@ def loss_of(params: Any, inputs: Any, labels: Any) -> Any:
 
 
 def train(step: Any, params: Any, batch: Any) -> dict[str, Any]:
-    """Some steps; the masks after them."""
+    """The masks after some steps."""
     state = TX.init(params)
     params = apply_masks(params, state)
     for _ in range(STEPS):
@@ -72,13 +72,13 @@ def train(step: Any, params: Any, batch: Any) -> dict[str, Any]:
 
 
 def on_halves_of_a_batch(params: Any, batch: Any) -> dict[str, Any]:
-    """Weights everywhere, half of the examples on each device."""
+    """Each device has all weights and half of the examples."""
     params = jax.device_put(params, NamedSharding(MESH, EVERYWHERE))
     return train(jax.jit(take_step), params, jax.device_put(batch, NamedSharding(MESH, IN_HALVES)))
 
 
 def on_halves_of_weights(params: Any, batch: Any) -> dict[str, Any]:
-    """Half of each matrix on each device; the masks lie as the weights do."""
+    """Each device has half of each matrix; masks are sharded like the weights."""
     params = jax.device_put(params, NamedSharding(MESH, IN_HALVES))
     state = TX.init(params)
     assert state.masks["first"].sharding == params["first"].sharding
@@ -86,14 +86,14 @@ def on_halves_of_weights(params: Any, batch: Any) -> dict[str, Any]:
 
 
 def mapped(params: Any, batch: Any) -> dict[str, Any]:
-    """The same program on each device, on its half of the batch."""
+    """Each device runs the same program on its half of the batch (`jax.shard_map`)."""
     specs = (EVERYWHERE, EVERYWHERE, IN_HALVES)
     step = jax.shard_map(take_step_together, mesh=MESH, in_specs=specs, out_specs=(EVERYWHERE, EVERYWHERE))
     return train(jax.jit(step), params, batch)
 
 
 def copied(params: Any, batch: Any) -> dict[str, Any]:
-    """The older way: everything once for each device, along a first axis."""
+    """The older way (`jax.pmap`): the first axis of every array has one entry for each device."""
     state = TX.init(params)
     params = apply_masks(params, state)
     params, state = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (params, state))

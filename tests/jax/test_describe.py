@@ -1,4 +1,4 @@
-"""`describe`: positions from the trace, as `rigl_core.specs` has those of published networks."""
+"""`describe`: its positions, read from the trace, are those of `rigl_core.specs` for published networks."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ ARCHITECTURES: dict[str, tuple[nn.Module, Any]] = {
 
 
 def describe_flax(model: nn.Module, inputs: Any, **options: Any) -> Network:
-    """From shapes alone: nothing is computed."""
+    """The network of a flax model, from shapes alone: nothing is computed."""
     variables = dict(jax.eval_shape(model.init, KEY, inputs))
     params = variables.pop("params")
 
@@ -231,7 +231,7 @@ def test_the_layers_are_those_that_sparsify_chooses() -> None:
 
 
 class WideResNet(nn.Module):
-    """WRN-22-2, with its activations before its kernels."""
+    """WRN-22-2: in each block the activation comes before the kernel."""
 
     @nn.compact
     def __call__(self, x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""Two devices, which a process must ask for before JAX starts: trainings there move the topology of one device."""
+"""A training on two devices has the topology of a training on one. A process must ask for devices before JAX starts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What importing the adapter needs."""
+"""The modules that importing the adapter needs."""
 
 from __future__ import annotations
 

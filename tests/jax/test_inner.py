@@ -1,4 +1,4 @@
-"""Every optimizer and wrapper of optax: what is outside the mask is zero, what survives keeps its bits."""
+"""Every optimizer and wrapper of optax: weights and state outside the mask are zero, survivors keep their bits."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import optax
 import pytest
 
 from rigl_backends.jax import masks, sparsify, step
-from rigl_backends.jax.state import find_state
+from rigl_backends.jax.handle import find_state
 from rigl_core import RigL, UpdateSchedule
 from rigl_core.testing.checks import checks
 from tests.jax.helpers import (
@@ -94,7 +94,7 @@ OUTERS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("name", OUTERS)
 def test_wrappers_around_sparsify(name: str) -> None:
-    """The kernels follow the topology; what else the wrapper does with the biases is its own affair."""
+    """The kernels follow the topology. The wrapper may treat biases differently, so these are not compared."""
     tx = OUTERS[name](ALONE)
     params, opt_state = start(tx, make_params(layers=["fc1"]))
     expected, expected_state = start(ALONE, make_params(layers=["fc1"]))

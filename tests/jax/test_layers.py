@@ -116,7 +116,7 @@ class Equinox(eqx.Module):
 
 
 def test_equinox() -> None:
-    """Its modules tell what they are, also when filtered; a weight of one's own has unknown axes."""
+    """Equinox modules say what they are, also after a filter. The user's own weight has unknown axes."""
     out_in = ((1,), (0,))
     expected = {
         "conv/weight": out_in,
@@ -136,7 +136,7 @@ def test_equinox() -> None:
 
 
 def test_plain_dicts() -> None:
-    """Every array of two and more axes, with unknown axes, save what is called a bias, a scale or an embedding."""
+    """Arrays with two or more axes are layers with unknown axes, unless their name is bias, scale or embedding."""
     params = {
         "b": {"w": jnp.ones((3, 4)), "bias": jnp.ones((4, 1))},
         "a": [jnp.ones((2, 3, 4)), jnp.ones(4)],
@@ -150,7 +150,7 @@ def test_plain_dicts() -> None:
 
 
 def test_named_kernels_stand_for_the_others() -> None:
-    """Where a library's names are found, other arrays of two axes are left alone unless included."""
+    """If there are arrays with a library's names, other arrays of two axes are layers only if they are included."""
     params = {"dense": {"kernel": jnp.ones((3, 4))}, "position": jnp.ones((5, 6))}
     assert list(axes_by_name(params)) == ["dense/kernel"]
     assert list(axes_by_name(params, include=["position"])) == ["dense/kernel", "position"]

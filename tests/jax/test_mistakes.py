@@ -1,4 +1,4 @@
-"""What a user can do wrong: refused, or noticed."""
+"""Mistakes of users: they are refused, or noticed later."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def test_forgotten_masks_are_an_error_outside_jit() -> None:
 
 
 def test_forgotten_masks_are_noticed_inside_jit() -> None:
-    """The first step zeroes what is outside, and the state remembers."""
+    """The first step zeroes the weights outside the masks, and the state records the mistake."""
     tx, params = sparsify(optax.adam(1e-2), RECIPE), make_params()
     opt_state = tx.init(params)
     params, opt_state = make_step(tx)(params, opt_state, make_gradients(params, 0))
@@ -37,7 +37,7 @@ def test_forgotten_masks_are_noticed_inside_jit() -> None:
 
 
 def test_updates_that_are_changed_afterwards_are_noticed() -> None:
-    """A learning rate after sparsify would leave dropped weights half there."""
+    """A learning rate that follows sparsify would not bring dropped weights to zero: here half of each is left."""
     tx = optax.chain(sparsify(optax.scale_by_adam(), RECIPE), optax.scale(-0.5))
     params, opt_state = start(tx, make_params(layers=["fc1"]))
     descend = make_step(tx)
@@ -48,7 +48,7 @@ def test_updates_that_are_changed_afterwards_are_noticed() -> None:
 
 
 def test_masks_heal_what_no_update_can() -> None:
-    """A weight of NaN counts as 0, so it is dropped; NaN - NaN is NaN."""
+    """A weight of NaN counts as 0, so it is dropped. No update can make it zero, since NaN - NaN is NaN."""
     tx = sparsify(optax.sgd(0.1), RigL(0.5, schedule=UpdateSchedule(end=9, every=1)))
     params, opt_state = start(tx, make_params(layers=["fc1"]))
     active = tuple(np.argwhere(np.array(opt_state.masks["fc1/kernel"]))[0])

@@ -1,4 +1,4 @@
-"""The namespace under jit with traced counts, against NumPy's."""
+"""The namespace under jit, with traced counts, compared with NumPy's."""
 
 from __future__ import annotations
 
@@ -11,17 +11,9 @@ import pytest
 
 from rigl_backends.jax import jax_namespace
 from rigl_backends.jax.namespace import calling_namespace
-from rigl_core import (
-    Connections,
-    Counts,
-    RigL,
-    UpdateSchedule,
-    move_pool,
-    numpy_namespace,
-    random_key,
-    random_scores,
-    top_k_mask,
-)
+from rigl_core import RigL, UpdateSchedule
+from rigl_core.adapter import Connections, Counts, move_pool, numpy_namespace, random_key, top_k_mask
+from rigl_core.arrays.random import random_scores
 from rigl_core.testing import oracle
 from rigl_core.testing.checks import checks
 
@@ -30,7 +22,7 @@ DTYPES = ("float16", "bfloat16", "float32", "float64")
 
 
 def bit_patterns(dtype: str, size: int, seed: int) -> Any:
-    """Arrays of every kind of number that is not NaN, among them subnormal ones."""
+    """An array of random bits, without NaN: it has numbers of all kinds, also subnormal ones."""
     rng = np.random.default_rng(seed)
     bits = 8 * jnp.dtype(dtype).itemsize
     array = rng.integers(0, 2**bits, size, f"uint{bits}", endpoint=False).view(jnp.dtype(dtype))
@@ -62,7 +54,7 @@ def test_kth_largest_of_nothing() -> None:
 @pytest.mark.parametrize("xp", [jax_namespace, calling_namespace], ids=["graph", "callbacks"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_updates_of_tie_heavy_arrays_are_numpys(dtype: str, xp: Any, compiled: bool) -> None:
-    """Few distinct values, NaN, infinities and subnormal numbers; every drop count from one compiled program."""
+    """Arrays have few distinct values, NaN, infinities and subnormal numbers. One program serves all drop counts."""
     with jax.enable_x64(dtype == "float64"):
         update = jax.jit(updated_by(xp)) if compiled else updated_by(xp)
         tiny = oracle.SMALLEST_NORMAL[dtype]
@@ -84,8 +76,8 @@ def test_updates_of_tie_heavy_arrays_are_numpys(dtype: str, xp: Any, compiled: b
 
 def updated_by(xp: Any) -> Any:
     def update(weight: Any, gradient: Any, mask: Any, keep: Any, grow: Any) -> Any:
-        (moved,) = move_pool(RECIPE, [Connections(weight, gradient)], [mask], Counts(keep, grow), xp=xp)
-        return moved.mask
+        (updated,) = move_pool(RECIPE.rule, [Connections(weight, gradient)], [mask], Counts(keep, grow), xp=xp)
+        return updated.mask
 
     return update
 

@@ -1,4 +1,4 @@
-"""The plain values of reports, from this framework's own masks."""
+"""The plain values of reports, made from masks of this framework."""
 
 from __future__ import annotations
 

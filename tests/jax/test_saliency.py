@@ -1,4 +1,4 @@
-"""GraSP and SynFlow scores: by hand, by finite differences, round by round, and as initial topologies."""
+"""GraSP and SynFlow scores, compared with finite differences and products by hand, and as initial topologies."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_grasp_of_a_quadratic_loss_is_exact() -> None:
 
 
 def test_grasp_tells_how_the_squared_gradient_changes() -> None:
-    """Removing a weight changes the squared norm of the layers' gradient by -2 scores, to first order."""
+    """To first order, removing a weight changes the squared norm of the layers' gradient by -2 * score."""
     with jax.enable_x64(True):
         params = make_params(jnp.float64)
 
@@ -107,7 +107,7 @@ def test_grasp_tells_how_the_squared_gradient_changes() -> None:
 
 
 def test_synflow_of_a_linear_network_by_hand() -> None:
-    """One round: the flow through a weight is what arrives at it times what leaves it."""
+    """One round: a score is the flow into the weight, times the weight, times the flow from its output."""
     params = {name: {"kernel": layer["kernel"], "bias": jnp.zeros(())} for name, layer in make_params().items()}
     first, second = (np.abs(np.asarray(params[name]["kernel"], np.float64)) for name in ("fc1", "fc2"))
     scores = synflow_scores(
@@ -120,7 +120,7 @@ def test_synflow_of_a_linear_network_by_hand() -> None:
 
 
 def test_synflow_prunes_in_rounds() -> None:
-    """As in the paper's algorithm, written anew with NumPy: after the last round the rest has scores, all else -1."""
+    """The scores are those of the paper's algorithm, here in NumPy. Weights pruned in some round have the score -1."""
     params = make_params()
     weights = [np.abs(np.asarray(params[name]["kernel"], np.float64)) for name in ("fc1", "fc2")]
     kept = [np.ones_like(weight) for weight in weights]

@@ -1,4 +1,4 @@
-"""One training as NumPy's; one trace; accumulation; buffers; what is refused."""
+"""Whole trainings: compared with NumPy's, traced once, with accumulation, donated buffers, vmap and derivatives."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def flat(tree: Any) -> dict[str, Any]:
 
 
 def pairs(kind: str, params: dict[str, Any]) -> tuple[Any, Any]:
-    """The same optimizer for JAX and for NumPy; SGD's factors are powers of two, so that its results are exact."""
+    """An optimizer of JAX and its equal of NumPy. SGD's factors are powers of two, so its results are exact."""
     if kind == "sgd":
         return optax.sgd(0.0625, 0.5), rigl_backends.numpy.SGD(params, 0.0625, 0.5)
     return optax.adamw(0.01), rigl_backends.numpy.Adam(params, 0.01, weight_decay=1e-4, decoupled=True)
@@ -45,7 +45,7 @@ def pairs(kind: str, params: dict[str, Any]) -> tuple[Any, Any]:
 @pytest.mark.parametrize("kind", ["sgd", "adam"])
 @pytest.mark.parametrize("method", [RigL, SET])
 def test_masks_are_those_of_numpy_along_a_training(method: Any, kind: str) -> None:
-    """23 updates in float64 under the same gradients, some of them not finite; exact numbers give the same weights."""
+    """23 updates in float64 with the same gradients, some of them not finite. With SGD the weights are equal too."""
     recipe = method(
         0.75,
         schedule=LONG,
@@ -126,7 +126,7 @@ def test_a_scan_is_the_same_training_as_a_loop_and_as_one_outside_jit() -> None:
 
 @checks("G2")
 def test_accumulation_is_outside_or_inside_alike() -> None:
-    """A step is one of the mean gradient; between steps nothing moves."""
+    """Two micro-batches make one step with the mean gradient. Between steps nothing moves."""
     multi = optax.MultiSteps(optax.sgd(0.0625, 0.5), 2)
     arrangements = {
         "outside": optax.MultiSteps(sparsify(optax.sgd(0.0625, 0.5), RECIPE), 2),
@@ -159,7 +159,7 @@ def test_accumulation_is_outside_or_inside_alike() -> None:
 
 
 def test_donated_buffers() -> None:
-    """Nothing in the state is there twice, and what the handle gives out stays when the state is donated."""
+    """No two arrays of the state share a buffer. Masks that were given out stay valid when the state is donated."""
     tx = sparsify(optax.adam(1e-2), RECIPE)
     params, opt_state = start(tx, make_params())
     buffers = [leaf.unsafe_buffer_pointer() for leaf in jax.tree.leaves((params, opt_state))]
@@ -179,7 +179,7 @@ def test_donated_buffers() -> None:
     [(jnp.bfloat16, RigL), (jnp.float16, RigL), (jnp.float32, RigL), (jnp.float64, RigL), (jnp.bfloat16, SET)],
 )
 def test_every_dtype_under_strict_promotion(dtype: Any, method: Any) -> None:
-    """No array is promoted, also in x64 mode; the state's dtypes do not change."""
+    """No array is promoted, also in x64 mode, and the dtypes of the state do not change."""
     with jax.enable_x64(dtype == jnp.float64), jax.numpy_dtype_promotion("strict"):
         tx = sparsify(optax.sgd(0.0625, 0.5), method(0.7, schedule=SCHEDULE))  # optax's Adam itself promotes
         params, opt_state = start(tx, make_params(dtype, ["fc1"]))
@@ -194,7 +194,7 @@ def test_every_dtype_under_strict_promotion(dtype: Any, method: Any) -> None:
 
 
 def test_updates_in_another_dtype_than_the_parameters() -> None:
-    """Off-mask weights become exactly zero also where the inner transformation computes in a narrower dtype."""
+    """Weights outside the mask become exactly zero, also if the inner transformation computes in a narrower dtype."""
 
     def narrow(updates: Any, params: Any) -> Any:
         return jax.tree.map(lambda u: (-0.1 * u).astype(jnp.bfloat16), updates)
@@ -219,7 +219,7 @@ def test_none_leaves_and_a_tree_that_is_one_array() -> None:
 
 
 def test_a_static_topology_and_one_without_sparse_layers() -> None:
-    """With nothing to move, the updates of a schedule still replace their steps."""
+    """If no layer is sparse, the updates of a schedule still replace their gradient steps."""
     for recipe, moves in ((Static(0.7), True), (RigL(0.0, schedule=SCHEDULE), False)):
         tx = sparsify(optax.sgd(0.1), recipe)
         params, opt_state = start(tx, make_params())
@@ -233,7 +233,7 @@ def kernels(params: Any) -> list[Any]:
 
 
 def test_an_ensemble_under_vmap() -> None:
-    """Members follow their own topologies; a batched condition evaluates both branches."""
+    """Each member follows its own topology. Under vmap a condition evaluates both branches."""
     tx = sparsify(optax.sgd(0.0625, 0.5), RECIPE)
     members = [jax.tree.map(lambda leaf, sign=sign: sign * leaf + sign, make_params(layers=["fc1"])) for sign in (1, 2)]
     stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *members)
@@ -254,7 +254,7 @@ def test_an_ensemble_under_vmap() -> None:
 
 @pytest.mark.parametrize("callbacks", [False, True])
 def test_a_program_without_callbacks(callbacks: bool) -> None:
-    """Which can be exported, and moves the same connections."""
+    """A program without callbacks can be exported; it moves the same connections."""
     tx, params = sparsify(optax.sgd(0.1), RECIPE, callbacks=callbacks), make_params()
     params, opt_state = start(tx, params)
     trace = str(jax.make_jaxpr(tx.update)(params, opt_state, params))
@@ -298,7 +298,7 @@ def test_the_state_is_found_wherever_it_is() -> None:
 
 @pytest.mark.parametrize("compiled", [False, True])
 def test_derivatives_through_a_training_forwards_and_backwards(compiled: bool) -> None:
-    """As when a learning rate is learned: by the chosen connections, the steps are smooth."""
+    """The derivative by a learning rate. The steps are smooth as long as the chosen connections stay the same."""
     tx = sparsify(optax.chain(optax.trace(0.5), optax.scale(-1.0)), RECIPE)
     params, opt_state = start(tx, make_params(layers=["fc1"]))
 

@@ -36,7 +36,7 @@ def start(recipe: Recipe, *, steps: int = 3) -> tuple[SparseTraining, SGD, dict[
 
 
 def bits(sparse: SparseTraining, optimizer: SGD, params: dict[str, Array]) -> dict[str, bytes]:
-    """Everything there is, to compare."""
+    """The bytes of all parameters, masks, memory and optimizer state, and the step, by name."""
     state = sparse.state_dict()
     memory = {f"{kind} {name}": x for kind, arrays in state["memory"].items() for name, x in arrays.items()}
     held = {f"{key} {name}": x for name, own in optimizer.state.items() for key, x in own.items()}
@@ -51,7 +51,7 @@ def test_memory_that_does_not_fit_is_refused_and_changes_nothing(spoil: str) -> 
     sparse, before = training[0], bits(*training)
     state = start(REMEMBERING, steps=5)[0].state_dict()
     memory = {kind: dict(arrays) for kind, arrays in state["memory"].items()}
-    assert set(memory) == {"momentum", "sign", "initial"} == set(REMEMBERING.memories)
+    assert set(memory) == {"momentum", "sign", "initial"} == set(REMEMBERING.rule.memories)
     message = {
         "missing": r"state has memory for other layers than this training; they differ in \['sign'\]",
         "foreign": r"state has memory .* differ in \['shadow'\]",
@@ -90,7 +90,7 @@ def test_memory_that_does_not_fit_is_refused_and_changes_nothing(spoil: str) -> 
     ids=["by layer", "global", "on a ramp"],
 )
 def test_counts_that_were_never_planned_are_refused(recipe: Recipe) -> None:
-    """Those of any time of the ramp are fine; others are not, and the message has the range."""
+    """The counts of any time of the ramp are accepted. Others are refused, and the message has the range."""
     training = start(recipe, steps=4)
     sparse = training[0]
     state = sparse.state_dict()
@@ -115,7 +115,7 @@ def test_states_are_plain_and_fit_only_their_own_recipe(method: str) -> None:
     sparse = start(recipe)[0]
     state = sparse.state_dict()
     assert Recipe.from_dict(state["recipe"]) == recipe
-    assert set(state["memory"]) == set(recipe.memories)
+    assert set(state["memory"]) == set(recipe.rule.memories)
     other = start(replace(recipe, seed=recipe.seed + 1))[0]
     with pytest.raises(ValueError, match="saved under another recipe: seed was 0 and is 1"):
         other.load_state_dict(state)
@@ -124,7 +124,7 @@ def test_states_are_plain_and_fit_only_their_own_recipe(method: str) -> None:
 @checks("M7", "M2")
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_given_scores_of_half_precision_layers_are_not_rounded_to_it(scope: Any) -> None:
-    """SynFlow's scores are huge, and GraSP's differ little: float16 would take them for equal."""
+    """SynFlow's scores are huge, and GraSP's differ little: in float16 they would be equal."""
     layer = Layer("a", (1, 64))
     for scores in (1e9 + 1e6 * np.arange(64.0), 1 + 1e-5 * np.arange(64.0)):
         params = {"a": np.ones(layer.shape, np.float16)}

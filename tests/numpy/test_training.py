@@ -1,4 +1,4 @@
-"""The NumPy adapter trains by itself, on real data, and refuses what it cannot do."""
+"""The NumPy adapter trains on real data, and refuses what it cannot do."""
 
 from __future__ import annotations
 

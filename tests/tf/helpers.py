@@ -1,4 +1,4 @@
-"""A small model, its gradients, and what every sparse training must keep."""
+"""A small model, its gradients, and checks that hold in every sparse training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.tf import SparseOptimizer
-from rigl_backends.tf.state import per_weight_state
+from rigl_backends.tf.state import state_of
 from rigl_core import Constant, Recipe, RigL, UpdateSchedule
 
 Arrays = dict[str, npt.NDArray[Any]]
@@ -21,13 +21,13 @@ MODES = ("eager", "function", "xla")
 
 
 def rigl(**schedule: int) -> Recipe:
-    """RigL that moves as much at its last update as at the first."""
+    """RigL with a constant drop fraction."""
     timing = UpdateSchedule(**schedule) if schedule else SCHEDULE
     return RigL(0.7, schedule=timing, drop_fraction=Constant(0.3), seed=3)
 
 
 def make_model(dtype: str = "float32") -> keras.Model:
-    """Two Dense layers with a norm between, the same in every test."""
+    """Two Dense layers with a norm between them; the weights are the same in every test."""
     keras.utils.set_random_seed(1)
     return keras.Sequential(
         [
@@ -50,7 +50,7 @@ LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
 def make_gradients(variables: Sequence[Any], number: int) -> list[tf.Tensor]:
-    """Dense gradients, a function of the step's number."""
+    """Dense gradients; they depend on the step's number only."""
     rng = np.random.default_rng((5, number))
     return [tf.cast(rng.normal(size=variable.shape), variable.dtype) for variable in variables]
 
@@ -63,7 +63,7 @@ def compiled(function: Callable[..., Any], mode: str) -> Callable[..., Any]:
 
 
 def traces(function: Any) -> int:
-    """How often TensorFlow has traced a function that `compiled` made."""
+    """The number of times that TensorFlow has traced a function from `compiled`."""
     return 0 if not hasattr(function, "experimental_get_tracing_count") else function.experimental_get_tracing_count()
 
 
@@ -73,7 +73,7 @@ def values(*owners: Any) -> list[npt.NDArray[Any]]:
 
 
 def assert_same(first: Sequence[npt.NDArray[Any]], second: Sequence[npt.NDArray[Any]]) -> None:
-    """Equal bit for bit."""
+    """Check that two lists of arrays are equal, bit for bit."""
     assert len(first) == len(second)
     for a, b in zip(first, second, strict=True):
         assert a.dtype == b.dtype
@@ -81,8 +81,8 @@ def assert_same(first: Sequence[npt.NDArray[Any]], second: Sequence[npt.NDArray[
 
 
 def layer_arrays(optimizer: SparseOptimizer, variables: Sequence[Any]) -> dict[str, list[npt.NDArray[Any]]]:
-    """Weights and per-weight optimizer state of each variable, by its path."""
-    state = per_weight_state(optimizer.inner_optimizer, variables)
+    """The weights and the per-weight optimizer state of each variable, by its path."""
+    state = state_of(optimizer.inner_optimizer, variables)
     return {
         variable.path: [x.numpy() for x in (variable, *own)] for variable, own in zip(variables, state, strict=True)
     }
@@ -102,7 +102,7 @@ def assert_updated(
     old: Arrays,
     new: Arrays,
 ) -> None:
-    """Nothing has happened but a move of the topology."""
+    """Check that a step changed nothing except the topology."""
     assert any((old[name] != new[name]).any() for name in old)
     for name, arrays in before.items():
         survive = old[name] & new[name] if name in old else np.ones(arrays[0].shape, np.bool_)

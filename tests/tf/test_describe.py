@@ -1,4 +1,4 @@
-"""`describe`: positions from the graph, as `rigl_core.specs` has those of published networks."""
+"""`describe`: its positions, read from the graph, are those of `rigl_core.specs` for published networks."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 import tensorflow as tf
 from keras import layers as kl
 
-from rigl_backends.tf import describe
-from rigl_backends.tf.layers import choose_layers
+from rigl_backends.tf import choose_layers, describe
 from rigl_core import Network, Static, cost_table, make_plan, specs
 from rigl_core.testing.checks import checks
 from tests.architectures import BATCH, EXPECTED, TOKENS, shapes_and_positions, summary
@@ -58,7 +57,7 @@ ARCHITECTURES: dict[str, Callable[[], tuple[keras.Model, Any]]] = {
 
 
 def by_name(network: Network) -> dict[str, float]:
-    """Positions by the last two parts of the names: the owner and the variable."""
+    """Positions by the last two parts of the names, which are the layer and the variable."""
     return {"/".join(name.split("/")[-2:]): positions for name, positions in network.positions.items()}
 
 
@@ -131,7 +130,7 @@ def test_queries_and_keys_of_different_lengths() -> None:
 
 
 class Custom(keras.Model):
-    """Products of its own, weights that are changed before, joined, shared and used in branches and loops."""
+    """A model with its own products. Its weights are masked, joined, shared, and used in branches and loops."""
 
     def __init__(self) -> None:
         super().__init__(name="custom")
@@ -204,7 +203,7 @@ def test_the_layers_are_those_that_sparsify_chooses() -> None:
     choice: dict[str, Any] = {"include": ["*/depthwise/kernel"], "exclude": ["*/dense*"]}
     model.build(inputs.shape)
     network = describe(model, inputs, examples=BATCH, **choice)
-    assert network.layers == tuple(choose_layers(model.trainable_variables, model=model, **choice))
+    assert network.layers == tuple(choose_layers(model, **choice))
     assert summary(network) == ({256: 216, 196: 72, 144: 9 * 2 * 16 + 9 * 16 * 6}, {1: 18})
 
 

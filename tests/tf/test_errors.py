@@ -1,4 +1,4 @@
-"""Every mistake gets a sentence that names it, and changes nothing."""
+"""The error for every mistake names it, and changes nothing."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_tensorflow_is_named_where_it_is_missing() -> None:
 
 
 def test_another_backend_of_keras() -> None:
-    """Where Keras says that it runs on JAX; JAX itself need not be here."""
+    """Keras says that it runs on JAX; JAX itself need not be installed."""
     error = run("import keras; keras.backend.backend = lambda: 'jax'; import rigl_backends.tf").stderr
     assert "ImportError: rigl_backends.tf needs Keras on TensorFlow, and Keras runs on 'jax'" in error
 
@@ -126,7 +126,7 @@ def test_variables_it_was_not_built_with() -> None:
 
 
 def test_several_replicas() -> None:
-    """Gradients are reduced inside the inner optimizer, so each replica would see its own."""
+    """Keras reduces gradients inside the inner optimizer, so each replica's topology would see its own gradients."""
     code = """
 import keras, tensorflow as tf, rigl_core
 from rigl_backends.tf import sparsify

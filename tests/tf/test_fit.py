@@ -1,4 +1,4 @@
-"""Training as users of Keras do: compile and fit, and loops of their own."""
+"""Training as users of Keras do: with compile and fit, and with custom loops."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ FIT: dict[str, tuple[str, dict[str, Any]]] = {
 
 @pytest.mark.parametrize("mode", FIT)
 def test_fit_is_a_loop_of_ones_own(mode: str) -> None:
-    """The same masks from model.fit and from a custom training loop, at every epoch."""
+    """model.fit and a custom training loop give the same masks after every epoch."""
     x, y = make_data()
     model, own = make_model(), make_model()
     optimizer = sparsify(keras.optimizers.Adam(0.01), rigl())
@@ -79,7 +79,7 @@ def test_callbacks_find_what_they_look_for() -> None:
 
 
 def test_learning_rate_schedules_count_gradient_steps() -> None:
-    """The inner optimizer stands still at an update, and so does its schedule."""
+    """At an update the inner optimizer makes no step, so its schedule stays too."""
     x, y = make_data()
     model = make_model()
     decay = keras.optimizers.schedules.PiecewiseConstantDecay([5], [1.0, 0.5])
@@ -120,7 +120,7 @@ def test_a_convnet_with_recurrent_and_depthwise_layers() -> None:
 
 
 def test_rigl_learns() -> None:
-    """Ninety percent sparse, on a task that a few inputs decide."""
+    """A network of 90 % sparsity learns a task that depends on a few inputs."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(2048, 40)).astype(np.float32)
     y = (x[:, 3] > 0).astype(np.int64) + 2 * (x[:, 17] > 0)

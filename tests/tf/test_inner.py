@@ -1,4 +1,4 @@
-"""Every optimizer of Keras inside, with the options that Keras gives them all."""
+"""Every optimizer of Keras as the inner one, with the options that all Keras optimizers have."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ INNERS: dict[str, tuple[Callable[[], ko.Optimizer], int]] = {
     "schedule-free": (lambda: ko.ScheduleFreeAdamW(0.01, warmup_steps=3), 2),
     "multi": (lambda: ko.MultiOptimizer(ko.OptimizerMap(ko.Adam(0.01), {".*fc1.*": ko.Lion(0.01)})), 1),
 }
-"""With how many variables each holds per weight of the first layer."""
+"""Each optimizer, with the number of variables that it holds per weight of the first layer."""
 
 
 @pytest.mark.parametrize("name", INNERS)
@@ -67,7 +67,7 @@ def test_zeros_outside_the_mask_and_survivors_bit_for_bit(name: str) -> None:
 
 
 class OwnSGD(ko.SGD):  # type: ignore[misc]
-    """May do anything: it centers its gradients."""
+    """A user's optimizer, which may do anything: this one centers its gradients."""
 
     def update_step(self, gradient: Any, variable: Any, learning_rate: Any) -> None:
         super().update_step(gradient - tf.reduce_mean(gradient), variable, learning_rate)
@@ -92,7 +92,7 @@ NOT_ELEMENT_WISE: dict[str, tuple[Callable[[], ko.Optimizer], Callable[[], keras
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("case", NOT_ELEMENT_WISE)
 def test_what_would_spoil_zeros_is_projected(case: str, mode: str) -> None:
-    """Zeros outside the mask after ordinary steps, whatever the optimizer makes of the first active weight."""
+    """After ordinary steps there are zeros outside the mask, whatever the optimizer does with active weights."""
     make, make_own, factor = NOT_ELEMENT_WISE[case]
     model = make_own()
     optimizer = sparsify(make(), rigl(end=90, every=90, begin=89), model=model)
@@ -122,7 +122,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     [*((name, "eager") for name in OPTIONS), ("use_ema", "xla"), ("gradient_accumulation_steps", "xla")],
 )
 def test_ordinary_steps_are_the_inner_optimizers_on_the_sparse_gradient(name: str, mode: str) -> None:
-    """Weights and all state are those of the bare optimizer that is given masked gradients."""
+    """Weights and all state are those of the bare optimizer with masked gradients."""
     model, twin = make_model(), make_model()
     inner = ko.Adam(0.01, **OPTIONS[name])
     optimizer = sparsify(inner, rigl(end=100, every=100, begin=99), model=model)
@@ -148,7 +148,7 @@ def inner_calls(inner: ko.Optimizer) -> int:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_updates_read_the_accumulated_gradient(mode: str) -> None:
-    """Three calls a step are one call with their mean: the same masks, and weights within rounding."""
+    """Three calls make one step. It gives the masks of one call with their mean, and the weights within rounding."""
     options: dict[str, Any] = {"use_ema": True}
     models = [make_model() for _ in range(2)]
     whole = sparsify(ko.SGD(0.05, 0.9, **options), rigl(end=20, every=2), model=models[0])
@@ -208,7 +208,7 @@ def test_set_with_accumulation() -> None:
 
 
 def test_a_moving_average_is_sparse_to_the_end() -> None:
-    """Also with an optimizer that is not element-wise: its weights are projected."""
+    """This holds also for an optimizer that is not element-wise: its weights are zeroed outside the masks."""
     model = make_model()
     optimizer = sparsify(ko.Muon(0.05, use_ema=True, ema_momentum=0.9), rigl(end=20, every=4), model=model)
     for step in range(10):
@@ -223,7 +223,7 @@ def test_a_moving_average_is_sparse_to_the_end() -> None:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_a_loss_scale_optimizer_outside(mode: str) -> None:
-    """Overflows are its business: the step is skipped, and the topology's clock stands still."""
+    """The outer optimizer handles overflows: it skips the step, and the topology's clock does not advance."""
     model, twin = make_model(), make_model()
     plain = sparsify(ko.Adam(0.01), rigl(end=20, every=2), model=twin)
     sparse = sparsify(ko.Adam(0.01, loss_scale_factor=4.0), rigl(end=20, every=2), model=model)

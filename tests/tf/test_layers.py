@@ -1,4 +1,4 @@
-"""Which variables are layers, what their axes mean, and which optimizer variables belong to them."""
+"""The choice of layers among variables, their axes, and the optimizer variables that belong to them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from keras import layers as kl
 
-from rigl_backends.tf.layers import choose_layers
-from rigl_backends.tf.state import per_weight_state
+from rigl_backends.tf import choose_layers
+from rigl_backends.tf.state import state_of
 from rigl_core import Layer
 
 
@@ -21,8 +21,8 @@ def build(layer: kl.Layer, *input_shape: int) -> kl.Layer:
 
 
 def chosen(layer: kl.Layer, **options: Any) -> dict[str, Layer]:
-    """By variable name without the layer's own."""
-    layers = choose_layers(layer.trainable_variables, model=layer, **options)
+    """The chosen layers by variable name, without the name of the Keras layer."""
+    layers = choose_layers(layer, **options)
     return {found.name.removeprefix(f"{layer.name}/"): found for found in layers}
 
 
@@ -59,7 +59,7 @@ def test_paths_tell_the_same_under_the_names_that_keras_gives(
     layer: kl.Layer, shape: tuple[int, ...], expected: dict[str, tuple[int, int]]
 ) -> None:
     variables = build(layer, *shape).trainable_variables
-    exact, by_path = choose_layers(variables, model=layer), choose_layers(variables)
+    exact, by_path = choose_layers(layer), choose_layers(variables)
     assert [known.name for known in by_path] == [known.name for known in exact]
     for path, model in zip(by_path, exact, strict=True):
         assert path.in_axes in (model.in_axes, ())
@@ -78,7 +78,7 @@ def test_attention_and_bidirectional_layers() -> None:
     expected = {f"attn/{name}/kernel" for name in ("query", "key", "value", "attention_output")}
     for way in ("forward", "backward"):
         expected |= {f"both/{way}_rnn/lstm_cell/{kernel}" for kernel in ("kernel", "recurrent_kernel")}
-    for layers in (choose_layers(model.trainable_variables), choose_layers(model.trainable_variables, model=model)):
+    for layers in (choose_layers(model.trainable_variables), choose_layers(model)):
         assert {layer.name for layer in layers} == expected
 
 
@@ -92,11 +92,9 @@ def test_grouped_and_depthwise_kernels() -> None:
 
 def test_include_and_exclude() -> None:
     model = keras.Sequential([keras.Input((5,)), kl.Embedding(9, 4, name="words"), kl.Dense(3, name="head")], name="m")
-    names = [
-        layer.name for layer in choose_layers(model.trainable_variables, ["*embeddings"], ["*/head/*"], model=model)
-    ]
+    names = [layer.name for layer in choose_layers(model, ["*embeddings"], ["*/head/*"])]
     assert names == ["m/words/embeddings"]
-    assert choose_layers(model.trainable_variables, ["*embeddings"], model=model)[0].n_in == 9
+    assert choose_layers(model, ["*embeddings"])[0].n_in == 9
 
 
 def test_a_path_that_does_not_tell_a_depthwise_kernel() -> None:
@@ -121,7 +119,7 @@ def test_patterns_that_match_nothing() -> None:
 def test_frozen_layers_are_not_trained_and_not_chosen() -> None:
     model = keras.Sequential([keras.Input((4,)), kl.Dense(3, name="a"), kl.Dense(3, name="b")], name="m")
     model.get_layer("a").trainable = False
-    assert [layer.name for layer in choose_layers(model.trainable_variables, model=model)] == ["m/b/kernel"]
+    assert [layer.name for layer in choose_layers(model)] == ["m/b/kernel"]
 
 
 def test_plain_variables_go_by_their_names() -> None:
@@ -131,12 +129,12 @@ def test_plain_variables_go_by_their_names() -> None:
 
 
 def test_state_goes_to_the_weights_it_was_made_for() -> None:
-    """Names that begin alike, and names that are spelled alike once Keras has replaced the slashes."""
+    """Some names have a common beginning. Others become equal when Keras replaces the slashes."""
     names = ["a", "a_kernel", "a_kernel", "b"]
     variables = [keras.Variable(np.ones((2, 3), np.float32), name=name) for name in names]
     optimizer = keras.optimizers.Adam(use_ema=True, gradient_accumulation_steps=2)
     optimizer.build(variables)
     own = [optimizer._momentums, optimizer._velocities, optimizer._accumulated_gradients]
     own.append(optimizer._model_variables_moving_average)
-    for i, found in enumerate(per_weight_state(optimizer, variables)):
+    for i, found in enumerate(state_of(optimizer, variables)):
         assert {id(x) for x in found} == {id(kind[i]) for kind in own}

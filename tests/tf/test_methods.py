@@ -1,4 +1,4 @@
-"""Methods other than RigL where they meet what Keras does: accumulation, clipping, fit(), loss scaling."""
+"""Methods other than RigL, with the features of Keras: accumulation, clipping, fit(), loss scaling."""
 
 from __future__ import annotations
 
@@ -24,10 +24,9 @@ from rigl_core import (
     Recipe,
     SETAsPublished,
     UpdateSchedule,
-    numpy_namespace,
-    random_key,
 )
-from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
+from rigl_core.adapter import GRADIENT_NOISE, numpy_namespace, random_key
+from rigl_core.arrays.noise import noisy_gradient
 from tests.tf.helpers import (
     LOSS,
     MODES,
@@ -54,7 +53,7 @@ REMEMBERING: dict[str, Recipe] = {
 
 
 def remembered(optimizer: SparseOptimizer) -> list[Any]:
-    """What the training remembers, as arrays."""
+    """The arrays of the methods' memory."""
     assert optimizer._training is not None
     return [array.numpy() for layer in optimizer._training.layers.values() for array in layer.memory.values()]
 
@@ -62,7 +61,7 @@ def remembered(optimizer: SparseOptimizer) -> list[Any]:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("method", REMEMBERING)
 def test_accumulated_calls_are_one_with_their_mean(method: str, mode: str) -> None:
-    """Three calls a step: the same masks and memory; the dense gradient of each call counts, noise comes once."""
+    """Three calls make one step, with the masks and memory of one call: dense gradients add up, noise comes once."""
     models = [make_model() for _ in range(2)]
     inners = [ko.SGD(0.05, 0.9), ko.SGD(0.05, 0.9, gradient_accumulation_steps=3)]
     whole, parts = (
@@ -86,7 +85,7 @@ def test_accumulated_calls_are_one_with_their_mean(method: str, mode: str) -> No
 
 @pytest.mark.parametrize("mode", MODES)
 def test_noise_is_added_after_clipping(mode: str) -> None:
-    """The clipped gradient of the active weights, and then the pull and the noise of this step."""
+    """The optimizer gets the clipped gradient of the active weights, plus the L1 term and the noise of this step."""
     model = make_model()
     recipe = DeepR(0.7, schedule=UpdateSchedule(end=90, every=90, begin=89), l1=0.5, noise=2.0)
     optimizer = sparsify(ko.SGD(1.0, global_clipnorm=0.01), recipe, model=model)
@@ -133,7 +132,7 @@ FITTING: dict[str, Recipe] = {
 @pytest.mark.parametrize("method", FITTING)
 @pytest.mark.parametrize("jit_compile", [False, True])
 def test_fit(method: str, jit_compile: bool) -> None:
-    """Planned counts and zeros after training by Keras's own loop, as in an eager loop of one's own."""
+    """Keras's loop keeps planned counts and zeros outside the masks. Its masks are nearly those of an eager loop."""
     x, y = make_data()
     model, own = make_model(), make_model()
     optimizer = sparsify(ko.Adam(0.01), FITTING[method], model=model)
@@ -184,7 +183,7 @@ def test_a_skipped_step_of_a_loss_scale_optimizer_is_not_remembered(method: str,
 
 
 def test_shadow_weights_are_those_of_the_dense_optimizer() -> None:
-    """All weights and all state follow the dense optimizer; the model holds zeros outside the mask."""
+    """All weights and all state follow the dense optimizer; the model has zeros outside the mask."""
     model, twin = make_model(), make_model()
     optimizer = sparsify(ko.Adam(0.01, clipnorm=1.0), DNW(0.7, schedule=OFTEN), model=model)
     plain = ko.Adam(0.01, clipnorm=1.0)
@@ -213,7 +212,7 @@ def test_a_moving_average_of_shadow_weights_is_refused(inner: Any) -> None:
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_memory_of_half_precision_weights(dtype: str) -> None:
-    """The momentum is kept in float32, everything else in the weights' precision."""
+    """The momentum is float32; all other memory has the weights' precision."""
     for recipe, expected in ((SNFS(0.7, schedule=OFTEN), "float32"), (DNW(0.7, schedule=OFTEN), dtype)):
         model = make_model(dtype)
         optimizer = sparsify(ko.SGD(0.1, 0.9), recipe, model=model)
@@ -224,7 +223,7 @@ def test_memory_of_half_precision_weights(dtype: str) -> None:
 
 
 def test_a_layer_that_is_not_used_counts_as_zeros_among_others() -> None:
-    """Chosen from together: no gradient, no growth, but the layer may lose what others get."""
+    """Layers choose together: an unused layer grows nothing, and may lose connections that others grow."""
     model = make_model()
     recipe = Recipe(0.7, schedule=UpdateSchedule(end=20, every=1), drop_fraction=Constant(0.4), scope="global")
     optimizer = sparsify(ko.SGD(0.1), recipe, model=model)
@@ -253,7 +252,7 @@ def scores_of(model: keras.Model) -> dict[str, Any]:
 
 @pytest.mark.parametrize("with_model", [False, True])
 def test_given_scores_choose_the_topology(with_model: bool) -> None:
-    """NumPy arrays or tensors, of any precision."""
+    """Scores may be NumPy arrays or tensors, of any precision."""
     model = make_model()
     scores = scores_of(model)
     scores["net/fc2/kernel"] = tf.constant(scores["net/fc2/kernel"])

@@ -1,4 +1,4 @@
-"""The core's operations in TensorFlow, against NumPy's."""
+"""The core's operations in TensorFlow, compared with NumPy's."""
 
 from __future__ import annotations
 
@@ -11,15 +11,14 @@ import pytest
 import tensorflow as tf
 
 from rigl_backends.tf import tensorflow_namespace
-from rigl_core import numpy_namespace, random_key, random_scores, updated_mask
-from rigl_core.arrays.topology import magnitude
+from rigl_core.adapter import count, magnitude, numpy_namespace, random_key, random_scores, updated_mask
 from tests.tf.helpers import MODES, compiled
 
 DTYPES = (np.float16, ml_dtypes.bfloat16, np.float32, np.float64)
 
 
 def draw(rng: np.random.Generator, dtype: Any, size: int, *, special: bool) -> npt.NDArray[Any]:
-    """Few distinct values: ties, and NaN, infinities, -0 and subnormal numbers if asked for."""
+    """Numbers with many ties; with ``special``, also NaN, infinities, -0 and subnormal numbers."""
     finfo = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
     tiny = float(finfo.smallest_normal)
     odd = [np.nan, np.inf, -np.inf, -0.0, tiny, tiny / 2, float(finfo.smallest_subnormal), float(finfo.max)]
@@ -29,13 +28,13 @@ def draw(rng: np.random.Generator, dtype: Any, size: int, *, special: bool) -> n
 
 def update(xp: Any) -> Any:
     def new_mask(weight: Any, gradient: Any, mask: Any, keep: Any, grow: Any) -> Any:
-        return updated_mask(magnitude(weight, xp=xp), magnitude(gradient, xp=xp), mask, keep, grow, xp=xp)
+        return updated_mask(magnitude(weight, xp=xp), magnitude(gradient, xp=xp), mask, keep, grow, xp=xp)[0]
 
     return new_mask
 
 
 def for_numpy(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """NumPy's own functions do not know bfloat16, whose numbers are float32 numbers."""
+    """The array for NumPy, whose functions do not know bfloat16: such numbers become float32, which is exact."""
     return array.astype(np.float32) if array.dtype == ml_dtypes.bfloat16 else array
 
 
@@ -72,30 +71,30 @@ def test_the_kth_largest_of_any_numbers(dtype: Any, mode: str) -> None:
 
 ROWS = np.array([[3, -1, 3, 7], [0, 0, 0, 0], [-5, 2, 9, 2]], np.int32)
 OPERATIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
-    "count": (lambda xp, x: xp.count(x), (ROWS > 1,)),
-    "sum": (lambda xp, x: xp.count(x), (ROWS,)),
-    "flat sum": (lambda xp, x: xp.count(x), (ROWS[0],)),
-    "cumulative count": (lambda xp, x: xp.cumulative_count(x), (ROWS > 1,)),
-    "cumulative sum": (lambda xp, x: xp.cumulative_count(x), (ROWS,)),
+    "count": (lambda xp, x: count(x, xp=xp), (ROWS > 1,)),
+    "sum": (lambda xp, x: count(x, xp=xp), (ROWS,)),
+    "flat sum": (lambda xp, x: count(x, xp=xp), (ROWS[0],)),
+    "cumulative count": (lambda xp, x: xp.cumulative_sum(x, axis=-1, dtype=xp.int32), (ROWS > 1,)),
+    "cumulative sum": (lambda xp, x: xp.cumulative_sum(x, axis=-1, dtype=xp.int32), (ROWS,)),
     "k-th of each row": (lambda xp, x: xp.kth_largest(x, 2), (ROWS.astype(np.float32),)),
     "k of an array": (lambda xp, x, k: xp.kth_largest(x, k), (ROWS, np.array([3], np.int32))),
     "reshape": (lambda xp, x: xp.reshape(x, (2, -1)), (ROWS,)),
-    "permute": (lambda xp, x: xp.permute(x, (1, 0)), (ROWS,)),
+    "permute": (lambda xp, x: xp.permute_dims(x, (1, 0)), (ROWS,)),
     "concat": (lambda xp, x, y: xp.concat([x, y]), (ROWS[0], ROWS[2])),
     "widen half": (lambda xp, x: xp.widen(x), (np.array([0.1, np.inf], np.float16),)),
     "widen double": (lambda xp, x: xp.widen(x), (np.array([0.1]),)),
     "widen integers": (lambda xp, x: xp.widen(x), (ROWS,)),
-    "cast": (lambda xp, x, y: xp.cast(x, y), (np.array([2**24 + 1, -3], np.int32), np.ones(1, np.float32))),
-    "cast to half": (lambda xp, x, y: xp.cast(x, y), (np.array([1 + 2**-11, 0.1], np.float32), np.ones(1, np.float16))),
-    "integers": (lambda xp, x: xp.integers(x), (np.array([0.0, 1.99, 2.0**30]),)),
-    "truths": (lambda xp, x: xp.integers(x), (ROWS > 1,)),
+    "cast": (lambda xp, x, y: xp.astype(x, y.dtype), (np.array([2**24 + 1, -3], np.int32), np.ones(1, np.float32))),
+    "cast to half": (lambda xp, x, y: xp.astype(x, y.dtype), (np.array([1 + 2**-11, 0.1], np.float32), np.ones(1, np.float16))),
+    "integers": (lambda xp, x: xp.astype(x, xp.int32), (np.array([0.0, 1.99, 2.0**30]),)),
+    "truths": (lambda xp, x: xp.astype(x, xp.int32), (ROWS > 1,)),
 }
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operations_are_numpys(name: str, mode: str) -> None:
-    """The same numbers, of the same shape and dtype."""
+    """Results have the same numbers, shape and dtype."""
     operation, arguments = OPERATIONS[name]
     expected = operation(numpy_namespace, *arguments)
     found = compiled(lambda *given: operation(tensorflow_namespace, *given), mode)(*map(tf.constant, arguments)).numpy()

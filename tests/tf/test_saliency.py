@@ -1,4 +1,4 @@
-"""Scores from real models: against finite differences and products by hand, and without a trace."""
+"""Scores of real models, compared with finite differences and products by hand. Models stay as they were."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ EXACT_LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True, dtype=
 
 
 def smooth_model() -> keras.Model:
-    """Without kinks, in float64, so that finite differences tell the second derivatives."""
+    """A smooth float64 model, so that finite differences give second derivatives."""
     keras.utils.set_random_seed(3)
     layers = [kl.Dense(5, "tanh", name="a", dtype="float64"), kl.Dense(3, name="b", dtype="float64")]
     return keras.Sequential([keras.Input((4,), dtype="float64"), *layers], name="smooth")
@@ -39,7 +39,7 @@ def gradients(model: keras.Model, loss: Callable[[], tf.Tensor]) -> list[Array]:
 
 @pytest.mark.parametrize("temperature", [1.0, 200.0])
 def test_grasp_is_the_weight_times_the_hessian_gradient_product(temperature: float) -> None:
-    """H g is the change of the gradient along itself; g is over the kernels, as in the published code."""
+    """H g is the derivative of the gradient g in direction g. As in the published code, g covers the kernels only."""
     rng = np.random.default_rng(0)
     model, x, y = smooth_model(), rng.normal(size=(8, 4)), rng.integers(0, 3, 8)
     found = grasp_scores(model, EXACT_LOSS, x, y, temperature=temperature)
@@ -60,7 +60,7 @@ def test_grasp_is_the_weight_times_the_hessian_gradient_product(temperature: flo
 
 
 def test_grasp_keeps_what_the_gradient_flow_needs() -> None:
-    """To first order the largest scores are those without which the gradient's squared norm would be least."""
+    """To first order, removing a weight changes the squared norm of the gradient by -2 * score."""
     rng = np.random.default_rng(1)
     model, x, y = smooth_model(), rng.normal(size=(8, 4)), rng.integers(0, 3, 8)
     scores = grasp_scores(model, EXACT_LOSS, x, y)
@@ -79,7 +79,7 @@ def test_grasp_keeps_what_the_gradient_flow_needs() -> None:
 
 
 def hand_model() -> keras.Model:
-    """Two inputs, two hidden neurons, one output, and weights to multiply by hand."""
+    """A model with two inputs, two hidden neurons, one output, and weights that are easy to multiply by hand."""
     layers = [kl.Dense(2, name="a"), kl.ReLU(), kl.Dense(1, name="b")]
     model = keras.Sequential([keras.Input((2,)), *layers], name="hand")
     model.get_layer("a").set_weights([np.array([[1.0, -2.0], [3.0, 4.0]]), np.array([-1.0, 0.0])])
@@ -88,7 +88,7 @@ def hand_model() -> keras.Model:
 
 
 def test_synflow_by_hand() -> None:
-    """Flow through weight w of the first layer: |w| times what follows; of the second: |w| times what comes in."""
+    """The flow is |w| times the weight that follows in the first layer, and |w| times the input in the second."""
     flow = synflow_scores(hand_model(), np.zeros((1, 2), np.float32), 0.0, rounds=1)
     first, second = flow["hand/a/kernel"], flow["hand/b/kernel"]
     products = [np.array([[5.0, 1.0], [15.0, 2.0]]), np.array([[25.0], [3.0]])]  # |bias| of 1 comes into the first
@@ -97,7 +97,7 @@ def test_synflow_by_hand() -> None:
 
 
 def test_synflow_iterates() -> None:
-    """Two rounds: the smallest flow goes, and with it what flowed only there."""
+    """Two rounds: the first prunes the smallest flows, and the second the connections that then carry no flow."""
     flow = synflow_scores(hand_model(), np.zeros((1, 2), np.float32), 0.5, rounds=2)
     # 4 of 6 are left after the first round (1, 2 | 3 go last): neuron 2 has lost both inputs, so its output carries 0.
     np.testing.assert_array_equal(flow["hand/a/kernel"] >= 0, [[True, False], [True, False]])
@@ -115,7 +115,7 @@ def test_the_recipes_topology_is_what_synflow_left() -> None:
 
 
 def test_synflow_of_a_deep_model_overflows_nothing() -> None:
-    """R is about 10^60 here, beyond float32."""
+    """Here the sum of the outputs is about 10^60, which float32 cannot hold."""
     keras.utils.set_random_seed(0)
     near_one = keras.initializers.RandomUniform(0.5, 1.5)
     layers = [kl.Dense(64, "relu", name=f"fc{i}", kernel_initializer=near_one) for i in range(34)]
@@ -125,7 +125,7 @@ def test_synflow_of_a_deep_model_overflows_nothing() -> None:
 
 
 class OwnLayer(keras.layers.Layer):  # type: ignore[misc]
-    """Counts its calls, and draws random numbers while it trains."""
+    """A layer that counts its calls, and draws random numbers in training."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -153,7 +153,7 @@ def convnet(policy: str = "float32") -> keras.Model:
 
 @pytest.mark.parametrize("policy", ["float32", "mixed_bfloat16", "bfloat16"])
 def test_the_model_is_left_as_it_was(policy: str) -> None:
-    """Weights, statistics, random states, counters, dtypes: all of it, also after an error."""
+    """Weights, statistics, random states, counters and dtypes do not change, also after an error."""
     model, rng = convnet(policy), np.random.default_rng(0)
     x, y = rng.normal(size=(6, 8, 8, 1)).astype(np.float32), rng.integers(0, 3, 6)
     before, variables = values(model), [variable.value for variable in model.variables]

@@ -1,4 +1,4 @@
-"""Saved by Keras and by tf.train.Checkpoint, and resumed bit for bit."""
+"""Trainings that Keras and tf.train.Checkpoint save resume bit for bit."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_resume_bit_for_bit(
 
 
 def test_backup_and_restore_after_a_crash(tmp_path: Path) -> None:
-    """Killed in the middle of an epoch, restarted with the same script: the uninterrupted training's bits."""
+    """A training that is killed in an epoch, and restarted by the same script, gives the bits of one without a stop."""
     x, y = make_data()
 
     class Crash(keras.callbacks.Callback):  # type: ignore[misc]
@@ -137,7 +137,7 @@ def test_the_configuration_makes_the_same_optimizer() -> None:
 
 
 def large_and_steep(connections: Any, xp: Any) -> Any:
-    """Magnitude times gradient."""
+    """The magnitude of the weight times that of the gradient."""
     return topology.magnitude(connections.weight, xp=xp) * topology.magnitude(connections.gradient, xp=xp)
 
 
@@ -146,7 +146,7 @@ STEEP = Criterion("large_and_steep", large_and_steep, reads_gradient=True)
 
 @dataclass(frozen=True)
 class LateRamp:
-    """Dense until half of the way."""
+    """A ramp that keeps its initial sparsity until half of the way."""
 
     kind: ClassVar[str] = "late"
     initial: float = 0.1
@@ -159,7 +159,7 @@ OWN = RigL(0.7, schedule=UpdateSchedule(end=20, every=4), drop=STEEP, ramp=LateR
 
 
 def test_parts_of_ones_own_are_custom_objects(tmp_path: Path) -> None:
-    """By the name of a criterion or the kind of another part; handed over, in a scope, or registered."""
+    """A criterion goes by its name, another part by its kind. They are passed to load_model, or put in a scope."""
     model, optimizer = start(OWN)
     train(model, 0, 3)
     model.save(tmp_path / "model.keras")
@@ -183,7 +183,7 @@ def test_parts_that_nobody_knows_are_named(tmp_path: Path) -> None:
 
 
 def test_a_configuration_holds_no_scores() -> None:
-    """What is made of it waits for a state, and changes nothing before."""
+    """An optimizer made from a configuration waits for a saved state, and changes nothing before."""
     _, optimizer = start(RECIPES["lottery ticket"])
     again = SparseOptimizer.from_config(optimizer.get_config())
     other = make_model()
@@ -201,7 +201,7 @@ def test_a_configuration_holds_no_scores() -> None:
 
 
 def test_counts_of_layers_that_choose_together_are_checked_together() -> None:
-    """A state may have moved connections between layers, but not lost any."""
+    """In a saved state, connections may have moved between layers, but none may be lost."""
     recipe = SNFS(0.7, schedule=UpdateSchedule(end=40, every=1))
     model, optimizer = start(recipe)
     train(model, 0, 4)

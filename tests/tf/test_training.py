@@ -1,4 +1,4 @@
-"""The steps of a training: against the NumPy adapter, eager and compiled, and what an update may not touch."""
+"""The steps of a training, compared with the NumPy adapter's, eager and compiled; an update changes nothing else."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ METHODS = {
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("method", METHODS)
 def test_masks_are_the_numpy_adapters_after_every_step(method: str, dtype: str, mode: str) -> None:
-    """Twenty-two updates with the same gradients; some are not finite, and two updates are deferred."""
+    """22 updates with the same gradients; some gradients are not finite, and two updates are deferred."""
     rng = np.random.default_rng(0)
     params = {name: rng.normal(size=shape).astype(dtype) for name, shape in SHAPES.items()}
     variables = [keras.Variable(array, name=name, dtype=dtype) for name, array in params.items()]
@@ -91,7 +91,7 @@ def test_an_update_touches_nothing_but_the_topology(mode: str) -> None:
 
 
 def test_updates_after_the_gradient_step() -> None:
-    """SET: the dense optimizer's step on the masked gradients, then the move."""
+    """SET: first the dense optimizer's step on masked gradients, then the update."""
     model = make_model()
     recipe = SET(0.7, schedule=UpdateSchedule(end=9, every=3))
     optimizer = sparsify(keras.optimizers.Adam(0.01), recipe, model=model)
@@ -216,7 +216,7 @@ def test_the_handle() -> None:
 
 
 def test_embedding_gradients_that_keras_keeps_sparse() -> None:
-    """Slices of an embedding's rows, with the embedding dense or a layer."""
+    """The gradients are slices of an embedding's rows. The embedding is dense, or a layer."""
     for include in ((), ["*embeddings"]):
         keras.utils.set_random_seed(0)
         model = keras.Sequential(

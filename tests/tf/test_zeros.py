@@ -1,4 +1,4 @@
-"""Zeros outside the masks come back, whatever else writes there, also where the optimizer is trusted to leave them."""
+"""Zeros outside the masks come back, whatever other code writes there, also with trusted optimizers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.tf.helpers import assert_zero_outside, compiled, layer_arrays, make_g
 @checks("Z1", "V3")
 @pytest.mark.parametrize("mode", ["eager", "function"])
 def test_dense_weights_and_state_that_are_loaded_become_sparse(mode: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without any update that would zero them, as the pretrained weights of a static topology."""
+    """No update zeroes them here: pretrained weights are loaded, and the topology is static."""
     monkeypatch.setattr(training_module, "ZEROED_EVERY", 3)
     model = make_model()
     optimizer = sparsify(keras.optimizers.Adam(0.01), Static(0.7), model=model)

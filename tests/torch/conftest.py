@@ -1,4 +1,4 @@
-"""One thread: the models here are so small that several threads only wait for each other."""
+"""These tests use one thread: their models are so small that several threads only wait for each other."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the tests of the PyTorch adapter share: a small training, snapshots of its bits, and what an update must do."""
+"""Helpers of the PyTorch adapter's tests: a small training, snapshots of its bits, and the mask of an update."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ METHODS: dict[str, Recipe] = {
     "DNW": DNW(0.7, schedule=SCHEDULE),
     "DNS": DNS(0.7, schedule=SCHEDULE),
 }
-"""One of each kind that the adapter treats in a way of its own."""
+"""One recipe of each kind that the adapter treats differently."""
 
 Batch = tuple[Tensor, Tensor]
 
@@ -42,7 +42,7 @@ def mlp(*, bias: bool = True, seed: int = 0) -> nn.Sequential:
 
 
 def batch(step: int, part: int = 0) -> Batch:
-    """A batch that the step and the part of it alone decide, so that a resumed training sees it again."""
+    """A batch that depends only on the step and the micro-batch, so a resumed training sees the same batch."""
     generator = torch.Generator().manual_seed(1000 * step + part)
     x = torch.randn(32, 12, generator=generator)
     return x, x[:, :6].argmax(1)
@@ -75,7 +75,7 @@ def same_bits(a: Any, b: Any) -> bool:
 
 
 def snapshot(model: nn.Module, optimizer: Optimizer) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
-    """Copies of all parameters, and of the optimizer's state of each, by the parameter's name."""
+    """Copies of all parameters and of their optimizer state, by the parameter's name."""
     params = dict(model.named_parameters())
     weights = {name: param.detach().clone() for name, param in params.items()}
     return weights, {name: copy.deepcopy(optimizer.state.get(param, {})) for name, param in params.items()}
@@ -86,7 +86,7 @@ def per_weight(state: Mapping[str, Any], weight: Tensor) -> dict[str, Tensor]:
 
 
 def dense_gradients(model: nn.Module, backward: Callable[[nn.Module], None]) -> dict[str, Tensor | None]:
-    """The gradients that a copy of the model, which has no hooks, gets from a clean start."""
+    """The gradients of a copy of the model, which has no hooks and no gradients before."""
     twin = copy.deepcopy(model)
     twin.zero_grad()
     backward(twin)
@@ -94,7 +94,7 @@ def dense_gradients(model: nn.Module, backward: Callable[[nn.Module], None]) -> 
 
 
 def expected_mask(weight: Tensor, gradient: Tensor, mask: Tensor, drop_count: int) -> Tensor:
-    """RigL's update by two stable sorts, over values without NaN."""
+    """The new mask of a RigL update, by two stable sorts; the values hold no NaN."""
     score = torch.where(mask, weight.detach().abs(), -1).reshape(-1)
     kept = score.argsort(descending=True, stable=True)[: int(mask.sum()) - drop_count]
     growth = gradient.abs().reshape(-1).clone()
@@ -106,7 +106,7 @@ def expected_mask(weight: Tensor, gradient: Tensor, mask: Tensor, drop_count: in
 
 
 def hooks_of(model: nn.Module, optimizer: Optimizer) -> int:
-    """How many hooks of any kind hang on the optimizer's step and on the parameters."""
+    """The number of hooks of any kind on the optimizer's step and on the parameters."""
     on_params = sum(
         len(hooks or {})
         for param in model.parameters()

@@ -1,4 +1,4 @@
-"""Two replicas on the CPU, run in processes of their own: what each of them saw at every step."""
+"""Two replicas on the CPU, each in a process of its own; each records what it sees at every step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ from tests.torch.helpers import METHODS, batch, dense_gradients, hooks_of, loss_
 
 WORLD = 2
 STEPS = 13
-"""With the updates 0, 1 and 2, at steps 2, 7 and 12."""
+"""They include the updates 0, 1 and 2, at steps 2, 7 and 12."""
 
 
 class Network(nn.Module):
-    """Has a layer that only replica 1 uses, and one that nobody uses, if asked for."""
+    """A network. With ``partly_used`` it has a layer that only replica 1 uses, and a layer that no replica uses."""
 
     def __init__(self, rank: int, *, partly_used: bool) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ ALL_SCENARIOS = {**SCENARIOS, **METHOD_SCENARIOS}
 
 
 def work(rank: int, folder: str) -> None:
-    """What each process does: every scenario, and its record into a file."""
+    """Run every scenario in one process, and write its record to a file."""
     torch.set_num_threads(1)
     meeting, patience = f"file://{folder}/meeting", timedelta(minutes=2)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=WORLD, timeout=patience)
@@ -137,7 +137,7 @@ def weights_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def refuse_shards() -> tuple[str, int]:
-    """A parameter sharded over the replicas: the error, and the hooks left behind."""
+    """The error for a parameter that is sharded over the replicas, and the number of hooks that are left."""
     model = nn.Sequential(nn.Linear(12, 16), nn.Linear(16, 6))
     mesh = init_device_mesh("cpu", (WORLD,))
     model[1].weight = nn.Parameter(distribute_tensor(model[1].weight.detach(), mesh, [Shard(0)]))

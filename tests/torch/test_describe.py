@@ -1,4 +1,4 @@
-"""`describe`: positions as PyTorch's own counter has them, and as `rigl_core.specs` has those of published networks."""
+"""`describe`: its positions are those of PyTorch's own counter, and of `rigl_core.specs` for published networks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What cannot be done is refused in the user's own words, with nothing changed."""
+"""Errors are in the user's own words, and an error changes nothing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the user's loop sees between backward() and step(), and which gradient an update reads."""
+"""The gradients that the user's loop sees between backward() and step(), and the gradient that an update reads."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def test_learning_rate_schedulers_count_updates_as_steps() -> None:
 
 
 class Branches(nn.Module):
-    """Has a layer that is not used."""
+    """A network with a layer that is not used."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -191,7 +191,7 @@ def test_what_is_remembered_of_an_unused_layer_stays(method: str) -> None:
 
 
 def test_a_graph_of_the_gradient_can_be_built() -> None:
-    """backward(create_graph=True), as gradient penalties need it."""
+    """Gradient penalties need backward(create_graph=True)."""
     model = mlp()
     optimizer = torch.optim.SGD(model.parameters(), 0.01)
     sparse = sparsify(model, optimizer, rigl())

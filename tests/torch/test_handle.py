@@ -1,4 +1,4 @@
-"""The handle: table, remove(); and what copies of a sparsified model are."""
+"""The handle: table and remove(). Copies of a sparsified model are ordinary models."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_copies_of_the_model_and_the_optimizer_are_plain() -> None:
 
 
 def test_dense_parameters_and_other_optimizers_go_their_own_way() -> None:
-    """At an update this optimizer's step is replaced, and no other's."""
+    """An update replaces the step of its own optimizer only."""
     model = mlp()
     norm = nn.LayerNorm(12)
     whole = nn.Sequential(norm, model)

@@ -1,4 +1,4 @@
-"""Methods that remember, or change the gradient, under everything that a PyTorch training may be."""
+"""Methods with memory, and those that change the gradient, in all kinds of PyTorch trainings."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_clipping_sees_the_gradient_without_noise_and_pull(kind: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("method", METHODS)
 def test_a_scaled_training_is_the_unscaled_one(method: str, kind: str, clip: bool) -> None:
-    """Powers of two scale without rounding."""
+    """The scales are powers of two, so they do not change the rounding."""
     model, optimizer, sparse = training(method, kind)
     scaled, scaled_optimizer, scaled_sparse = training(method, kind)
     scaler = GradScaler("cpu", init_scale=2.0**10)
@@ -207,7 +207,7 @@ def test_the_memory_order_of_weights_changes_nothing(method: str) -> None:
 def test_only_what_is_needed_is_remembered() -> None:
     for method, recipe in METHODS.items():
         sparse = training(method)[2]
-        assert set(sparse.state_dict()["memory"]) == set(recipe.memories)
+        assert set(sparse.state_dict()["memory"]) == set(recipe.rule.memories)
     memory = training("DNW")[2].state_dict()["memory"]
     assert list(memory) == ["shadow"]
     assert all(bits(array).any() for array in memory["shadow"].values())

@@ -52,7 +52,7 @@ FILLS_ITS_STATE = ("adamax", "rprop")
 
 
 def make(name: str, implementation: str) -> tuple[nn.Sequential, Optimizer]:
-    """A model and its optimizer, with another learning rate for the second half of the parameters."""
+    """A model and its optimizer; the second half of the parameters has another learning rate."""
     cls, options, _ = OPTIMIZERS[name]
     model = mlp(bias=name != "muon")  # which takes matrices only
     params = list(model.parameters())
@@ -62,7 +62,7 @@ def make(name: str, implementation: str) -> tuple[nn.Sequential, Optimizer]:
 
 
 def dense_step(model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor], step: int) -> tuple[Any, Any]:
-    """The optimizer's own step on gradients masked by hand, in a copy that knows nothing of the adapter."""
+    """The optimizer's own step, in a copy without hooks, on gradients that are masked by hand."""
     model, optimizer = copy.deepcopy((model, optimizer))
     optimizer.zero_grad()
     loss_of(model, batch(step)).backward()

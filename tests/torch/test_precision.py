@@ -54,7 +54,7 @@ def scaled_step(training: Training, step: int, *, overflow: bool = False, clip: 
 @pytest.mark.parametrize("clip", [False, True], ids=["", "clipped"])
 @pytest.mark.parametrize("kind", ["sgd", "fused adamw"])
 def test_a_scaled_training_moves_as_the_unscaled_one(kind: str, clip: bool) -> None:
-    """Powers of two scale without rounding, so the masks agree bit for bit; clipping does not reorder gradients."""
+    """The scales are powers of two, so they do not change the rounding; clipping does not reorder gradients."""
     scaled = scaled_training(kind)
     model, optimizer, sparse, _ = scaled_training(kind)
     for step in range(15):
@@ -112,7 +112,7 @@ def test_an_overflow_at_an_ordinary_step_changes_nothing(kind: str) -> None:
 @checks("T5")
 @pytest.mark.parametrize("kind", ["sgd", "fused adamw"])
 def test_an_overflow_in_a_dense_parameter_defers_the_update_too(kind: str) -> None:
-    """The scaler skips the step for it; the layers' own gradients are finite."""
+    """The scaler skips the step because of the overflow; the layers' own gradients are finite."""
     training = scaled_training(kind)
     model, optimizer, sparse, scaler = training
     for step in range(2):
@@ -180,7 +180,7 @@ def convnet() -> nn.Sequential:
 @checks("T3")
 @pytest.mark.parametrize("when", ["before", "after"])
 def test_the_memory_order_of_weights_changes_nothing(when: str) -> None:
-    """Ties go to the lower flat index in the array's own C order, however it lies in memory."""
+    """Ties go to the lower flat index in the array's own C order, whatever its order in memory."""
 
     def run(channels_last: str | None) -> Any:
         model = convnet()
@@ -216,7 +216,7 @@ def run_initial() -> dict[str, Tensor]:
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.script_method` is deprecated:DeprecationWarning")
 def test_a_compiled_model_and_a_compiled_step_train_the_same() -> None:
-    """With the part of the compiler that handles gradients and hooks; code generation would need a C++ compiler."""
+    """The backend is the compiler's part that handles gradients and hooks. Code generation needs a C++ compiler."""
 
     def run(*, compiled: bool) -> Any:
         model = mlp()

@@ -1,4 +1,4 @@
-"""Replicas under DistributedDataParallel: one topology, moved by the gradient reduced over all of them."""
+"""Replicas under DistributedDataParallel have one topology, which moves by the gradient reduced over all replicas."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ REDUCED_PLAINLY = [name for name, scenario in SCENARIOS.items() if not scenario.
 
 @pytest.fixture(scope="module")
 def records(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, Any]]:
-    """What both replicas recorded in every scenario."""
+    """The records of both replicas, for every scenario."""
     folder = tmp_path_factory.mktemp("replicas")
     mp.spawn(work, (str(folder),), nprocs=WORLD)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in range(WORLD)]
@@ -103,10 +103,10 @@ def test_methods_read_the_reduced_gradient(records: list[dict[str, Any]], method
     for step, first, second in steps(records, method):
         for name, mask in first["masks"].items():
             mean = (first["own gradient"][name] + second["own gradient"][name]) / WORLD
-            seen = mean if recipe.reads_every_gradient else torch.where(mask, mean, 0)
+            seen = mean if recipe.rule.reads_every_gradient else torch.where(mask, mean, 0)
             torch.testing.assert_close(first["gradient"][name], seen)
             momentum[name] = momentum[name] * 0.9 + mean.reshape(-1) * (1 - 0.9)
-            if "momentum" in recipe.memories:
+            if "momentum" in recipe.rule.memories:
                 torch.testing.assert_close(first["memory"]["momentum"][name], momentum[name])
             moved += int((mask != first["new masks"][name]).sum())
             assert SCHEDULE.fires(step) or torch.equal(mask, first["new masks"][name])
@@ -122,7 +122,7 @@ def test_a_nan_on_one_replica_defers_the_update_on_both(records: list[dict[str, 
 
 
 def test_compression_that_mixes_weights_still_trains_sparsely(records: list[dict[str, Any]]) -> None:
-    """PowerSGD rebuilds gradients after the hooks: clipping sees them whole, the optimizer does not."""
+    """PowerSGD rebuilds gradients after the hooks: clipping sees dense gradients, the optimizer sparse ones."""
     seen_whole = 0
     for step, record, _ in steps(records, "compressed"):
         for name, mask in record["masks"].items():

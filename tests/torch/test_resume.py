@@ -1,4 +1,4 @@
-"""A training stopped after any step and continued by new objects gives the same bits."""
+"""A training that is stopped after any step and continued by new objects gives the same bits."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from torch.optim import Optimizer
 from rigl_backends.torch import SparseTraining, sparsify
 from rigl_core import Recipe
 from rigl_core.testing.checks import checks
-from tests.torch.helpers import METHODS, batch, loss_of, mlp, same_bits, snapshot, train_step
+from tests.torch.helpers import METHODS, batch, loss_of, mlp, per_weight, same_bits, snapshot, train_step
 
 STEPS = 15
 OVERFLOWS = (5, 7, 8, 12)
-"""Ordinary steps, and the updates 1 and 2 of which the first is deferred twice."""
+"""Steps with overflows: an ordinary one, update 1 at step 7, which is deferred twice, and update 2 at step 12."""
 OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
     "nesterov": lambda p: torch.optim.SGD(p, 0.1, momentum=0.9, nesterov=True, weight_decay=0.01),
     "fused adamw": lambda p: torch.optim.AdamW(p, 0.01, fused=True),
@@ -32,7 +32,7 @@ OPTIMIZERS: dict[str, Callable[[Any], Optimizer]] = {
 
 
 class Run(NamedTuple):
-    """A user's whole training."""
+    """All objects of a user's training."""
 
     model: nn.Sequential
     optimizer: Optimizer
@@ -82,7 +82,7 @@ def test_killed_after_any_step_and_continued_by_new_objects(kind: str, method: s
         bits.append(whole.bits())
         deferred.append(whole.sparse.state_dict()["deferred"])
     # The scaler does not call the others at all.
-    assert any(deferred) == (kind == "fused adamw" and METHODS[method].reads_gradient)
+    assert any(deferred) == (kind == "fused adamw" and METHODS[method].rule.reads_gradient)
     orders = list(permutations(["model", "optimizer", "sparse"]))
     for killed_after in range(STEPS):
         resumed = Run.make(kind, METHODS[method], seed=99)
@@ -138,6 +138,25 @@ def test_a_state_may_come_as_numpy_arrays_from_another_framework(method: str) ->
     assert sparse.step == 9
     assert same_bits(sparse.state_dict(), state)
     assert all(not model.get_parameter(name)[~mask].any() for name, mask in sparse.masks.items())
+
+
+@checks("Z1", "V3")
+@pytest.mark.parametrize("kind", ["nesterov", "fused adamw"])
+def test_the_topology_alone_can_be_loaded(kind: str) -> None:
+    """After that, the weights and the optimizer's state are still those of another topology."""
+    run, other = Run.make(kind, METHODS["RigL"]), Run.make(kind, METHODS["RigL"], seed=1)
+    for step in range(4):
+        run.step(step)
+        other.step(step)
+    masks = other.sparse.masks
+    assert not same_bits(run.sparse.masks, masks)
+    run.sparse.load_state_dict(other.sparse.state_dict())
+    run.step(4)
+    weights, state = snapshot(run.model, run.optimizer)
+    assert same_bits(run.sparse.masks, masks)
+    for name, mask in masks.items():
+        for values in (weights[name], *per_weight(state[name], mask).values()):
+            assert not values[~mask].any()
 
 
 @checks("P3")

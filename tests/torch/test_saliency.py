@@ -1,4 +1,7 @@
-"""GraSP and SynFlow scores of real models: by hand, by finite differences, and leaving the model as it was."""
+"""GraSP and SynFlow scores of real models, compared with finite differences and products by hand.
+
+Computing them changes nothing in the model.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,7 @@ X, LABELS = batch(0)
 
 
 class Everything(nn.Module):
-    """Convolution, batch-norm, dropout, attention, an LSTM, a tied layer and one that is not used."""
+    """Convolution, batch-norm, dropout, attention, an LSTM, a tied layer and an unused layer."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -120,7 +123,7 @@ def test_grasp_tells_how_the_squared_gradient_changes() -> None:
 
 
 def chain() -> nn.Sequential:
-    """Two linear layers, one hidden unit of which carries more than the others."""
+    """Two linear layers; one hidden unit carries more flow than the others."""
     model = nn.Sequential(nn.Linear(2, 2, bias=False), nn.Linear(2, 1, bias=False))
     model[0].weight.data = torch.tensor([[1.0, -2.0], [0.25, 0.5]])
     model[1].weight.data = torch.tensor([[-3.0, 1.0]])
@@ -128,7 +131,7 @@ def chain() -> nn.Sequential:
 
 
 def test_synflow_by_hand() -> None:
-    """|w| * dR/d|w|: each connection has the flow of all paths through it."""
+    """A score is |w| * dR/d|w|, which is the flow of all paths through the connection."""
     once = synflow_scores(chain(), torch.empty(1, 2), 0.0, rounds=1)
     assert once["0.weight"].tolist() == [[3.0, 6.0], [0.25, 0.5]]
     assert once["1.weight"].tolist() == [[9.0, 0.75]]

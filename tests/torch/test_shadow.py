@@ -1,4 +1,4 @@
-"""Weights outside the mask that go on learning, with every optimizer of torch.optim."""
+"""Weights that learn outside the mask, with every optimizer of torch.optim."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import torch
 
 from rigl_backends.torch import sparsify
 from rigl_core.testing.checks import checks
-from tests.torch.helpers import METHODS, SCHEDULE, batch, loss_of, same_bits, snapshot, train_step
+from tests.torch.helpers import METHODS, SCHEDULE, batch, loss_of, mlp, same_bits, snapshot, train_step
 from tests.torch.test_optimizers import CASES, make
 
 
 @checks("M6", "Z1")
 @pytest.mark.parametrize(("name", "implementation"), CASES)
 def test_with_every_optimizer_weights_outside_the_mask_go_on_learning(name: str, implementation: str) -> None:
-    """Beside a dense training whose forward pass, written by hand, sees what is in the mask alone."""
+    """The reference is a dense training by hand; its forward pass sees only the weights inside the mask."""
     model, optimizer = make(name, implementation)
     twin, twin_optimizer = copy.deepcopy((model, optimizer))
     sparse = sparsify(model, optimizer, METHODS["DNW"])
@@ -43,3 +43,19 @@ def test_with_every_optimizer_weights_outside_the_mask_go_on_learning(name: str,
         assert same_bits(weights, all_weights)
         assert same_bits(state, all_state)
     assert not same_bits(sparse.masks, first)
+
+
+@checks("M6", "V3")
+def test_a_step_without_any_gradient_forgets_nothing() -> None:
+    model = mlp()
+    optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+    sparse = sparsify(model, optimizer, METHODS["DNW"])
+    for step in range(2):
+        train_step(model, optimizer, batch(step))
+    optimizer.zero_grad()
+    optimizer.step()  # the first update
+    assert sparse.step == 3
+    for name, shadow in sparse.state_dict()["memory"]["shadow"].items():
+        inside = sparse.masks[name].reshape(-1)
+        assert shadow[~inside].all()
+        assert not shadow[inside].any()

@@ -1,4 +1,4 @@
-"""Optimizers of the user's own that call their parent's step(), which runs PyTorch's hooks twice."""
+"""The user's own optimizers that call their parent's step(), so that PyTorch's hooks run twice."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RECIPE = RigL(0.5, schedule=UpdateSchedule(end=7, every=3), drop_fraction=Consta
 
 
 class Centered(torch.optim.SGD):
-    """Gradient centralization, which is not element-wise: it gives inactive weights a gradient."""
+    """SGD with gradient centralization. It is not element-wise: it gives inactive weights a gradient."""
 
     failing = False
 
@@ -80,3 +80,29 @@ def test_a_step_that_fails_is_not_counted(with_closure: bool) -> None:
         model(torch.randn(5, 8)).square().sum().backward()
         optimizer.step()
         assert sparse.step == number + 1
+
+
+def test_a_closure_that_failed_can_be_called_again_at_once() -> None:
+    """There is no backward pass in between. The second step must not look nested in the failed one."""
+    model, optimizer, sparse = make()
+    failing = True
+
+    def closure() -> torch.Tensor:
+        if failing:
+            raise RuntimeError("the closure fails")
+        optimizer.zero_grad()
+        loss = model(torch.randn(5, 8)).square().sum()
+        loss.backward()
+        return loss
+
+    for number in range(7):
+        masks, failing = sparse.masks, True
+        with pytest.raises(RuntimeError, match="fails"):
+            optimizer.step(closure)
+        failing = False
+        optimizer.step(closure)
+        assert sparse.step == number + 1
+        moved = any(not torch.equal(mask, masks[name]) for name, mask in sparse.masks.items())
+        assert moved == (number in (0, 3, 6))
+        for name, mask in sparse.masks.items():
+            assert not model.get_parameter(name)[~mask].any()

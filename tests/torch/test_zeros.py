@@ -1,4 +1,4 @@
-"""Zeros outside the masks stay, whatever else writes there: element-wise optimizers are trusted, nobody else is."""
+"""Zeros outside the masks stay, whatever other code writes there. Only element-wise optimizers are trusted."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch import SparseTraining, sparsify
-from rigl_backends.torch.elementwise import keeps_zeros
+from rigl_backends.torch.state import keeps_zeros
 from rigl_core.testing.checks import checks
 from tests.torch.helpers import batch, loss_of, mlp, per_weight, rigl, snapshot, train_step
 
@@ -88,7 +88,7 @@ def test_what_is_written_outside_the_mask_is_gone_after_the_next_step(write: Wri
 
 @checks("Z1")
 def test_what_an_earlier_hook_writes_after_the_step_is_gone() -> None:
-    """It runs before ours, and so looks like a part of the optimizer's step."""
+    """Such a hook runs before ours, so its writes look like a part of the optimizer's step."""
     model = mlp()
     optimizer = momentum(model)
     optimizer.register_step_post_hook(lambda *_: add_to_weights(model, optimizer))
@@ -110,7 +110,7 @@ def test_what_a_later_hook_writes_after_the_step_does_not_reach_the_optimizer() 
 
 
 class Restless(torch.optim.SGD):
-    """Moves every weight, with or without a gradient."""
+    """An optimizer that moves every weight, with or without a gradient."""
 
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
@@ -148,7 +148,7 @@ def test_optimizers_that_do_not_keep_zeros(make: Callable[..., Optimizer], dtype
 
 @torch.no_grad()
 def test_element_wise_optimizers_are_trusted(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of three passes over what is per weight two are left: an ordinary step costs little else."""
+    """An ordinary step makes two of three passes over per-weight arrays; it costs little else."""
     model = mlp()
     optimizer = momentum(model)
     sparsify(model, optimizer, rigl())
@@ -156,7 +156,7 @@ def test_element_wise_optimizers_are_trusted(monkeypatch: pytest.MonkeyPatch) ->
     assert keeps_zeros(torch.optim.Adam(model.parameters()), {torch.float32, torch.bfloat16})
     masked: list[tuple[int, ...]] = []
     monkeypatch.setattr(
-        "rigl_backends.torch.sparse_layer.keep_active_", lambda values, bits: masked.append(tuple(values.shape))
+        "rigl_backends.torch.layer.zero_outside", lambda values, inside: masked.append(tuple(values.shape))
     )
     with torch.enable_grad():
         for step in range(2):

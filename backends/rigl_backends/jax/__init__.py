@@ -8,15 +8,14 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("rigl_backends.jax needs JAX and optax: pip install 'rigl-core[jax]'") from error
 
+from rigl_backends.jax import namespace as jax_namespace
 from rigl_backends.jax.describe import describe
+from rigl_backends.jax.handle import SparseState, apply_masks, masks, step, table
 from rigl_backends.jax.layers import choose_layers
-from rigl_backends.jax.namespace import JaxNamespace, jax_namespace
 from rigl_backends.jax.saliency import grasp_scores, synflow_scores
-from rigl_backends.jax.sparsify import sparsify
-from rigl_backends.jax.state import SparseState, apply_masks, masks, step, table
+from rigl_backends.jax.sparsify import plan, sparsify
 
 __all__ = [
-    "JaxNamespace",
     "SparseState",
     "apply_masks",
     "choose_layers",
@@ -24,6 +23,7 @@ __all__ = [
     "grasp_scores",
     "jax_namespace",
     "masks",
+    "plan",
     "sparsify",
     "step",
     "synflow_scores",

@@ -1,4 +1,4 @@
-"""Which weights a JAX function multiplies with, and how often: read from its trace, without running it."""
+"""How often a JAX function multiplies with each weight: read from its trace, without running it."""
 
 from __future__ import annotations
 
@@ -9,11 +9,9 @@ from typing import Any
 
 import jax
 
-from rigl_backends.jax.layers import Axes, choose_layers
+from rigl_backends.jax.layers import choose_layers
 from rigl_backends.jax.trees import Tree, called, named_leaves, shape_of, with_leaves
-from rigl_core.costs.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
-from rigl_core.costs.network import Network
-from rigl_core.step import errors
+from rigl_core.adapter import Axes, MultiplyAdds, Network, Parts, errors, made_of, positions_of
 
 
 def describe(
@@ -60,17 +58,11 @@ def describe(
 
     trace = jax.make_jaxpr(run)(arrays, *example_inputs)
     sizes = {layer.name: layer.size for layer in [*layers, *others]}
-    given: list[Parts | None] = [
-        {name: sizes[name]} if name in sizes else {}
-        for name in sorted(arrays)  # as JAX sorts the keys of dicts
-    ]
+    # JAX sorts the keys of dicts.
+    given: list[Parts | None] = [{name: sizes[name]} if name in sizes else {} for name in sorted(arrays)]
     counted = _Trace(layers)
     counted.walk(trace.jaxpr, given + [None] * (len(trace.jaxpr.invars) - len(given)))
-    return Network(
-        tuple(layers),
-        positions_of([*layers, *others], counted.by_name, examples),
-        tuple(others),
-    )
+    return Network(tuple(layers), positions_of([*layers, *others], counted.by_name, examples), tuple(others))
 
 
 class _Trace(MultiplyAdds):
@@ -142,8 +134,5 @@ def _convolution(equation: Any) -> int:
 
 
 def _is_weight(name: str, array: Any) -> bool:
-    return (
-        len(shape_of(array)) >= 2
-        and str(array.dtype) in errors.DTYPES
-        and name.rpartition("/")[2] not in ("bias", "scale")
-    )
+    floating = str(array.dtype) in errors.DTYPES
+    return floating and len(shape_of(array)) >= 2 and name.rpartition("/")[2] not in ("bias", "scale")

@@ -5,23 +5,17 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
-from rigl_backends.jax.trees import Path, Tree, name_of, named_leaves, shape_of
-from rigl_core.model.layers import Layer
-from rigl_core.model.patterns import Choice, check_patterns, first_match
-from rigl_core.step import errors
-
-Axes = Mapping[str, tuple[Sequence[int], Sequence[int]]]
-"""In and out axes by name pattern: ``{"*/query/kernel": ((0,), (1, 2))}``."""
+from rigl_backends.jax.trees import Path, Tree, is_floating, name_of, named_leaves, shape_of
+from rigl_core.adapter import Axes, Choice, Layer, errors, with_axes
 
 _ATTENTION = ("query", "key", "value", "out")
 _NEVER_BY_RANK = ("bias", "scale", "embedding", "embeddings")
 
 
 class _Use(NamedTuple):
-    """What a library's naming convention says of an array."""
+    """A library's convention for an array: whether it is a sparse layer by default, and its axes."""
 
     sparse: bool
     axes: dict[str, Any]
@@ -53,18 +47,15 @@ def choose_layers(
     """
     arrays = named_leaves(params)
     is_chosen = Choice(include, exclude, list(arrays))
-    check_patterns("axes", axes or (), list(arrays))
     uses = {name_of(path): _use(params, path, leaf, arrays) for path, leaf in tree_flatten_with_path(params)[0]}
     named = any(use is not None and use.sparse for use in uses.values())
     chosen = []
     for name, array in arrays.items():
         use = uses[name] or _Use(not named and _may_be_plain_layer(name, array), {})
         if is_chosen(name, default=use.sparse):
-            given = first_match(name, axes or {})
-            own = use.axes if given is None else {"in_axes": tuple(given[0]), "out_axes": tuple(given[1])}
-            chosen.append(Layer(name, shape_of(array), **own))
-    check_dtypes(chosen, arrays)
-    return chosen
+            chosen.append(Layer(name, shape_of(array), **use.axes))
+    _check_dtypes(chosen, arrays)
+    return with_axes(chosen, axes, list(arrays))
 
 
 def layers_of(
@@ -74,41 +65,34 @@ def layers_of(
     check_choice(layers, include, exclude, axes)
     if layers is None:
         return tuple(choose_layers(params, include, exclude, axes))
-    check_given_layers(layers, params)
-    return tuple(layers)
-
-
-def check_choice(
-    layers: Sequence[Layer] | None, include: Sequence[str], exclude: Sequence[str], axes: Axes | None
-) -> None:
-    """Refuse layers together with other ways to choose them."""
-    if layers is not None and (include or exclude or axes):
-        raise errors.too_many_choices("include", "exclude", "axes")
-
-
-def check_given_layers(layers: Sequence[Layer], params: Tree) -> None:
-    """Refuse layers that ``params`` does not hold."""
     arrays = named_leaves(params)
     for layer in layers:
         if layer.name not in arrays or shape_of(arrays[layer.name]) != layer.shape:
             raise errors.no_such_array(layer)
-    check_dtypes(layers, arrays)
+    _check_dtypes(layers, arrays)
+    return tuple(layers)
 
 
-def check_dtypes(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> None:
+def check_choice(layers: Sequence[Layer] | None, *others: object) -> None:
+    """Refuse layers together with ``include``, ``exclude`` or ``axes``."""
+    if layers is not None and any(others):
+        raise errors.too_many_choices("include", "exclude", "axes")
+
+
+def _check_dtypes(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> None:
     """Refuse layers of integers, booleans, complex or 8-bit numbers."""
     for layer in layers:
         errors.check_dtype(layer, arrays[layer.name].dtype)
 
 
 def _use(params: Tree, path: Path, leaf: Any, names: Collection[str]) -> _Use | None:
-    """What the library that owns a leaf says of it; None if no convention is known."""
+    """Ask the conventions of the library that owns a leaf; None if none is known."""
     name, shape = name_of(path), shape_of(leaf)
     own_name = name.rpartition("/")[2]
     owner = _owner(params, path)
     if type(owner).__module__.startswith("equinox.nn"):
         return _equinox_use(owner, own_name)
-    if len(shape) < 2 or not _is_floating(leaf):
+    if len(shape) < 2 or not is_floating(leaf):
         return None
     if own_name == "kernel":
         return _flax_use(name, shape, names)
@@ -154,8 +138,4 @@ def _owner(node: Any, path: Path) -> Any:
 
 
 def _may_be_plain_layer(name: str, array: Any) -> bool:
-    return len(shape_of(array)) >= 2 and name.rpartition("/")[2] not in _NEVER_BY_RANK and _is_floating(array)
-
-
-def _is_floating(array: Any) -> bool:
-    return hasattr(array, "dtype") and bool(jnp.issubdtype(array.dtype, jnp.floating))
+    return len(shape_of(array)) >= 2 and name.rpartition("/")[2] not in _NEVER_BY_RANK and is_floating(array)

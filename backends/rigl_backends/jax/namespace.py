@@ -1,86 +1,99 @@
-"""The array operations of the core, in JAX."""
+"""The core's array operations, in JAX; see `rigl_core.adapter.Namespace`.
+
+They work on arrays and on tracers, with counts that may be traced. `calling_namespace` has the same operations, and
+calls NumPy on arrays that lie in a CPU's memory.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
+from types import ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import numpy.typing as npt
 from jax import Array, lax
+from jax.experimental.buffer_callback import buffer_callback
 
-from rigl_backends.jax.host import call_on_host
-from rigl_core.arrays.namespace import HostNamespace, Namespace
+from rigl_backends.jax.trees import Tree, is_traced
+from rigl_core.adapter import FloatInfo, Namespace
 
+int32 = jnp.int32
+on_host = None
+best_of = None
 
-class JaxNamespace:
-    """See `rigl_core.arrays.namespace.Namespace`; works on arrays and on tracers, with counts that may be traced."""
-
-    abs = staticmethod(jnp.abs)
-    zeros_like = staticmethod(jnp.zeros_like)
-    full_like = staticmethod(jnp.full_like)
-    shift_right = staticmethod(jnp.right_shift)
-
-    @staticmethod
-    def where(condition: Array, x: Array, y: Array, /) -> Array:
-        return jnp.where(condition, x, y)
-
-    @staticmethod
-    def count(mask: Array, /) -> Array:
-        return jnp.sum(mask, axis=-1, keepdims=True, dtype=jnp.int32)
-
-    @staticmethod
-    def cumulative_count(mask: Array, /) -> Array:
-        return jnp.cumsum(mask, axis=-1, dtype=jnp.int32)
-
-    @staticmethod
-    def smallest_normal(x: Array, /) -> float:
-        return float(jnp.finfo(x.dtype).smallest_normal)  # type: ignore[no-untyped-call]
-
-    @staticmethod
-    def kth_largest(scores: Array, k: Array | int, /) -> Array:
-        if scores.size == 0:
-            return jnp.zeros((*scores.shape[:-1], 1), scores.dtype)
-        kth: Array = _kth_largest(scores, jnp.asarray(k, jnp.int32).reshape(()))
-        return kth
-
-    @staticmethod
-    def reshape(x: Array, shape: tuple[int, ...], /) -> Array:
-        return jnp.reshape(x, shape)
-
-    @staticmethod
-    def permute(x: Array, axes: tuple[int, ...], /) -> Array:
-        return jnp.transpose(x, axes)
-
-    @staticmethod
-    def concat(arrays: Sequence[Array], /) -> Array:
-        return jnp.concatenate(arrays)
-
-    @staticmethod
-    def widen(x: Array, /) -> Array:
-        return x.astype(jnp.float32) if x.dtype.itemsize == 2 else x
-
-    @staticmethod
-    def cast(x: Array, like: Array, /) -> Array:
-        return x.astype(like.dtype)
-
-    @staticmethod
-    def integers(x: Array, /) -> Array:
-        return x.astype(jnp.int32)
+abs = jnp.abs
+where = jnp.where
+logical_and = jnp.logical_and
+zeros_like = jnp.zeros_like
+full_like = jnp.full_like
+sum = jnp.sum
+cumulative_sum = jnp.cumulative_sum
+astype = jnp.astype
+bitwise_right_shift = jnp.bitwise_right_shift
+reshape = jnp.reshape
+permute_dims = jnp.permute_dims
+concat = jnp.concat
 
 
-class CallingNamespace(JaxNamespace):
-    """With calls of NumPy on CPUs; see `rigl_core.arrays.namespace.HostNamespace`."""
-
-    @staticmethod
-    def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Array) -> Array | None:
-        return call_on_host(choose, arrays[0].shape, *arrays)
+@functools.cache
+def finfo(dtype: Any, /) -> FloatInfo:
+    return FloatInfo(float(jnp.finfo(dtype).smallest_normal))  # type: ignore[no-untyped-call]
 
 
-jax_namespace: Namespace = JaxNamespace()
-calling_namespace: HostNamespace = CallingNamespace()
+def widen(x: Array, /) -> Array:
+    return x.astype(jnp.float32) if x.dtype.itemsize == 2 else x
+
+
+def kth_largest(scores: Array, k: Any, /) -> Array:
+    if scores.size == 0:
+        return jnp.zeros((*scores.shape[:-1], 1), scores.dtype)
+    kth: Array = _kth_largest(scores, jnp.asarray(k, jnp.int32).reshape(()))
+    return kth
+
+
+def is_on_host(tree: Tree) -> bool:
+    """Whether NumPy can read all numbers: they are known, and known to this process."""
+    return not is_traced(tree) and all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(tree))
+
+
+def call_on_host(choose: Callable[..., Any], shape: Sequence[int], /, *arrays: Tree) -> Array | None:
+    """Apply a function of NumPy arrays to these arrays, without a copy of them.
+
+    Args:
+        choose: gives bools.
+        shape: of what it gives.
+        *arrays: trees of arrays, whose derivatives count as 0.
+
+    Returns:
+        A bool array; None where NumPy cannot go, which is on other devices than CPUs.
+    """
+    if jax.default_backend() != "cpu":
+        return None
+    if is_on_host(arrays):  # a callback would be compiled at every call
+        return jnp.asarray(choose(*jax.tree.map(np.asarray, arrays)))
+
+    def write(_: Any, chosen: Any, *given: Any) -> None:
+        np.copyto(np.asarray(chosen), choose(*jax.tree.map(np.asarray, given)))
+
+    like = jax.ShapeDtypeStruct(shape, jnp.bool_)  # type: ignore[no-untyped-call]
+    called: Array = buffer_callback(write, like, vmap_method="sequential")(*jax.tree.map(lax.stop_gradient, arrays))
+    return called
+
+
+def _on_host(choose: Callable[..., Any], /, *arrays: Array) -> Array | None:
+    return call_on_host(choose, arrays[0].shape, *arrays)
+
+
+def _with_calls() -> Namespace:
+    own = ModuleType("calling_namespace", "The operations of this module, with `on_host`.")
+    vars(own).update({name: value for name, value in globals().items() if not name.startswith("_")}, on_host=_on_host)
+    return own
+
+
+calling_namespace = _with_calls()
 
 
 @jax.jit
@@ -105,12 +118,12 @@ def _sortable(x: Array) -> Array:
     """Unsigned integers in the order of the values: the sign bit flipped, and all bits of negative floats."""
     sign = _sign_bit(x.dtype)
     bits = lax.bitcast_convert_type(x, sign.dtype)
-    return jnp.where(bits >= sign, ~bits, bits ^ sign) if _is_floating(x.dtype) else bits ^ sign
+    return jnp.where(bits >= sign, ~bits, bits ^ sign) if jnp.issubdtype(x.dtype, jnp.floating) else bits ^ sign
 
 
 def _from_sortable(key: Array, dtype: Any) -> Array:
     sign = _sign_bit(dtype)
-    bits = jnp.where(key >= sign, key ^ sign, ~key) if _is_floating(dtype) else key ^ sign
+    bits = jnp.where(key >= sign, key ^ sign, ~key) if jnp.issubdtype(dtype, jnp.floating) else key ^ sign
     return lax.bitcast_convert_type(bits, dtype)
 
 
@@ -118,7 +131,3 @@ def _sign_bit(dtype: Any) -> Array:
     """The highest bit, in the unsigned dtype of the same size."""
     bits = 8 * np.dtype(dtype).itemsize
     return jnp.asarray(np.array(1 << (bits - 1), f"uint{bits}"))
-
-
-def _is_floating(dtype: Any) -> bool:
-    return bool(jnp.issubdtype(dtype, jnp.floating))

@@ -17,10 +17,9 @@ import numpy as np
 import numpy.typing as npt
 from jax import Array
 
-from rigl_backends.jax.layers import Axes, layers_of
-from rigl_backends.jax.trees import Tree, named_leaves, shape_of, with_leaves
-from rigl_core.methods.synflow import PRUNED, prune_in_rounds
-from rigl_core.model.layers import Layer, check_layers
+from rigl_backends.jax.layers import layers_of
+from rigl_backends.jax.trees import Tree, is_floating, named_leaves, shape_of, with_leaves
+from rigl_core.adapter import Axes, Layer, check_layers, prune_in_rounds
 
 
 def grasp_scores(
@@ -53,7 +52,7 @@ def grasp_scores(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    weights = _weights(params, layers, include, exclude, axes)
+    weights = _weights(params, layers_of(params, layers, include, exclude, axes))
 
     @jax.jit
     def scores(weights: dict[str, Array]) -> dict[str, Array]:
@@ -100,7 +99,7 @@ def synflow_scores(
     Raises:
         TypeError, ValueError: naming the parameter; also if the flow is too large even for float64.
     """
-    weights = _weights(params, layers, include, exclude, axes)
+    weights = _weights(params, layers_of(params, layers, include, exclude, axes))
     with jax.enable_x64(True):
         ones, positive = jax.tree.map(_as_ones, inputs), jax.tree.map(_as_magnitudes, params)
         magnitudes = {name: np.asarray(_as_magnitudes(weight)) for name, weight in weights.items()}
@@ -121,26 +120,18 @@ def synflow_scores(
         shapes = {name: shape_of(weight) for name, weight in weights.items()}
         pruned = prune_in_rounds(scores, shapes, sparsity, rounds)
     largest = max((values.max(initial=0) for values in pruned.values()), default=0) or 1
-    return {name: np.where(values == PRUNED, PRUNED, values / largest) for name, values in pruned.items()}
+    return {name: np.where(values < 0, values, values / largest) for name, values in pruned.items()}
 
 
-def _weights(
-    params: Tree,
-    layers: Sequence[Layer] | None,
-    include: Sequence[str],
-    exclude: Sequence[str],
-    axes: Axes | None,
-) -> dict[str, Array]:
+def _weights(params: Tree, layers: Sequence[Layer]) -> dict[str, Array]:
     """The arrays to score, by layer name."""
-    chosen, arrays = check_layers(layers_of(params, layers, include, exclude, axes)), named_leaves(params)
-    return {layer.name: jnp.asarray(arrays[layer.name]) for layer in chosen}
+    arrays = named_leaves(params)
+    return {layer.name: jnp.asarray(arrays[layer.name]) for layer in check_layers(layers)}
 
 
 def _as_ones(value: Any) -> Any:
-    is_float = hasattr(value, "dtype") and jnp.issubdtype(value.dtype, jnp.floating)
-    return jnp.ones(value.shape, jnp.float64) if is_float else value
+    return jnp.ones(value.shape, jnp.float64) if is_floating(value) else value
 
 
 def _as_magnitudes(leaf: Any) -> Any:
-    is_float = hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating)
-    return jnp.abs(jnp.asarray(leaf, jnp.float64)) if is_float else leaf
+    return jnp.abs(jnp.asarray(leaf, jnp.float64)) if is_floating(leaf) else leaf

@@ -1,160 +1,208 @@
-"""A sparse training in JAX: pure functions from one state to the next."""
+"""One step of a sparse training: a pure function from one state to the next."""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+import jax
 import jax.numpy as jnp
-import numpy as np
-import numpy.typing as npt
-import optax
 from jax import Array
-from jax.typing import ArrayLike
 
-from rigl_backends.jax.checks import check_arrays, check_inner, look
-from rigl_backends.jax.namespace import jax_namespace as xp
-from rigl_backends.jax.pools import Memory, Part, choice_of, start_pool
-from rigl_backends.jax.sparse_layer import project
-from rigl_backends.jax.state import SparseState, by_kind, by_layer
-from rigl_backends.jax.step import Arrays, Flow, Step
-from rigl_backends.jax.trees import Tree, named_leaves, with_leaves, zero_state_outside
-from rigl_core.arrays.random import INITIAL, random_key, random_key_table
-from rigl_core.model.layers import Layer
-from rigl_core.parts.schedules import UpdateSchedule
-from rigl_core.plan import Plan, make_plan
-from rigl_core.recipe import Recipe
-from rigl_core.step import errors
+from rigl_backends.jax.branches import changed_if, either
+from rigl_backends.jax.handle import SparseState, look, memory_by_layer, with_memory
+from rigl_backends.jax.layer import Memory, SparseLayer, applied, move_pool, nameless, no_update, zero_weight_outside
+from rigl_backends.jax.state import keeps_zeros, state_of, with_state_of, zero_state_outside
+from rigl_backends.jax.trees import Tree, cast_like, named_leaves, widened, with_leaves, zero_outside, zero_tree_outside
+from rigl_core.adapter import GRADIENT_NOISE, Clock, Counts, Namespace, Plan, Rule, random_key
 
 
-class SparseTraining:
-    """``init`` and ``update`` of `sparsify`'s transformation.
+@dataclass(frozen=True)
+class SparseStep:
+    """A gradient step, a topology update, or both.
 
-    Args:
-        inner: what makes updates of gradients.
-        recipe: how to train sparsely.
-        choose: the layers of a parameter tree.
-        scores: arrays by layer name that choose the initial topology, if the recipe asks for them.
-        callbacks: whether compiled programs may call NumPy.
+    `gradient_step` and `move` map gradients and a state to updates and the next state, as optax does.
+
+    Attributes:
+        plan: of the training.
+        inner: makes updates of gradients.
+        clock: before the step.
+        keys: int32 array (layers, 2), the random keys of a topology update; None if it draws nothing.
+        gradients: dense, of the parameters' structure.
+        params: the parameters.
+        extra_args: for the inner transformation.
+        xp: the namespace in which connections are chosen.
     """
 
-    def __init__(
-        self,
-        inner: optax.GradientTransformation,
-        recipe: Recipe,
-        choose: Callable[[Tree], tuple[Layer, ...]],
-        scores: Mapping[str, ArrayLike] | None = None,
-        *,
-        callbacks: bool = True,
-    ) -> None:
-        self._inner = optax.with_extra_args_support(inner)
-        self._recipe = recipe
-        self._choose = choose
-        self._scores = scores
-        self._callbacks = callbacks
-        schedule = dataclasses.asdict(recipe.schedule or UpdateSchedule(end=0))
-        # A step is an int32, which never gets further than this.
-        self._schedule = UpdateSchedule(**{field: min(number, 2**31 - 1) for field, number in schedule.items()})
-        self._plan_of = functools.lru_cache(self._make_plan)
+    plan: Plan
+    inner: Any
+    clock: Clock
+    keys: Array | None
+    gradients: Tree
+    params: Tree
+    extra_args: Mapping[str, Any]
+    xp: Namespace
 
-    def init(self, params: Tree) -> SparseState:
-        """The state before the first step."""
-        plan, _ = self._plan_of(self._choose(params))
-        errors.check_scores(plan, self._scores)
-        masks, memory = {layer.name: jnp.ones((), bool) for layer in plan.layers}, {}
-        for pool in plan.pools:
-            for i, (mask, own) in zip(pool, self._start(plan, pool, named_leaves(params)), strict=True):
-                masks[plan.layers[i].name], memory[plan.layers[i].name] = mask, own
-        inner_state = self._inner.init(params)
-        check_inner(inner_state, params)
-        return SparseState(
-            inner_state=self._zeroed(inner_state, params, _sparse(plan, masks)),
-            masks=masks,
-            memory=by_kind(self._recipe.memories, memory),
-            step=jnp.zeros((), jnp.int32),
-            deferred=jnp.zeros((), bool),
-            unmasked=jnp.zeros((), bool),
-        )
-
-    def update(
-        self, gradients: Tree, state: SparseState, params: Tree | None = None, **extra_args: Any
-    ) -> tuple[Tree, SparseState]:
-        """The updates of one optimizer step, and the state after it.
-
-        Args:
-            gradients: dense, of the parameters' structure.
-            state: what ``init`` or the last ``update`` gave.
-            params: the parameters, which are needed.
-            extra_args: for the inner transformation.
-
-        Raises:
-            ValueError: for arrays that do not fit, or parameters that are not masked.
-        """
-        if params is None:
-            raise ValueError("params is missing: call update(gradients, opt_state, params).")
-        plan, keys = self._plan_of(self._choose(params))
-        check_arrays(plan, gradients, state.masks)
-        weights, masks = _sparse(plan, named_leaves(params)), _sparse(plan, state.masks)
-        due, number = self._read_clock(state)
-        seen = gradients if self._recipe.reads_gradient else None
-        finite, unmasked = look(state, due, weights, seen, callbacks=self._callbacks)
-
-        own_keys = None if keys is None else jnp.asarray(keys)[number]
-        inputs = own_keys, gradients, params, extra_args, self._callbacks
-        step = Step(plan, self._inner, state.step, due & finite, number, *inputs)
-        flow = step.take(Flow(gradients, state.inner_state, masks, by_layer(state.memory, masks)))
-
-        own = named_leaves(flow.updates)
-        projected = {name: project(own[name], weight, flow.masks[name]) for name, weight in weights.items()}
-        return with_leaves(flow.updates, projected), SparseState(
-            inner_state=self._zeroed(flow.inner_state, params, flow.masks, step.settled(state.inner_state)),
-            masks={**state.masks, **flow.masks},
-            memory=by_kind(self._recipe.memories, flow.memory),
-            step=state.step + 1,
-            deferred=due & ~finite & (state.step + 1 < self._schedule.end),
+    def take_step(self, state: SparseState) -> tuple[Tree, SparseState]:
+        """The updates, and the state after the step."""
+        due, read = self.clock.due, self.gradients if self._rule.reads_gradient else None
+        finite, unmasked = look(state, due, self._weights, read, callbacks=self.xp.on_host is not None)
+        updates, after = self._changed(due & finite, state)
+        own, masks, clock = named_leaves(updates), after.masks, self.clock.next(waits=due & ~finite)
+        own = {name: zero_weight_outside(own[name], weight, masks[name]) for name, weight in self._weights.items()}
+        return with_leaves(updates, own), after._replace(
+            inner_state=self._zero_state_outside(after, state.inner_state),
+            step=clock.step,
+            deferred=clock.deferred,
             unmasked=unmasked,
         )
 
-    def _start(self, plan: Plan, pool: tuple[int, ...], weights: Mapping[str, Array]) -> list[tuple[Array, Memory]]:
-        """The initial topology of a pool."""
-        recipe, layers = self._recipe, [plan.layers[i] for i in pool]
-        draws = recipe.initial.reads_random or "sign" in recipe.memories
-        parts = []
-        for layer in layers:
-            weight, scores = weights[layer.name], (self._scores or {}).get(layer.name)
-            parts.append(
-                Part(
-                    weight,
-                    key=np.array(random_key(recipe.seed, layer.name, INITIAL), np.int32) if draws else None,
-                    scores=None if scores is None else jnp.asarray(scores, xp.widen(weight).dtype),
-                )
-            )
-        active = np.array([plan.initial_active[i] for i in pool], np.int32)
-        started: list[tuple[Array, Memory]] = start_pool(choice_of(recipe, layers), parts, active)
-        return started
+    def _changed(self, moving: Array, state: SparseState) -> tuple[Tree, SparseState]:
+        """The updates, before weights outside the masks become zero, and what has changed in the state."""
+        if "momentum" in self._rule.memories:
+            layers = self._layers(state)
+            for name, layer in layers.items():
+                layer.observe(self._dense[name].reshape(-1))
+            state = with_memory(state, {name: layer.memory for name, layer in layers.items()})
+        if not self.clock.schedule.updates:
+            return self.gradient_step(self.gradients, state)
+        move = functools.partial(self.move, moving)
+        if self._replaces:
+            return either(moving, move, self.gradient_step, self.gradients, state)
+        return changed_if(moving, move, *self.gradient_step(self.gradients, state))
 
-    def _read_clock(self, state: SparseState) -> tuple[Array, Array]:
-        """Whether an update is due, and its number: `rigl_core.step.clock.Clock` for a step that may be traced."""
-        schedule = self._schedule
-        latest = jnp.minimum((state.step - schedule.begin) // schedule.every, schedule.updates - 1)
-        return schedule.fires(state.step) | state.deferred, latest
+    def gradient_step(self, gradients: Tree, state: SparseState) -> tuple[Tree, SparseState]:
+        """The optimizer's part: it sees active weights only or, where all weights learn, all of them."""
+        rule, gradients, params = self._rule, cast_like(self.gradients, gradients), self.params
+        layers = self._layers(state) if rule.shadow or rule.changes_gradient else {}
+        if rule.shadow:
+            for layer in layers.values():
+                layer.show_shadow()
+            params = self._with(params, {name: layer.weight for name, layer in layers.items()})
+        else:
+            dense, step = named_leaves(gradients), self.clock.step
+            noisy = {name: layer.noisy(dense[name].reshape(-1), step) for name, layer in layers.items()}
+            masks = {name: state.masks[name] for name in self._weights}
+            gradients, params = (zero_tree_outside(tree, masks) for tree in (self._with(gradients, noisy), params))
+        updates, inner_state = self.inner.update(gradients, state.inner_state, params, **self.extra_args)
+        own = self._wide(updates)
+        if rule.shadow:
+            for name, layer in layers.items():
+                layer.weight = applied(layer.weight, own[name].reshape(-1))
+                layer.hide_shadow()
+            state = with_memory(state, {name: layer.memory for name, layer in layers.items()})
+        return with_leaves(updates, own), state._replace(inner_state=inner_state)
 
-    def _zeroed(self, inner_state: Any, params: Tree, masks: Arrays, settled: Sequence[bool] | None = None) -> Any:
-        """Zeros outside the masks, but for the state of weights that learn there."""
-        if "shadow" in self._recipe.memories:
-            return inner_state
-        return zero_state_outside(inner_state, params, masks, settled)
+    def move(self, moving: Array, given: Tree, state: SparseState) -> tuple[Tree, SparseState]:
+        """The topology update, pool by pool.
 
-    def _make_plan(self, layers: tuple[Layer, ...]) -> tuple[Plan, npt.NDArray[np.int32] | None]:
-        """The plan, and the random keys [update, layer, 2], if updates draw."""
-        plan = make_plan(self._recipe, layers)
-        if not self._recipe.reads_random:
-            return plan, None
-        return plan, random_key_table(self._recipe.seed, [layer.name for layer in layers], self._schedule.updates)
+        Each pool has a loop of its own, so that the temporary arrays of the next pool take the same memory.
 
+        Args:
+            moving: bool scalar, which is true whenever this runs. Compilers cannot know that, so they keep the loops.
+            given: the gradients, if the topology update replaces the gradient step; else the updates of that step.
+            state: before.
+        """
+        own, masks, memory = self._wide(given), dict(state.masks), memory_by_layer(state, self._weights)
+        held = state_of(state.inner_state, self.params)
+        changing: tuple[dict[str, Any], ...] = (own, masks, memory, held)
+        tables, update = jax.tree.map(jnp.asarray, self.plan.tables), self.clock.update
+        for number, pool in enumerate(self.plan.pools):
+            names = [self.plan.layers[i].name for i in pool]
+            before = [[arrays[name] for name in names] for arrays in changing]
+            move_pool = functools.partial(self._move_pool, pool, tables.counts(update, number))
+            after = changed_if(moving, move_pool, *before)
+            for arrays, new in zip(changing, after, strict=True):
+                arrays.update(zip(names, new, strict=True))
+        others = jax.tree.map(no_update, given) if self._replaces else given
+        inner_state = with_state_of(state.inner_state, self.params, held)
+        return with_leaves(others, own), with_memory(state._replace(inner_state=inner_state, masks=masks), memory)
 
-def _sparse(plan: Plan, arrays: Mapping[str, Any]) -> Arrays:
-    """Of the arrays by name, those of the sparse layers."""
-    return {plan.layers[i].name: arrays[plan.layers[i].name] for i in plan.sparse_layers}
+    def _move_pool(self, pool: Sequence[int], counts: Counts, *before: list[Any]) -> tuple[list[Any], ...]:
+        """A pool's topology update.
+
+        Args:
+            pool: positions of the layers.
+            counts: of the topology update.
+            *before: lists of what `move` was given, masks, memory and optimizer state, layer by layer.
+
+        Returns:
+            Lists of updates, masks, memory and optimizer state.
+        """
+        seen = [self._before(*one) for one in zip(pool, *before[:3], strict=True)]
+        layers, gradients, updates = map(list, zip(*seen, strict=True))
+        moved = move_pool(layers, gradients, counts)
+        after = [self._after(*one) for one in zip(pool, updates, moved, before[3], strict=True)]
+        return tuple(map(list, zip(*after, strict=True)))
+
+    def _before(self, i: int, given: Array, mask: Array, memory: Memory) -> tuple[SparseLayer, Array | None, Array]:
+        """A layer, its dense gradient if an update reads it, and its update, before the topology moves."""
+        name, key = self.plan.layers[i].name, None if self.keys is None else self.keys[i]
+        weight, gradient, update = self._weights[name], self._dense[name], given
+        if self._replaces:
+            gradient, update = given.astype(gradient.dtype), no_update(given)
+        else:
+            weight = applied(weight, update)
+        flat = gradient.reshape(-1) if self._rule.reads_gradient else None
+        return self._layer(i, weight, mask, memory, key), flat, update
+
+    def _after(
+        self, i: int, update: Array, layer: SparseLayer, held: list[Array]
+    ) -> tuple[Array, Array, Memory, list[Array]]:
+        """A layer's update, mask, memory and optimizer state, after the topology has moved."""
+        weight = self._weights[self.plan.layers[i].name]
+        mask, survivors, new = (x.reshape(weight.shape) for x in (layer.mask, layer.survivors, layer.weight))
+        change = (new - weight).astype(update.dtype)  # exactly: where it counts, one of the two is 0
+        held = held if self._rule.shadow else [zero_outside(array, survivors) for array in held]
+        return jnp.where(survivors, update, change), mask, layer.memory, held
+
+    def _zero_state_outside(self, after: SparseState, before: Any) -> Any:
+        """The inner state with zeros outside the masks, unless weights learn there."""
+        if self._rule.shadow:
+            return after.inner_state
+        update = functools.partial(self.inner.update, **self.extra_args)
+        kept = keeps_zeros(update, self.gradients, before, self.params, self._weights)
+        masks = {name: after.masks[name] for name in self._weights}
+        return zero_state_outside(after.inner_state, self.params, masks, kept)
+
+    def _layers(self, state: SparseState) -> dict[str, SparseLayer]:
+        """The sparse layers, with the keys of a gradient's noise."""
+        layers, memory = {}, memory_by_layer(state, self._weights)
+        for i in self.plan.sparse_layers:
+            name = self.plan.layers[i].name
+            key = random_key(self.plan.recipe.seed, name, GRADIENT_NOISE)
+            layers[name] = self._layer(i, self._weights[name], state.masks[name], memory[name], key)
+        return layers
+
+    def _layer(self, i: int, weight: Array, mask: Array, memory: Memory, key: Any) -> SparseLayer:
+        layer = nameless(self.plan.layers[i], self._rule)
+        return SparseLayer(layer, self._rule, weight.reshape(-1), mask.reshape(-1), memory, key, self.xp)
+
+    def _with(self, tree: Tree, flat: Mapping[str, Array]) -> Tree:
+        """The tree with other numbers in sparse layers."""
+        return with_leaves(tree, {name: array.reshape(self._weights[name].shape) for name, array in flat.items()})
+
+    def _wide(self, tree: Tree) -> dict[str, Array]:
+        """The sparse layers' arrays in a tree, in dtypes that also hold numbers of the weights."""
+        arrays = named_leaves(tree)
+        return {name: widened(arrays[name], weight.dtype) for name, weight in self._weights.items()}
+
+    @property
+    def _rule(self) -> Rule:
+        return self.plan.recipe.rule
+
+    @property
+    def _replaces(self) -> bool:
+        return self._rule.on_update == "replace"
+
+    @cached_property
+    def _weights(self) -> dict[str, Array]:
+        arrays = named_leaves(self.params)
+        return {self.plan.layers[i].name: arrays[self.plan.layers[i].name] for i in self.plan.sparse_layers}
+
+    @cached_property
+    def _dense(self) -> dict[str, Array]:
+        return named_leaves(self.gradients)

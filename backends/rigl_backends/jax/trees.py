@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path, tree_map_w
 
 Tree = Any
 Path = tuple[Any, ...]
+_T = TypeVar("_T")
 
 
 def named_leaves(tree: Tree) -> dict[str, Any]:
@@ -36,63 +37,43 @@ def with_leaves(tree: Tree, named: Mapping[str, Any]) -> Tree:
     return tree_map_with_path(lambda path, leaf: named.get(name_of(path), leaf), tree)
 
 
-def zero_outside(tree: Tree, masks: Mapping[str, Array]) -> Tree:
-    """The tree with zeros outside the masks, also where it holds NaN or infinities."""
-    return with_leaves(tree, {name: active(x, masks[name]) for name, x in named_leaves(tree).items() if name in masks})
-
-
-def active(values: Array, mask: Array) -> Array:
-    """The values where the mask is true, and zero elsewhere."""
+def zero_outside(values: Array, mask: Array) -> Array:
+    """The values where the mask is true, and zero elsewhere, also where there was NaN or infinity."""
     return jnp.where(mask, values, jnp.zeros_like(values))
 
 
-def zero_state_outside(
-    state: Tree, params: Tree, masks: Mapping[str, Array], settled: Sequence[bool] | None = None
-) -> Tree:
-    """An optimizer's state with zeros outside the masks wherever it is per weight.
-
-    Args:
-        state: the optimizer's.
-        params: the parameters.
-        masks: by layer name.
-        settled: for each leaf of the state whether it is so already.
-    """
-    leaves, structure = jax.tree.flatten(state)
-    for i, name in enumerate(weights_of_leaves(state, params)):
-        if name is not None and name in masks and not (settled and settled[i]):
-            leaves[i] = active(leaves[i], masks[name])
-    return jax.tree.unflatten(structure, leaves)
+def zero_tree_outside(tree: Tree, masks: Mapping[str, Array]) -> Tree:
+    """The tree with zeros outside the masks, which are given by name."""
+    leaves = named_leaves(tree)
+    return with_leaves(tree, {name: zero_outside(leaves[name], mask) for name, mask in masks.items() if name in leaves})
 
 
-def state_by_weight(state: Tree, params: Tree) -> Iterator[tuple[str, Array]]:
-    """Every per-weight array in an optimizer's state, with the name of its parameter."""
-    for name, leaf in zip(weights_of_leaves(state, params), jax.tree.leaves(state), strict=True):
-        if name is not None:
-            yield name, leaf
+def find_nodes(tree: Tree, kind: type) -> list[Any]:
+    """The nodes of this type."""
+    nodes = jax.tree.leaves(tree, is_leaf=lambda node: isinstance(node, kind))
+    return [node for node in nodes if isinstance(node, kind)]
 
 
-def weights_of_leaves(state: Tree, params: Tree) -> list[str | None]:
-    """For each leaf of an optimizer's state the parameter of which it holds a number for each weight, if of any."""
-    shapes = {name: shape_of(leaf) for name, leaf in named_leaves(params).items()}
-    leaves = zip(mirrored_names(state, params), jax.tree.leaves(state), strict=True)
-    return [name if name is not None and shape_of(leaf) == shapes[name] else None for name, leaf in leaves]
-
-
-def mirrored_names(state: Tree, params: Tree) -> list[str | None]:
-    """For each leaf of an optimizer's state the parameter that it belongs to, if any.
+def owners(tree: Any, params: Tree) -> list[str | None]:
+    """For each leaf the parameter that it belongs to, if any.
 
     Optimizers keep what they hold for each weight in trees like the parameters', so the leaf's path ends
     with the parameter's; the longest such end wins.
     """
-    names = {_own(path): name_of(path) for path, _ in tree_flatten_with_path(params)[0]}
-    paths = [_own(path) for path, _ in tree_flatten_with_path(state)[0]]
+    names = {_own_path(path): name_of(path) for path, _ in tree_flatten_with_path(params)[0]}
+    paths = [_own_path(path) for path, _ in tree_flatten_with_path(tree)[0]]
     ends = ([path[start:] for start in range(len(path) + 1)] for path in paths)
     return [next((names[end] for end in own_ends if end in names), None) for own_ends in ends]
 
 
 def name_of(path: Path) -> str:
     """A leaf's name; a tree that is itself one array calls it ``params``."""
-    return keystr(_own(path), simple=True, separator="/") or "params"
+    return keystr(_own_path(path), simple=True, separator="/") or "params"
+
+
+def _own_path(path: Path) -> Path:
+    """The path without the ``.value`` by which a flax nnx variable holds its array."""
+    return path[:-1] if len(path) > 1 and path[-1] == GetAttrKey("value") else path
 
 
 def shape_of(leaf: Any) -> tuple[int, ...]:
@@ -100,21 +81,32 @@ def shape_of(leaf: Any) -> tuple[int, ...]:
     return tuple(getattr(leaf, "shape", ()))
 
 
+def is_floating(leaf: Any) -> bool:
+    """Whether a leaf is an array of real floating-point numbers."""
+    return hasattr(leaf, "dtype") and bool(jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
 def is_traced(tree: Tree) -> bool:
     """Whether any leaf is a tracer, whose value is unknown."""
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
 
 
+def cast_like(like: _T, tree: _T) -> _T:
+    """The tree in the dtypes of another one of its structure."""
+    cast: _T = jax.tree.map(lambda x, y: x if x.dtype == y.dtype else x.astype(y.dtype), tree, like)
+    return cast
+
+
+def widened(array: Array, dtype: Any) -> Array:
+    """The array in a dtype that holds its numbers and those of another dtype."""
+    return array if array.dtype == dtype else array.astype(jnp.promote_types(array.dtype, dtype))
+
+
 def called(equation: Any) -> Any:
-    """The trace of a function that is called, such as a jitted one."""
+    """The trace of a function that an equation of a trace calls, such as a jitted one; None if it calls none."""
     for key in ("jaxpr", "call_jaxpr", "fun_jaxpr"):
         inner = equation.params.get(key)
         inner = getattr(inner, "jaxpr", inner)
         if inner is not None and len(inner.invars) == len(equation.invars) and equation.primitive.name != "pallas_call":
             return inner
     return None
-
-
-def _own(path: Path) -> Path:
-    """The path without the ``.value`` by which a flax nnx variable holds its array."""
-    return path[:-1] if len(path) > 1 and path[-1] == GetAttrKey("value") else path

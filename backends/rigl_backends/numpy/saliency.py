@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.methods.synflow import prune_in_rounds
+from rigl_core.adapter import prune_in_rounds
 
 Array = npt.NDArray[Any]
 Differentiate = Callable[[dict[str, Array]], Mapping[str, Array]]

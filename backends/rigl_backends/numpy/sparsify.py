@@ -4,13 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from rigl_backends.numpy.layers import layers_of
 from rigl_backends.numpy.optimizers import Optimizer, Params
 from rigl_backends.numpy.training import Array, SparseTraining
-from rigl_core.model.layers import Layer
-from rigl_core.model.patterns import Choice
-from rigl_core.plan import make_plan
-from rigl_core.recipe import Recipe
-from rigl_core.step import errors
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, errors, make_plan
+
+
+def plan(
+    params: Mapping[str, Array],
+    recipe: Recipe,
+    *,
+    layers: Sequence[Layer] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    axes: Axes | None = None,
+) -> Plan:
+    """The plan that `sparsify` would make of these arrays; nothing is changed. Print it to see the layers.
+
+    Args:
+        params: the model's arrays by name.
+        recipe: how to train sparsely.
+        layers: as for `sparsify`; so are ``include``, ``exclude`` and ``axes``.
+
+    Raises:
+        TypeError, ValueError: naming the parameter.
+    """
+    return make_plan(recipe, layers_of(params, layers, include, exclude, axes))
 
 
 def sparsify(
@@ -21,6 +40,7 @@ def sparsify(
     layers: Sequence[Layer] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    axes: Axes | None = None,
     scores: Mapping[str, Array] | None = None,
 ) -> SparseTraining:
     """Make ``params`` sparse and let ``optimizer.step(grads)`` follow the recipe from now on.
@@ -33,9 +53,10 @@ def sparsify(
         params: the model's arrays by name; changed in place.
         optimizer: an optimizer that holds them.
         recipe: how to train sparsely.
-        layers: which arrays to sparsify; by default those with two or more axes, with unknown in and out axes.
+        layers: which arrays to sparsify; by default those of `choose_layers`.
         include: name patterns of arrays to sparsify besides the default ones; only without ``layers``.
         exclude: name patterns of arrays to leave alone, outside every count; only without ``layers``.
+        axes: in and out axes by name pattern; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
 
@@ -49,19 +70,9 @@ def sparsify(
         raise errors.wrong_type("optimizer", optimizer, "rigl_backends.numpy.Optimizer")
     if "step" in vars(optimizer):
         raise errors.already_sparsified("optimizer")
-    if layers is not None and (include or exclude):
-        raise errors.too_many_choices("include", "exclude")
-    plan = make_plan(recipe, _choose(params, include, exclude) if layers is None else layers)
-    for layer in plan.layers:
-        if layer.name not in params or params[layer.name].shape != layer.shape:
-            raise errors.no_such_array(layer)
-        errors.check_dtype(layer, params[layer.name].dtype)
+    own = plan(params, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
+    for layer in own.layers:
         if optimizer.params.get(layer.name) is not params[layer.name]:
             raise errors.not_held(layer)
-    errors.check_scores(plan, scores)
-    return SparseTraining(plan, optimizer, scores)
-
-
-def _choose(params: Params, include: Sequence[str], exclude: Sequence[str]) -> list[Layer]:
-    chosen = Choice(include, exclude, list(params))
-    return [Layer(name, param.shape) for name, param in params.items() if chosen(name, default=param.ndim >= 2)]
+    errors.check_scores(own, scores)
+    return SparseTraining(own, optimizer, scores)

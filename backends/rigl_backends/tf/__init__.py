@@ -15,17 +15,19 @@ if _keras.backend.backend() != "tensorflow":
         "set KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
+from rigl_backends.tf import namespace as tensorflow_namespace
 from rigl_backends.tf.describe import describe
-from rigl_backends.tf.namespace import TensorFlowNamespace, tensorflow_namespace
+from rigl_backends.tf.layers import choose_layers
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.saliency import grasp_scores, synflow_scores
-from rigl_backends.tf.sparsify import sparsify
+from rigl_backends.tf.sparsify import plan, sparsify
 
 __all__ = [
     "SparseOptimizer",
-    "TensorFlowNamespace",
+    "choose_layers",
     "describe",
     "grasp_scores",
+    "plan",
     "sparsify",
     "synflow_scores",
     "tensorflow_namespace",

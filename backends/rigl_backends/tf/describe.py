@@ -10,10 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rigl_backends.tf.layers import choose_layers, variable_name
-from rigl_core.costs.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
-from rigl_core.costs.network import Network
-from rigl_core.step import errors
+from rigl_backends.tf.layers import choose_layers, layers_among, variable_name
+from rigl_core.adapter import MultiplyAdds, Network, Parts, errors, made_of, positions_of
 
 
 def describe(
@@ -50,14 +48,14 @@ def describe(
     named_inputs = named_inputs or {}
     if not model.built:
         model(*example_inputs, **named_inputs, training=False)
-    layers = choose_layers(model.trainable_variables, include, exclude, model=model)
+    layers = choose_layers(model, include, exclude)
     chosen = {layer.name for layer in layers}
     rest = [
         glob.escape(variable_name(variable))
         for variable in model.variables
         if variable_name(variable) not in chosen and _is_weight(variable)
     ]
-    others = [layer for layer in choose_layers(model.variables, rest, model=model) if layer.name not in chosen]
+    others = [layer for layer in layers_among(model.variables, model, rest, ()) if layer.name not in chosen]
     sizes = {layer.name: layer.size for layer in [*layers, *others]}
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]

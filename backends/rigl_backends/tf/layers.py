@@ -13,9 +13,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from keras import layers as kl
 
-from rigl_core.model.layers import Layer
-from rigl_core.model.patterns import Choice
-from rigl_core.step import errors
+from rigl_core.adapter import Axes, Choice, Layer, check_layers, errors, with_axes
 
 
 class _Kind(NamedTuple):
@@ -46,29 +44,70 @@ def variable_name(variable: Any) -> str:
 
 
 def choose_layers(
-    variables: Sequence[Any],
+    model: kl.Layer | Sequence[Any],
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
-    *,
-    model: kl.Layer | None = None,
+    axes: Axes | None = None,
 ) -> list[Layer]:
-    """The layers among the variables, in their order.
+    """The layers of a model, or among variables, in their order.
 
     By default the kernels of Dense, EinsumDense, Conv1D to Conv3D and their transposed versions, the
     pointwise kernels of separable convolutions, and the kernels and recurrent kernels of LSTM, GRU and
     SimpleRNN. Biases, norms, embeddings and depthwise kernels stay dense.
 
     Args:
-        variables: what the optimizer trains.
+        model: a built model, whose trainable variables are chosen from; or what the optimizer trains. Variables alone
+            tell by their paths: one named ``kernel`` with two axes is chosen, one with more axes if its layer has a
+            default name of Keras.
         include: name patterns of variables to choose besides.
         exclude: name patterns of variables not to choose; goes before ``include``.
-        model: the model that owns the variables. Without it, their paths decide: a variable named
-            ``kernel`` with two axes is chosen, one with more axes if its layer has a default name of Keras.
+        axes: in and out axes by name pattern (first match wins), before what the model tells.
 
     Raises:
-        TypeError, ValueError: for a pattern that matches no variable, or a path that does not tell a
-            depthwise kernel from others.
+        TypeError, ValueError: for what is no built model, a pattern that matches no variable, axes that do not fit, or
+            a path that does not tell a depthwise kernel from others.
     """
+    return layers_among(variables_of(model), model if isinstance(model, kl.Layer) else None, include, exclude, axes)
+
+
+def layers_of(
+    model: kl.Layer | Sequence[Any],
+    layers: Sequence[Layer] | None,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    axes: Axes | None,
+) -> tuple[Layer, ...]:
+    """The layers that the user gave, or those that `choose_layers` finds.
+
+    Raises:
+        TypeError, ValueError: naming the parameter or the layer, also if it is one that cannot be sparsified.
+    """
+    if layers is not None and (include or exclude or axes):
+        raise errors.too_many_choices("include", "exclude", "axes")
+    chosen = check_layers(choose_layers(model, include, exclude, axes) if layers is None else layers)
+    find_layers(chosen, variables_of(model), None)
+    return chosen
+
+
+def variables_of(model: kl.Layer | Sequence[Any]) -> list[Any]:
+    """What is trained of a model, or the variables that were given.
+
+    Raises:
+        TypeError, ValueError: for what is no model, or a model without weights yet.
+    """
+    if isinstance(model, list | tuple):
+        return list(model)
+    if not isinstance(model, kl.Layer):
+        raise errors.wrong_type("model", model, "keras.Model")
+    if not model.built:
+        raise ValueError("model is not built, so it has no weights yet: call it on a batch, or give it an input shape.")
+    return list(model.trainable_variables)
+
+
+def layers_among(
+    variables: Sequence[Any], model: kl.Layer | None, include: object, exclude: object, axes: Axes | None = None
+) -> list[Layer]:
+    """The layers among some variables of a model, or among variables whose paths decide; see `choose_layers`."""
     names = [variable_name(variable) for variable in variables]
     choice = Choice(include, exclude, names)
     known = {} if model is None else _kinds_in(model)
@@ -84,7 +123,7 @@ def choose_layers(
             )
         if is_chosen:
             chosen.append(Layer(name, shape, **_counted_from_front(kind.axes, len(shape))))
-    return chosen
+    return with_axes(chosen, axes, names)
 
 
 def find_layers(layers: Sequence[Layer], variables: Sequence[Any], positions: Sequence[int] | None) -> list[Any]:

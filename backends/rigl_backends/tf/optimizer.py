@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
@@ -11,24 +12,28 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rigl_backends.tf.clock import TracedClock
+from rigl_backends.tf.layer import SparseLayer
 from rigl_backends.tf.layers import choose_layers, find_layers
-from rigl_backends.tf.outer import OuterOptimizer, single_optimizers
-from rigl_backends.tf.parts import registered_parts
-from rigl_backends.tf.sparse_layer import SparseLayer
-from rigl_backends.tf.start import start
-from rigl_backends.tf.state import per_weight_state
+from rigl_backends.tf.state import single_optimizers, state_of
 from rigl_backends.tf.training import SparseTraining
-from rigl_core.model.layers import Layer
-from rigl_core.model.table import SparsityTable
-from rigl_core.plan import Plan, make_plan
-from rigl_core.recipe import Recipe
-from rigl_core.step import errors
-from rigl_core.step.checkpoint import check_pool
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, check_pool, errors, make_plan
+
+_Objects = Mapping[str, Any] | None
+"""Custom objects by the name of a criterion or of what makes it, or the kind of another part."""
+
+
+def _of_inner_optimizer(name: str) -> property:
+    """An attribute, or a method, that is the inner optimizer's."""
+
+    def set_value(self: Any, value: Any) -> None:
+        if hasattr(self, "inner_optimizer"):  # Keras sets defaults first
+            setattr(self.inner_optimizer, name, value)
+
+    return property(lambda self: getattr(self.inner_optimizer, name), set_value)
 
 
 @keras.saving.register_keras_serializable(package="rigl_backends")
-class SparseOptimizer(OuterOptimizer):
+class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
     """The optimizer that `sparsify` makes; used as any other of Keras.
 
     The weights become sparse when it is built: by `sparsify` if that is given the model, by
@@ -39,11 +44,12 @@ class SparseOptimizer(OuterOptimizer):
     Args:
         inner_optimizer: makes the gradient steps.
         recipe: how to train sparsely.
-        layers: the layers to sparsify; by default those of `rigl_backends.tf.layers.choose_layers`.
+        layers: the layers to sparsify; by default those of `rigl_backends.tf.choose_layers`.
         positions: where they are among the variables; by default found by name. A loaded model's paths are
             not always those it was saved under, but the order of its variables is.
         include: name patterns of variables to sparsify besides the default ones.
         exclude: name patterns of variables to leave alone, outside every count.
+        axes: in and out axes by name pattern.
         scores: arrays by layer name, for recipes that ask for them. They are no part of the configuration.
         name: the optimizer's name.
     """
@@ -57,18 +63,37 @@ class SparseOptimizer(OuterOptimizer):
         positions: Sequence[int] | None = None,
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
+        axes: Axes | None = None,
         scores: Mapping[str, Any] | None = None,
         name: str | None = None,
     ) -> None:
-        super().__init__(inner_optimizer, name)
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = inner_optimizer
         self.recipe = recipe
         self._layers = None if layers is None else tuple(layers)
         self._positions = None if positions is None else tuple(positions)
-        self._include = tuple(include)
-        self._exclude = tuple(exclude)
-        self.__dict__["_scores"] = scores  # an attribute would be wrapped by Keras, and saved
+        self._include, self._exclude = tuple(include), tuple(exclude)
+        self.__dict__.update(_axes=axes, _scores=scores)  # Keras would wrap attributes, and save them
         self._awaits_state = False
         self._training: SparseTraining | None = None
+
+    iterations = _of_inner_optimizer("iterations")  # it stands still while a topology moves
+    learning_rate = _of_inner_optimizer("learning_rate")
+    loss_scale_factor = _of_inner_optimizer("loss_scale_factor")
+    scale_loss = _of_inner_optimizer("scale_loss")
+    exclude_from_weight_decay = _of_inner_optimizer("exclude_from_weight_decay")
+    # Keras's SwapEMAWeights looks for it in what a LossScaleOptimizer holds.
+    _model_variables_moving_average = _of_inner_optimizer("_model_variables_moving_average")
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Its own, such as masks, and the inner optimizer's."""
+        return [*self._variables, *self.inner_optimizer.variables]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set all `variables`."""
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
 
     @property
     def plan(self) -> Plan:
@@ -78,11 +103,10 @@ class SparseOptimizer(OuterOptimizer):
     @property
     def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
         """Copies of the masks, by layer name, in the layers' shapes."""
-        sparse = self._built_training().layers
-        return {
-            layer.name: sparse[i].mask.numpy().copy() if i in sparse else np.ones(layer.shape, np.bool_)
-            for i, layer in enumerate(self.plan.layers)
-        }
+        masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in self.plan.layers}
+        for layer in self._built_training().layers.values():
+            masks[layer.layer.name][...] = layer.shaped(layer.mask).numpy()
+        return masks
 
     @property
     def step(self) -> int:
@@ -109,8 +133,8 @@ class SparseOptimizer(OuterOptimizer):
         with tf.init_scope():  # the first call may be traced, and the weights must change once
             variables = list(variables)
             self._check_replicas()
-            given = self._layers
-            layers = choose_layers(variables, self._include, self._exclude) if given is None else given
+            given, axes = self._layers, self.__dict__["_axes"]
+            layers = choose_layers(variables, self._include, self._exclude, axes) if given is None else given
             plan = make_plan(self.recipe, layers)
             of_layers = find_layers(plan.layers, variables, self._positions)
             self._check_start(plan)
@@ -118,7 +142,7 @@ class SparseOptimizer(OuterOptimizer):
             super().build(variables)
             self._layers = plan.layers
             self._positions = tuple(self._get_variable_index(variable) for variable in of_layers)
-            self._add_training(plan, of_layers)
+            self._start(plan, of_layers)
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
@@ -147,7 +171,7 @@ class SparseOptimizer(OuterOptimizer):
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Let the inner optimizer set the final weights (a moving average, say), and keep them sparse."""
         self.inner_optimizer.finalize_variable_values(var_list)
-        self._built_training().project()
+        self._built_training().zero_what_was_written()
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Restore what Keras saved.
@@ -163,12 +187,13 @@ class SparseOptimizer(OuterOptimizer):
             )
         index = {id(variable): str(i) for i, variable in enumerate(self._variables)}
         for pool in plan.pools:
-            check_pool(plan, pool, [store[index[id(training.layers[i].mask)]][...] for i in pool])
+            check_pool(plan, pool, [store[index[id(training.layers[i].mask_variable)]][...] for i in pool])
         super().load_own_variables(store)
         self._awaits_state = False
 
     def get_config(self) -> dict[str, Any]:
         """Plain data."""
+        axes = self.__dict__["_axes"]
         return {
             "name": self.name,
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
@@ -177,10 +202,11 @@ class SparseOptimizer(OuterOptimizer):
             "positions": None if self._positions is None else list(self._positions),
             "include": list(self._include),
             "exclude": list(self._exclude),
+            "axes": axes and {pattern: [list(own) for own in pair] for pattern, pair in axes.items()},
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
+    def from_config(cls, config: Mapping[str, Any], custom_objects: _Objects = None) -> Self:
         """The optimizer that `get_config` described, on the same layers.
 
         Parts of your own in the recipe, such as criteria, are found as Keras finds any custom object: by their name
@@ -188,7 +214,7 @@ class SparseOptimizer(OuterOptimizer):
         """
         values = dict(config)
         values["inner_optimizer"] = keras.saving.deserialize_keras_object(values["inner_optimizer"], custom_objects)
-        values["recipe"] = Recipe.from_dict(values["recipe"], registered_parts(values["recipe"], custom_objects))
+        values["recipe"] = Recipe.from_dict(values["recipe"], _registered_parts(values["recipe"], custom_objects))
         if values["layers"] is not None:
             values["layers"] = [Layer(**layer) for layer in values["layers"]]
         made = cls(**values)
@@ -200,7 +226,7 @@ class SparseOptimizer(OuterOptimizer):
             self._awaits_state = False  # there is nothing to choose
         if not self._awaits_state:
             errors.check_scores(plan, self.__dict__["_scores"])
-        if "shadow" in plan.recipe.memories and any(one.use_ema for one in single_optimizers(self.inner_optimizer)):
+        if plan.recipe.rule.shadow and any(one.use_ema for one in single_optimizers(self.inner_optimizer)):
             raise ValueError(
                 "optimizer averages weights (use_ema), and with this recipe those outside the mask learn too: the "
                 "average would be dense. Leave use_ema out, or take a recipe without shadow."
@@ -210,28 +236,36 @@ class SparseOptimizer(OuterOptimizer):
         if self._distribution_strategy.num_replicas_in_sync > 1:
             raise ValueError("optimizer runs on several replicas, whose topologies would differ: use one device.")
 
-    def _add_training(self, plan: Plan, variables: Sequence[Any]) -> None:
-        """Make the masks and memories, for the variables of the plan's layers, and what works with them."""
-        state = per_weight_state(self.inner_optimizer, self._trainable_variables)
-        deferred = self._add_array("deferred", tf.constant(False))
-        starts = start(plan, variables, self.__dict__.pop("_scores"))
+    def _start(self, plan: Plan, variables: Sequence[Any]) -> None:
+        """Make the training, and its variables, on the variables of the plan's layers."""
+        state = state_of(self.inner_optimizer, self._trainable_variables)
+        deferred = self._add_array("", "deferred", tf.constant(False))
         layers = {}
         for i in plan.sparse_layers:
-            # A checkpoint that was restored before gives the variables their values here, in place of the initial ones.
-            layer, variable = plan.layers[i], variables[i]
-            mask = self._add_array(f"{layer.name}_mask", tf.reshape(starts[i].mask, layer.shape))
-            memory = {kind: self._add_array(f"{layer.name}_{kind}", own) for kind, own in starts[i].memory.items()}
-            own_state = state[self._get_variable_index(variable)]
-            layers[i] = SparseLayer(layer, plan.recipe, variable, mask, memory, own_state)
-        clock = TracedClock(plan.recipe.schedule, self._iterations, deferred)
-        self._training = SparseTraining(plan, layers, clock, self.inner_optimizer)
-        self._training.project()
+            layer, own_state = plan.layers[i], state[self._get_variable_index(variables[i])]
+            add = functools.partial(self._add_array, f"{layer.name}_")
+            layers[i] = SparseLayer(layer, plan.recipe, variables[i], own_state, add)
+        self._training = SparseTraining(plan, layers, self._iterations, deferred, self.inner_optimizer)
+        self._training.start(self.__dict__.pop("_scores"))
 
-    def _add_array(self, name: str, values: tf.Tensor) -> keras.Variable:
-        name = name.replace("/", "_")
+    def _add_array(self, prefix: str, kind: str, values: tf.Tensor) -> keras.Variable:
+        name = f"{prefix}{kind}".replace("/", "_")
         return self.add_variable(values.shape, lambda shape, dtype: values, dtype=values.dtype.name, name=name)
 
     def _built_training(self) -> SparseTraining:
         if self._training is None:
             raise ValueError("optimizer is not built: call build(model.trainable_variables), or train one step.")
         return self._training
+
+
+def _registered_parts(recipe: Mapping[str, Any], custom_objects: _Objects) -> list[Any]:
+    """The custom objects that a recipe's plain data names: those given, those in a scope, or those registered."""
+    found = []
+    for value in recipe.values():
+        name = value.get("name", value.get("kind")) if isinstance(value, Mapping) else value
+        if isinstance(name, str) and name:
+            part = keras.saving.get_registered_object(name, custom_objects)
+            # A function that makes criteria goes by its own name.
+            if name in [getattr(part, attribute, None) for attribute in ("kind", "name", "__name__")]:
+                found.append(part)
+    return found

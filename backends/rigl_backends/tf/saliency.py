@@ -10,7 +10,8 @@ Both leave a model as it was: weights, statistics of batch norms, counters, rand
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import keras
@@ -18,13 +19,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rigl_backends.tf.borrowed import borrowed, in_float64
-from rigl_backends.tf.layers import choose_layers, find_layers
-from rigl_backends.tf.namespace import tensorflow_namespace as xp
-from rigl_core.methods.synflow import prune_in_rounds
-from rigl_core.model.layers import Layer, check_layers
-from rigl_core.model.numbers import decimal
-from rigl_core.step import errors
+from rigl_backends.tf.layers import find_layers, layers_of
+from rigl_backends.tf.namespace import widen
+from rigl_core.adapter import Layer, decimal, errors, prune_in_rounds
 
 Scores = dict[str, npt.NDArray[Any]]
 
@@ -67,7 +64,7 @@ def grasp_scores(
     chosen, variables = _choose(model, layers, include, exclude)
     if decimal(temperature, "temperature") <= 0:
         raise ValueError(f"temperature is {temperature}: it must be positive.")
-    with borrowed(model):
+    with _borrowed(model):
         weights = [variable.value for variable in variables]
         with tf.GradientTape() as outer:
             with tf.GradientTape() as inner:
@@ -113,7 +110,7 @@ def synflow_scores(
     """
     chosen, variables = _choose(model, layers, include, exclude)
     ones = tf.nest.map_structure(_as_ones, inputs)
-    with borrowed(model, lambda values: tf.abs(tf.cast(values, tf.float64))), in_float64(model):
+    with _borrowed(model, lambda values: tf.abs(tf.cast(values, tf.float64))), _in_float64(model):
         weights = {layer.name: variable.value for layer, variable in zip(chosen, variables, strict=True)}
 
         def scores(masks: Mapping[str, npt.NDArray[np.bool_]]) -> Scores:
@@ -126,16 +123,12 @@ def synflow_scores(
 
 def _choose(
     model: Any, layers: Sequence[Layer] | None, include: Sequence[str], exclude: Sequence[str]
-) -> tuple[list[Layer], list[Any]]:
+) -> tuple[Sequence[Layer], list[Any]]:
     """The layers, and their variables, as `sparsify` chooses them."""
     if not isinstance(model, keras.layers.Layer):
         raise errors.wrong_type("model", model, "keras.Model")
-    if layers is not None and (include or exclude):
-        raise errors.too_many_choices("include", "exclude")
-    variables = model.trainable_variables
-    chosen = choose_layers(variables, include, exclude, model=model) if layers is None else list(layers)
-    check_layers(chosen)
-    return chosen, find_layers(chosen, variables, None)
+    chosen = layers_of(model, layers, include, exclude, None)
+    return chosen, find_layers(chosen, model.trainable_variables, None)
 
 
 def _flow(model: keras.layers.Layer, ones: Any, weights: Mapping[str, tf.Variable]) -> Scores:
@@ -161,4 +154,39 @@ def _as_ones(values: Any) -> tf.Tensor:
 
 
 def _wide(values: Any) -> tf.Tensor:
-    return xp.widen(tf.convert_to_tensor(values))
+    return widen(tf.convert_to_tensor(values))
+
+
+@contextlib.contextmanager
+def _borrowed(model: keras.layers.Layer, change: Callable[[tf.Tensor], tf.Tensor] = tf.identity) -> Iterator[None]:
+    """While this lasts, a model has copies for variables: statistics and random states move in them alone.
+
+    Args:
+        model: a built model.
+        change: makes the copies of its floating variables.
+    """
+    originals = [(variable, variable._value) for variable in model.variables]
+    try:
+        for variable, original in originals:
+            copy = change(original) if original.dtype.is_floating else tf.identity(original)
+            variable._value = tf.Variable(copy, trainable=original.trainable)
+        yield
+    finally:
+        for variable, original in originals:
+            variable._value = original
+
+
+@contextlib.contextmanager
+def _in_float64(model: keras.layers.Layer) -> Iterator[None]:
+    """While this lasts, a model computes in float64; its variables are to be lent in float64, too."""
+    dtypes = [(variable, "_dtype", variable._dtype) for variable in model.variables]
+    policies = [(layer, "_dtype_policy", layer._dtype_policy) for layer in model._flatten_layers()]
+    try:
+        for variable, attribute, dtype in dtypes:
+            setattr(variable, attribute, "float64" if tf.as_dtype(dtype).is_floating else dtype)
+        for layer, attribute, _ in policies:
+            setattr(layer, attribute, keras.DTypePolicy("float64"))
+        yield
+    finally:
+        for owner, attribute, value in (*dtypes, *policies):
+            setattr(owner, attribute, value)

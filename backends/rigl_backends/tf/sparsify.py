@@ -7,12 +7,31 @@ from typing import Any
 
 import keras
 
-from rigl_backends.tf.layers import choose_layers
+from rigl_backends.tf.layers import layers_of, variables_of
 from rigl_backends.tf.optimizer import SparseOptimizer
-from rigl_core.model.layers import Layer
-from rigl_core.model.patterns import check_pattern_list
-from rigl_core.recipe import Recipe
-from rigl_core.step import errors
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, check_pattern_list, check_recipe, errors, make_plan
+
+
+def plan(
+    model: keras.layers.Layer | Sequence[Any],
+    recipe: Recipe,
+    *,
+    layers: Sequence[Layer] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    axes: Axes | None = None,
+) -> Plan:
+    """The plan that `sparsify` would make of this model; nothing is changed. Print it to see the layers.
+
+    Args:
+        model: a built model, or the variables that the optimizer would be built with.
+        recipe: how to train sparsely.
+        layers: as for `sparsify`; so are ``include``, ``exclude`` and ``axes``.
+
+    Raises:
+        TypeError, ValueError: naming the parameter.
+    """
+    return make_plan(recipe, layers_of(model, layers, include, exclude, axes))
 
 
 def sparsify(
@@ -23,6 +42,7 @@ def sparsify(
     layers: Sequence[Layer] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    axes: Axes | None = None,
     scores: Mapping[str, Any] | None = None,
 ) -> SparseOptimizer:
     """An optimizer that trains sparsely, with ``optimizer`` for its gradient steps.
@@ -44,11 +64,12 @@ def sparsify(
         model: a built model. It tells exactly what each variable is, and becomes sparse at once. Without it,
             the paths of the variables decide when the optimizer is built, and then the model becomes sparse.
         layers: exactly the layers to sparsify, instead, named as the variables are.
-        include: name patterns of variables to sparsify besides the default ones (see
-            `rigl_backends.tf.layers.choose_layers`), for example embeddings.
+        include: name patterns of variables to sparsify besides the default ones (see `choose_layers`), for example
+            embeddings.
         exclude: name patterns of variables to leave alone, outside every count.
+        axes: in and out axes by name pattern, where neither model nor paths tell.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
-            lottery tickets); see `rigl_backends.tf.saliency`.
+            lottery tickets; see `grasp_scores` and `synflow_scores`).
 
     Returns:
         A Keras optimizer that is also the handle: masks, step, table and plan.
@@ -57,19 +78,18 @@ def sparsify(
         TypeError, ValueError: naming the parameter; nothing has been changed then.
     """
     _check_optimizer(optimizer)
-    Recipe.check(recipe)
+    check_recipe(recipe)
     include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
-    if layers is not None and (model is not None or include or exclude):
-        raise errors.too_many_choices("model", "include", "exclude")
+    if layers is not None and (model is not None or include or exclude or axes):
+        raise errors.too_many_choices("model", "include", "exclude", "axes")
     if model is None:
-        return SparseOptimizer(optimizer, recipe, layers=layers, include=include, exclude=exclude, scores=scores)
+        choice: dict[str, Any] = {"layers": layers, "include": include, "exclude": exclude, "axes": axes}
+        return SparseOptimizer(optimizer, recipe, scores=scores, **choice)
     if not isinstance(model, keras.layers.Layer):
         raise errors.wrong_type("model", model, "keras.Model")
-    if not model.built:
-        raise ValueError("model is not built, so it has no weights yet: call it on a batch, or give it an input shape.")
-    chosen = choose_layers(model.trainable_variables, include, exclude, model=model)
+    chosen = layers_of(model, None, include, exclude, axes)
     sparse = SparseOptimizer(optimizer, recipe, layers=chosen, scores=scores)
-    sparse.build(model.trainable_variables)
+    sparse.build(variables_of(model))
     return sparse
 
 

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from rigl_backends.tf.accumulation import Accumulation
-from rigl_backends.tf.clock import TracedClock
-from rigl_backends.tf.elementwise import keeps_zeros
-from rigl_backends.tf.namespace import has_gpu, in_xla
-from rigl_backends.tf.namespace import tensorflow_namespace as xp
-from rigl_backends.tf.noise import changed_gradients
-from rigl_backends.tf.packed import can_pack, updated_masks
-from rigl_backends.tf.sparse_layer import SparseLayer
-from rigl_core.arrays.connections import Connections
-from rigl_core.plan import Plan
-from rigl_core.step.update import Counts, Moved, chooses_freely, move_pool
+from rigl_backends.tf import namespace as tensorflow_namespace
+from rigl_backends.tf import xla
+from rigl_backends.tf.layer import CountsOf, Pool, SparseLayer
+from rigl_backends.tf.namespace import all_finite, in_xla
+from rigl_backends.tf.state import Accumulation, changed_gradients, keeps_zeros
+from rigl_core.adapter import NEVER, Clock, Connections, Plan, initial_masks
 
 ZEROED_EVERY = 100
 """Steps after which everything outside the masks is zeroed, of optimizers too that leave zeros alone: anybody else may
@@ -37,98 +34,146 @@ class SparseTraining:
     """
 
     def __init__(
-        self, plan: Plan, layers: Mapping[int, SparseLayer], clock: TracedClock, optimizer: keras.optimizers.Optimizer
+        self,
+        plan: Plan,
+        layers: Mapping[int, SparseLayer],
+        step: keras.Variable,
+        deferred: keras.Variable,
+        optimizer: keras.optimizers.Optimizer,
     ) -> None:
-        self.plan = plan
-        self.layers = layers
+        """Args are for `SparseOptimizer`.
+
+        Args:
+            plan: the exact counts.
+            layers: those of ``plan.sparse_layers``, by position.
+            step: the number of the coming optimizer step.
+            deferred: whether an update that fired is still to be made.
+            optimizer: makes the gradient steps.
+        """
+        self.plan, self.layers = plan, layers
+        self._rule, self._schedule = plan.recipe.rule, plan.recipe.schedule or NEVER
+        self._step, self._deferred = step, deferred
         self._layer_of = {optimizer._var_key(layer.variable): layer for layer in layers.values()}
-        self._clock = clock
         self._optimizer = optimizer
         self._accumulation = Accumulation(optimizer)
-        self._keeps_zeros = keeps_zeros(optimizer, layers.values())
-        self._tables = [tf.constant(table) for table in (plan.keep_counts, plan.grow_counts, plan.digits)]
+        self._keeps_zeros = keeps_zeros(optimizer, [layer.variable for layer in layers.values()])
 
-    def project(self) -> None:
+    def start(self, scores: Mapping[str, Any] | None) -> None:
+        """Choose the initial topology, and zero what is outside it.
+
+        Args:
+            scores: by layer name, if the recipe asks for some. Without, everything is active until a state is loaded.
+        """
+        starts: list[tuple[SparseLayer, Connections, tf.Tensor]] = []
+        for pool in self.plan.pools:
+            layers, active = [self.layers[i] for i in pool], [self.plan.initial_active[i] for i in pool]
+            given = [None if scores is None else layer.flat(scores[layer.layer.name]) for layer in layers]
+            before = [layer.at_start(own) for layer, own in zip(layers, given, strict=True)]
+            if self._rule.initial.reads_scores and scores is None:
+                masks = [tf.ones([layer.layer.size], tf.bool) for layer in layers]
+            else:
+                masks = initial_masks(self._rule, before, active, xp=tensorflow_namespace)
+            starts += zip(layers, before, masks, strict=True)
+        for layer, connections, mask in starts:
+            layer.start(connections, mask)
+
+    def zero_what_was_written(self) -> None:
         """Zero everything outside the masks."""
         for layer in self.layers.values():
-            layer.project()
+            layer.zero_what_was_written()
 
     def apply(self, call: Call) -> None:
         """One call of the optimizer: a step, or one of several that accumulate gradients for it."""
         if self._accumulation.calls == 1:
-            self._step(call)
+            self._take_step(call)
         else:
-            tf.cond(self._accumulation.is_last_call(), lambda: self._step(call), lambda: self._before_step(call))
+            last = self._accumulation.is_last_call()
+            tf.cond(last, lambda: self._take_step(call), lambda: self._before_step(call))
 
     def _before_step(self, call: Call) -> None:
         """A call that is not the last of its step: if that reads them, it needs the dense gradients."""
-        recipe = self.plan.recipe
-        if recipe.reads_every_gradient:
+        if self._rule.reads_every_gradient:
             self._accumulate(call)
-        elif self._clock.moves and (recipe.reads_gradient or recipe.on_update == "replace"):
-            tf.cond(self._clock.due(), lambda: self._accumulate(call), lambda: self._apply(call))
+        elif self._moves and (self._rule.reads_gradient or self._rule.on_update == "replace"):
+            tf.cond(self._clock.due, lambda: self._accumulate(call), lambda: self._apply(call))
         else:
             self._apply(call)
 
-    def _step(self, call: Call) -> None:
-        recipe = self.plan.recipe
-        gradients = self._dense_gradients(call) if recipe.reads_gradient or recipe.reads_every_gradient else {}
-        if "momentum" in recipe.memories:
-            for position, gradient in gradients.items():
-                self.layers[position].observe(gradient)
-        if not self._clock.moves:
+    def _take_step(self, call: Call) -> None:
+        rule, clock = self._rule, self._clock
+        gradients = self._dense_gradients(call) if rule.reads_gradient or rule.reads_every_gradient else {}
+        for position, gradient in gradients.items():
+            self.layers[position].observe(gradient)
+        if not self._moves:
             self._gradient_step(call)
-            self._clock.advance(tf.constant(False))
+            self._advance(clock.next(waits=tf.constant(False)))
             return
-        due = self._clock.due()
-        waits = tf.cond(due & recipe.reads_gradient, lambda: ~self._all_finite(call), lambda: tf.constant(False))
-        updating = due & ~waits
-        if recipe.on_update == "replace":
-            tf.cond(updating, lambda: self._move_instead(gradients), lambda: self._gradient_step(call))
-        else:
+        due = clock.due
+        waits = tf.cond(due & rule.reads_gradient, lambda: ~self._all_finite(call), lambda: tf.constant(False))
+        moving = due & ~waits
+        if rule.on_update == "after":
             self._gradient_step(call)
-            tf.cond(updating, lambda: self._move(gradients), lambda: None)
-        self._clock.advance(waits)
-
-    def _gradient_step(self, call: Call) -> None:
-        if self._accumulation.calls > 1 and not self._has_shadow:
-            for layer in self.layers.values():  # they are dense where all were read, or an update has been deferred
-                total = self._accumulation.sum_of(layer.variable)
-                total.assign(layer.masked(total))
-        for layer in self.layers.values():
-            layer.show_shadow()
-        self._apply(call)
-        for layer in self.layers.values():
-            layer.hide_shadow()
-        if self._has_shadow:
-            return
-        if not self._keeps_zeros:
-            self.project()
-        elif not in_xla():  # where a branch would copy the weights at every step
-            tf.cond(self._clock.step % ZEROED_EVERY == 0, self.project, lambda: None)
+        self._move(gradients, clock.update, when=moving)
+        if rule.on_update == "replace":
+            tf.cond(moving, self._accumulation.forget, lambda: self._gradient_step(call))
+        self._advance(clock.next(waits))
 
     @property
-    def _has_shadow(self) -> bool:
-        return "shadow" in self.plan.recipe.memories
+    def _moves(self) -> bool:
+        """Whether there are any updates."""
+        return self._schedule.updates > 0
+
+    @property
+    def _clock(self) -> Clock:
+        return Clock(self._schedule, *map(tf.convert_to_tensor, (self._step, self._deferred)))
+
+    def _advance(self, clock: Clock) -> None:
+        self._step.assign(clock.step)
+        self._deferred.assign(clock.deferred)
+
+    # The gradient step.
+
+    def _gradient_step(self, call: Call) -> None:
+        layers, shadow = self.layers.values(), self._rule.shadow
+        if self._accumulation.calls > 1 and not shadow:
+            for layer in layers:  # they are dense where all were read, or an update has been deferred
+                total = self._accumulation.sum_of(layer.variable)
+                total.assign(layer.zero_gradient_outside(total))
+        for layer in layers:
+            layer.show_shadow()
+        self._apply(call)
+        for layer in layers:
+            layer.hide_shadow()
+            if shadow:
+                layer.zero_weight_outside(layer.mask)
+        if shadow:
+            return
+        if not self._keeps_zeros:
+            self.zero_what_was_written()
+        elif not in_xla():  # where a branch would copy the weights at every step
+            tf.cond(self._clock.step % ZEROED_EVERY == 0, self.zero_what_was_written, lambda: None)
 
     def _apply(self, call: Call) -> None:
         """Show the optimizer what it is to see: the gradients of active weights; with shadow weights, of all."""
         grads = [self._for_optimizer(gradient, variable) for gradient, variable in call]
-        with changed_gradients(self._optimizer, self._noisy if self.plan.recipe.changes_gradient else None):
+        changes = self._rule.changes_gradient
+        with changed_gradients(self._optimizer, self._noisy) if changes else nullcontext():
             self._optimizer.apply(grads, [variable for _, variable in call])
 
     def _for_optimizer(self, gradient: Any, variable: Any) -> Any:
         layer = self._layer_of.get(self._optimizer._var_key(variable))
         if gradient is None:
             return None
-        if layer is None or self._has_shadow:
+        if layer is None or self._rule.shadow:
             # Inside a branch, Keras reduces only gradients that were made there: hence the identity.
             return tf.identity(gradient)
-        return layer.masked(gradient)
+        return layer.zero_gradient_outside(gradient)
 
     def _noisy(self, gradient: Any, variable: Any) -> Any:
         layer = self._layer_of.get(self._optimizer._var_key(variable))
-        return gradient if layer is None else layer.noisy(gradient, tf.cast(self._clock.step, tf.int32))
+        if layer is None:
+            return gradient
+        return layer.shaped(layer.for_optimizer(layer.flat(gradient), tf.cast(self._clock.step, tf.int32)))
 
     def _accumulate(self, call: Call) -> None:
         for gradient, variable in call:
@@ -136,64 +181,39 @@ class SparseTraining:
                 self._accumulation.add(gradient, variable)
         self._accumulation.end_call()
 
-    def _move_instead(self, gradients: Mapping[int, tf.Tensor]) -> None:
-        """The update, in place of the gradient step."""
-        self._move(gradients)
-        self._accumulation.forget()
+    # The topology update.
 
-    def _move(self, gradients: Mapping[int, tf.Tensor]) -> None:
-        update = self._clock.update()
-        keep, grow, digits = (tf.gather(table, tf.minimum(update, len(table) - 1)) for table in self._tables)
-        moving = [number for number, pool in enumerate(self.plan.pools) if self._can_move(pool, gradients)]
-        layers = [i for number in moving for i in self.plan.pools[number]]
-        connections = {i: self.layers[i].connections(update, gradients.get(i)) for i in layers}
-        packed = [number for number in moving if self._is_packed(self.plan.pools[number], connections)]
-        self._move_packed(packed, connections, [keep[i] for i in packed], [grow[i] for i in packed])
-        for number in moving:
-            if number not in packed:
-                self._move_pool(self.plan.pools[number], connections, Counts(keep[number], grow[number], digits))
+    def _move(self, gradients: Mapping[int, tf.Tensor], update: tf.Tensor, *, when: tf.Tensor) -> None:
+        """The update of every pool. A layer on its own that was not used, and so has no gradient, stays (T6)."""
+        pools = [
+            Pool([self.layers[i] for i in pool], [gradients.get(i) for i in pool], number)
+            for number, pool in enumerate(self.plan.pools)
+            if not self._rule.reads_gradient or len(pool) > 1 or pool[0] in gradients
+        ]
+        counts = self._counts_of(update)
+        if not xla.move(pools, update, counts, when=when):
+            tf.cond(when, lambda: self._move_all(pools, update, counts), lambda: None)
 
-    def _can_move(self, pool: Sequence[int], gradients: Mapping[int, tf.Tensor]) -> bool:
-        """Not a layer on its own that was not used, and so has no gradient."""
-        return not self.plan.recipe.reads_gradient or len(pool) > 1 or pool[0] in gradients
+    def _move_all(self, pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf) -> None:
+        for pool in pools:
+            pool.move(update, counts)
 
-    def _is_packed(self, pool: Sequence[int], connections: Mapping[int, Connections]) -> bool:
-        recipe = self.plan.recipe
-        simple = len(pool) == 1 and chooses_freely(recipe, connections[pool[0]])
-        return simple and can_pack(recipe) and in_xla() and not has_gpu()  # which had to wait for each row
-
-    def _move_packed(
-        self,
-        pools: Sequence[int],
-        connections: Mapping[int, Connections],
-        keep: Sequence[tf.Tensor],
-        grow: Sequence[tf.Tensor],
-    ) -> None:
-        """The topology updates of layers on their own, all at once."""
-        own = [self.plan.pools[number][0] for number in pools]
-        masks = [self.layers[i].flat_mask for i in own]
-        new = updated_masks(self.plan.recipe, [connections[i] for i in own], masks, keep, grow)
-        for i, old, mask in zip(own, masks, new, strict=True):
-            self.layers[i].move_to(connections[i], Moved(mask, mask & old))
-
-    def _move_pool(self, pool: Sequence[int], connections: Mapping[int, Connections], counts: Counts) -> None:
-        """One pool's topology update."""
-        layers, own = [self.layers[i] for i in pool], [connections[i] for i in pool]
-        moved = move_pool(self.plan.recipe, own, [layer.flat_mask for layer in layers], counts, xp=xp)
-        for layer, before, new in zip(layers, own, moved, strict=True):
-            layer.move_to(before, new)
+    def _counts_of(self, update: tf.Tensor) -> CountsOf:
+        """From one row of each table: what is sliced must begin at a known row, or XLA compiles each row anew."""
+        all_rows = self.plan.tables._asdict().items()
+        rows = {name: tf.gather(table, [tf.clip_by_value(update, 0, len(table) - 1)]) for name, table in all_rows}
+        return functools.partial(self.plan.tables._replace(**rows).counts, 0)
 
     def _dense_gradients(self, call: Call) -> dict[int, tf.Tensor]:
-        """The gradients of the whole step, by the layers' positions."""
+        """The gradients of the whole step, flat, by the layers' positions."""
         of_variable = {self._optimizer._var_key(variable): gradient for gradient, variable in call}
         given = {i: of_variable.get(self._optimizer._var_key(layer.variable)) for i, layer in self.layers.items()}
         return {
-            i: self._accumulation.step_gradient(gradient, self.layers[i].variable)
+            i: self.layers[i].flat(self._accumulation.step_gradient(gradient, self.layers[i].variable))
             for i, gradient in given.items()
             if gradient is not None
         }
 
     def _all_finite(self, call: Call) -> tf.Tensor:
         """Whether all gradients of the step are, those of dense variables included."""
-        gradients = [self._accumulation.step_gradient(*pair) for pair in call if pair[0] is not None]
-        return tf.reduce_all([True, *(tf.reduce_all(tf.math.is_finite(gradient)) for gradient in gradients)])
+        return all_finite([self._accumulation.step_gradient(*pair) for pair in call if pair[0] is not None])

@@ -7,17 +7,19 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("rigl_backends.torch needs PyTorch: pip install 'rigl-core[torch]'") from error
 
+from rigl_backends.torch import namespace as torch_namespace
 from rigl_backends.torch.describe import describe
-from rigl_backends.torch.namespace import TorchNamespace, torch_namespace
+from rigl_backends.torch.layers import choose_layers
 from rigl_backends.torch.saliency import grasp_scores, synflow_scores
-from rigl_backends.torch.sparsify import sparsify
+from rigl_backends.torch.sparsify import plan, sparsify
 from rigl_backends.torch.training import SparseTraining
 
 __all__ = [
     "SparseTraining",
-    "TorchNamespace",
+    "choose_layers",
     "describe",
     "grasp_scores",
+    "plan",
     "sparsify",
     "synflow_scores",
     "torch_namespace",

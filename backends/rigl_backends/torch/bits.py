@@ -1,10 +1,7 @@
 """Masks as integers: all bits set where a connection is active, none elsewhere.
 
-A bitwise AND with them zeroes what is inactive at the speed of a multiplication and, unlike it, also
-where the value is NaN or infinite.
-
-Updates move layers in threads of their own. What they call works in the calling thread alone, by NumPy
-where that can reach the tensors: the threads that PyTorch would start for each of them wait for each other.
+A bitwise AND with them zeroes what is inactive at the speed of a multiplication and, unlike it, also where the value is
+NaN or infinite. NumPy does the work that updates ask for, as in `rigl_backends.torch.namespace`.
 """
 
 from __future__ import annotations
@@ -13,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rigl_core.step.selection import zero_outside
+from rigl_backends.torch.namespace import numpy_shares
+from rigl_core import adapter
 
 _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
@@ -21,13 +19,13 @@ _INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 def bits_of(mask: Tensor, like: Tensor) -> Tensor:
     """A bool mask as integers, with the strides, device and item size of ``like``."""
     bits = torch.empty_like(like, dtype=_INTEGERS[like.element_size()], requires_grad=False)
-    set_bits_(bits, mask)
+    set_bits(bits, mask)
     return bits
 
 
-def set_bits_(bits: Tensor, mask: Tensor) -> None:
-    """Make ``bits`` those of another mask."""
-    if _on_host(mask, bits):
+def set_bits(bits: Tensor, mask: Tensor) -> None:
+    """Make ``bits``, in place, those of another bool mask."""
+    if numpy_shares(mask, bits):
         np.negative(mask.numpy().view(np.int8), out=bits.numpy())
     else:
         bits.copy_(mask).neg_()
@@ -35,29 +33,27 @@ def set_bits_(bits: Tensor, mask: Tensor) -> None:
 
 def mask_of(bits: Tensor) -> Tensor:
     """The bool mask, as a new tensor."""
-    if _on_host(bits):
+    if numpy_shares(bits):
         return torch.from_numpy(np.not_equal(bits.numpy(), 0))
     return bits.to(torch.int8).neg_().view(torch.bool)
 
 
 def fits(bits: Tensor, values: Tensor) -> bool:
-    """Whether ``bits`` can mask ``values``: the same device and item size."""
+    """Whether ``bits`` are of the values' device and item size."""
     return bits.device == values.device and bits.element_size() == values.element_size()
 
 
-def keep_active_(values: Tensor, bits: Tensor) -> None:
-    """Set the inactive ``values`` to +0 in place; the active ones stay bit for bit."""
-    values.detach().view(bits.dtype).bitwise_and_(bits)
+def zero_outside(values: Tensor, inside: Tensor) -> None:
+    """Set the values outside a mask to +0, in place; those inside stay bit for bit.
 
-
-def keep_only_(values: Tensor, mask: Tensor) -> None:
-    """The same, given a bool mask."""
+    Args:
+        values: any numbers.
+        inside: of the values' shape: bits that fit them, or a bool mask.
+    """
     own = values.detach().view(_INTEGERS[values.element_size()])
-    if _on_host(own, mask):
-        zero_outside(own.numpy(), np.ascontiguousarray(mask.numpy()))
+    if inside.dtype != torch.bool:
+        own.bitwise_and_(inside)
+    elif numpy_shares(own, inside):
+        adapter.zero_outside(own.numpy(), np.ascontiguousarray(inside.numpy()))
     else:
-        keep_active_(values, bits_of(mask.to(values.device), values))
-
-
-def _on_host(*tensors: Tensor) -> bool:
-    return all(tensor.device.type == "cpu" for tensor in tensors)
+        own.bitwise_and_(bits_of(inside.to(own.device), own))

@@ -14,11 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
-from rigl_backends.torch.layers import choose_layers, uses_by_parameter
-from rigl_core.costs.multiply_adds import MultiplyAdds, Parts, made_of, positions_of
-from rigl_core.costs.network import Network
-from rigl_core.model.layers import Layer
-from rigl_core.step import errors
+from rigl_backends.torch.layers import choose_layers, layer_of, parameters_of, uses_by_parameter
+from rigl_core.adapter import Axes, MultiplyAdds, Network, Parts, made_of, positions_of
 
 
 def describe(
@@ -27,6 +24,7 @@ def describe(
     named_inputs: Mapping[str, Any] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    axes: Axes | None = None,
     examples: int = 1,
 ) -> Network:
     """Read a model's layers, and how often one example uses each of their weights, by running it once.
@@ -41,6 +39,7 @@ def describe(
         named_inputs: keyword arguments of that call.
         include: name patterns of parameters to choose besides the default ones, as for `sparsify`.
         exclude: name patterns of parameters not to choose, as for `sparsify`.
+        axes: in and out axes by name pattern, as for `sparsify`.
         examples: how many examples the inputs hold: their batch size.
 
     Returns:
@@ -50,21 +49,20 @@ def describe(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    if not isinstance(model, nn.Module):
-        raise errors.wrong_type("model", model, "torch.nn.Module")
-    layers = {parameter: layer for layer, parameter in choose_layers(model, include, exclude)}
+    layers = choose_layers(model, include, exclude, axes)
+    chosen = parameters_of(model, layers)
     others = {
-        parameter: Layer(uses[0].name, tuple(parameter.shape), **uses[0].axes)
+        parameter: layer_of(parameter, uses)
         for parameter, uses in uses_by_parameter(model)
-        if parameter not in layers and not isinstance(parameter, UninitializedParameter) and parameter.ndim >= 2
+        if parameter not in set(chosen) and not isinstance(parameter, UninitializedParameter) and parameter.ndim >= 2
     }
-    names = {parameter: layer.name for parameter, layer in (layers | others).items()}
-    counted = MultiplyAdds(layers.values())
+    names = {parameter: layer.name for parameter, layer in [*zip(chosen, layers, strict=True), *others.items()]}
+    counted = MultiplyAdds(layers)
     with _plainly(model), _Watch(model, names, counted):
         model(*example_inputs, **(named_inputs or {}))
     return Network(
-        tuple(layers.values()),
-        positions_of([*layers.values(), *others.values()], counted.by_name, examples),
+        tuple(layers),
+        positions_of([*layers, *others.values()], counted.by_name, examples),
         tuple(others.values()),
         name=type(model).__name__,
     )
@@ -96,8 +94,9 @@ class _Known(NamedTuple):
 
 
 class _Watch(TorchDispatchMode):
-    """While it is entered, counts products. Whatever was made of a weight counts for it, as long as no input went in.
+    """Counts products while it is entered.
 
+    A tensor that was made of weights alone counts for these weights; one that was also made of an input does not.
     Tensors are known by their storage.
     """
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
-from rigl_core.model.layers import Layer
-from rigl_core.model.patterns import Choice
+from rigl_core.adapter import Axes, Choice, Layer, check_layers, errors, with_axes
 
 _OUT_IN: dict[str, Any] = {"in_axes": (1,), "out_axes": (0,)}
 _IN_OUT: dict[str, Any] = {"in_axes": (0,), "out_axes": (1,)}
@@ -30,8 +29,8 @@ class _Use(NamedTuple):
 
 
 def choose_layers(
-    model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = ()
-) -> list[tuple[Layer, nn.Parameter]]:
+    model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = (), axes: Axes | None = None
+) -> list[Layer]:
     """The layers of a model, in its own order, each parameter once.
 
     By default the weights of Linear, Conv1d to Conv3d, their transposed versions, recurrent layers and
@@ -43,26 +42,86 @@ def choose_layers(
         include: name patterns of parameters to choose besides.
         exclude: name patterns of parameters not to choose; goes before ``include``. A tied parameter has
             several names, and any of them counts.
+        axes: in and out axes by name pattern (first match wins), before what the modules tell. A tied parameter goes
+            by the name of its layer.
 
     Raises:
-        TypeError, ValueError: for a pattern that matches no parameter, a lazy parameter without a shape,
-            or an embedding with sparse gradient tensors.
+        TypeError, ValueError: naming the parameter, for a pattern that matches nothing, axes that do not fit, or a
+            lazy parameter without a shape.
     """
     uses = uses_by_parameter(model)
-    is_chosen = Choice(include, exclude, [use.name for _, parameter_uses in uses for use in parameter_uses])
+    names = [use.name for _, own in uses for use in own]
+    is_chosen = Choice(include, exclude, names)
     chosen = []
-    for parameter, parameter_uses in uses:
-        if is_chosen(*(use.name for use in parameter_uses), default=_is_layer(parameter_uses)):
-            name, axes = parameter_uses[0].name, next((use.axes for use in parameter_uses if use.axes), {})
+    for parameter, own in uses:
+        if is_chosen(*(use.name for use in own), default=_is_layer(own)):
             if isinstance(parameter, UninitializedParameter):
-                raise ValueError(f"model has the lazy parameter {name!r}: run one forward pass before sparsify.")
-            if any(use.sparse_gradient for use in parameter_uses):
-                raise ValueError(
-                    f"layer {name!r} is an embedding with sparse gradient tensors: make it with sparse=False, or "
-                    "exclude it."
-                )
-            chosen.append((Layer(name, tuple(parameter.shape), **axes), parameter))
+                raise ValueError(f"model has the lazy parameter {own[0].name!r}: run one forward pass before sparsify.")
+            chosen.append(layer_of(parameter, own))
+    return with_axes(chosen, axes, names)
+
+
+def layers_of(
+    model: nn.Module,
+    layers: Sequence[Layer] | None,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    axes: Axes | None,
+) -> Sequence[Layer]:
+    """The layers that the user gave, or those that `choose_layers` finds.
+
+    Raises:
+        TypeError, ValueError: naming the parameter or the layer, also if it is one that cannot be sparsified.
+    """
+    if layers is not None and (include or exclude or axes):
+        raise errors.too_many_choices("include", "exclude", "axes")
+    chosen = check_layers(choose_layers(model, include, exclude, axes) if layers is None else layers)
+    for layer, parameter in zip(chosen, parameters_of(model, chosen), strict=True):
+        _check(layer, parameter)
     return chosen
+
+
+def parameters_of(model: nn.Module, layers: Iterable[Layer]) -> list[nn.Parameter]:
+    """The parameters of layers that `choose_layers` or a user chose.
+
+    Raises:
+        ValueError: naming the layer, if the model has no such parameter, or has it twice among the layers, or gives it
+            sparse gradient tensors.
+    """
+    by_name = {use.name: (parameter, own) for parameter, own in uses_by_parameter(model) for use in own}
+    found: dict[nn.Parameter, str] = {}
+    for layer in layers:
+        parameter, uses = by_name.get(layer.name, (None, []))
+        if parameter is None or isinstance(parameter, UninitializedParameter) or tuple(parameter.shape) != layer.shape:
+            raise errors.no_such_array(layer)
+        if parameter in found:
+            raise ValueError(f"layers {found[parameter]!r} and {layer.name!r} are one tied parameter: name it once.")
+        if any(use.sparse_gradient for use in uses):
+            raise ValueError(
+                f"layer {layer.name!r} is an embedding with sparse gradient tensors: make it with sparse=False, or "
+                "exclude it."
+            )
+        found[parameter] = layer.name
+    return list(found)
+
+
+def _check(layer: Layer, parameter: nn.Parameter) -> None:
+    errors.check_dtype(layer, parameter.dtype)
+    if parameter.is_meta:
+        raise ValueError(f"layer {layer.name!r} is on the meta device, without values: materialize it first.")
+    if type(parameter.detach()) is not Tensor:
+        raise ValueError(
+            f"layer {layer.name!r} is a {type(parameter.detach()).__name__}: sharded and other wrapped tensors cannot "
+            "be sparsified; exclude the layer, or replicate it."
+        )
+    if not parameter.requires_grad:
+        raise ValueError(f"layer {layer.name!r} is frozen (requires_grad=False): exclude it, or train it.")
+
+
+def layer_of(parameter: nn.Parameter, uses: Sequence[_Use]) -> Layer:
+    """A parameter as a layer, with the axes that a module tells, under the first of its names."""
+    axes = next((use.axes for use in uses if use.axes), {})
+    return Layer(uses[0].name, tuple(parameter.shape), **axes)
 
 
 def _is_layer(uses: Sequence[_Use]) -> bool:
@@ -70,7 +129,13 @@ def _is_layer(uses: Sequence[_Use]) -> bool:
 
 
 def uses_by_parameter(model: nn.Module) -> list[tuple[nn.Parameter, list[_Use]]]:
-    """Every parameter of a model, once, in its order, with all its uses."""
+    """Every parameter of a model, once, in its order, with all its uses.
+
+    Raises:
+        TypeError: for what is no model.
+    """
+    if not isinstance(model, nn.Module):
+        raise errors.wrong_type("model", model, "torch.nn.Module")
     uses: dict[int, tuple[nn.Parameter, list[_Use]]] = {}
     for prefix, module in model.named_modules(remove_duplicate=False):
         for own_name, parameter in module.named_parameters(prefix, recurse=False, remove_duplicate=False):

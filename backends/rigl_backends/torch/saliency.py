@@ -23,12 +23,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_leaves, tree_map
 
-from rigl_backends.torch.layers import choose_layers
-from rigl_backends.torch.namespace import torch_namespace as xp
-from rigl_core.methods.synflow import prune_in_rounds
-from rigl_core.model.layers import check_layers
-from rigl_core.model.numbers import decimal
-from rigl_core.step import errors
+from rigl_backends.torch.layers import choose_layers, parameters_of
+from rigl_backends.torch.namespace import widen
+from rigl_core.adapter import check_layers, decimal, prune_in_rounds
 
 Scores = dict[str, Tensor]
 Weights = dict[str, Tensor]
@@ -47,7 +44,7 @@ def grasp_scores(
 ) -> Scores:
     """weight * (Hessian times gradient): how much the gradient flow needs each connection (Wang et al. 2020).
 
-    What has the largest is kept: to first order, removing a weight changes the squared norm of the gradient by
+    The largest scores are kept: to first order, removing a weight changes the squared norm of the gradient by
     -2 * weight * Hg. The paper's own score is -weight * Hg (equation 8), of which it removes the largest. Gradient
     and Hessian are those of the layers' weights, as in the published code.
 
@@ -73,7 +70,7 @@ def grasp_scores(
     with _twice_differentiable(twin):
         outputs = twin(*_arguments(inputs))
         gradients = _derivatives(loss(outputs if temperature == 1 else outputs / temperature, targets), weights)
-        squares = [(xp.widen(gradient.detach()) * xp.widen(gradient)).sum() for gradient in gradients.values()]
+        squares = [(widen(gradient.detach()) * widen(gradient)).sum() for gradient in gradients.values()]
         products = _derivatives(torch.stack(squares).sum(), weights)
     return {name: (weight * products[name]).detach() for name, weight in weights.items()}
 
@@ -132,18 +129,16 @@ def synflow_scores(
 
 
 def _copy(model: nn.Module, include: Sequence[str], exclude: Sequence[str]) -> tuple[nn.Module, Weights]:
-    """A copy of a model, and its layers' parameters, which alone it can be differentiated by."""
-    if not isinstance(model, nn.Module):
-        raise errors.wrong_type("model", model, "torch.nn.Module")
+    """A copy of a model, and its layers' parameters. The copy can be differentiated by these alone."""
+    layers = check_layers(choose_layers(model, include, exclude))
     twin = copy.deepcopy(model).requires_grad_(False)
-    chosen = choose_layers(twin, include, exclude)
-    check_layers([layer for layer, _ in chosen])
-    return twin, {layer.name: parameter.requires_grad_() for layer, parameter in chosen}
+    parameters = parameters_of(twin, layers)
+    return twin, {layer.name: own.requires_grad_() for layer, own in zip(layers, parameters, strict=True)}
 
 
 @contextmanager
 def _twice_differentiable(model: nn.Module) -> Iterator[None]:
-    """Without fused operations that can be differentiated only once; and random numbers are drawn aside."""
+    """Do without fused operations that can be differentiated only once; leave the user's random numbers alone."""
     devices = {parameter.device for parameter in model.parameters() if parameter.device.type == "cuda"}
     recurrent = any(isinstance(module, nn.RNNBase) for module in model.modules())
     cudnn = torch.backends.cudnn.flags(enabled=False) if recurrent else nullcontext()
@@ -152,7 +147,7 @@ def _twice_differentiable(model: nn.Module) -> Iterator[None]:
 
 
 def _derivatives(value: Tensor, weights: Weights) -> Weights:
-    """Of a scalar by each weight, to be differentiated again; zeros for weights that it does not depend on."""
+    """The derivatives of a scalar by each weight, which can be differentiated again; zeros where it does not depend."""
     slopes = torch.autograd.grad(
         value, list(weights.values()), create_graph=True, allow_unused=True, materialize_grads=True
     )

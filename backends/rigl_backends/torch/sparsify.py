@@ -5,15 +5,34 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.optim import Optimizer
+from torch import nn
+from torch.optim import LBFGS, Optimizer
 
-from rigl_backends.torch.layers import choose_layers
+from rigl_backends.torch.layers import layers_of, parameters_of
 from rigl_backends.torch.training import SparseTraining, is_sparsified
-from rigl_core.plan import Plan, make_plan
-from rigl_core.recipe import Recipe
-from rigl_core.step import errors
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, errors, make_plan
+
+
+def plan(
+    model: nn.Module,
+    recipe: Recipe,
+    *,
+    layers: Sequence[Layer] | None = None,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    axes: Axes | None = None,
+) -> Plan:
+    """The plan that `sparsify` would make of this model; nothing is changed. Print it to see the layers.
+
+    Args:
+        model: any module.
+        recipe: how to train sparsely.
+        layers: as for `sparsify`; so are ``include``, ``exclude`` and ``axes``.
+
+    Raises:
+        TypeError, ValueError: naming the parameter.
+    """
+    return make_plan(recipe, layers_of(model, layers, include, exclude, axes))
 
 
 def sparsify(
@@ -21,8 +40,10 @@ def sparsify(
     optimizer: Optimizer,
     recipe: Recipe,
     *,
+    layers: Sequence[Layer] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    axes: Axes | None = None,
     scores: Mapping[str, Any] | None = None,
 ) -> SparseTraining:
     """Make ``model`` sparse and let ``optimizer.step()`` follow the recipe from now on.
@@ -48,9 +69,11 @@ def sparsify(
             or after wrapping it: the wrappers of replicas and compilers change the names of its layers.
         optimizer: any `torch.optim` optimizer that holds the model's layers, except L-BFGS.
         recipe: how to train sparsely, such as ``rigl_core.RigL(0.9, schedule=...)``.
-        include: name patterns of parameters to sparsify besides the default ones (see
-            `rigl_backends.torch.layers.choose_layers`), for example embeddings.
-        exclude: name patterns of parameters to leave alone, outside every count.
+        layers: which parameters to sparsify; by default those of `choose_layers`.
+        include: name patterns of parameters to sparsify besides the default ones, for example embeddings; only
+            without ``layers``.
+        exclude: name patterns of parameters to leave alone, outside every count; only without ``layers``.
+        axes: in and out axes by name pattern; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
 
@@ -61,41 +84,27 @@ def sparsify(
     Raises:
         TypeError, ValueError: naming the parameter; nothing has been changed then.
     """
-    if not isinstance(model, nn.Module):
-        raise errors.wrong_type("model", model, "torch.nn.Module")
+    _check_optimizer(optimizer)
+    own = plan(model, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
+    params, held = parameters_of(model, own.layers), {p for group in optimizer.param_groups for p in group["params"]}
+    for layer, param in zip(own.layers, params, strict=True):
+        if param not in held:
+            raise errors.not_held(layer)
+        if is_sparsified(param):
+            raise ValueError(
+                f"layer {layer.name!r} is already sparsified with another optimizer: call remove() on its handle."
+            )
+    errors.check_scores(own, scores)
+    return SparseTraining(own, params, optimizer, scores)
+
+
+def _check_optimizer(optimizer: object) -> None:
     if not isinstance(optimizer, Optimizer):
         raise errors.wrong_type("optimizer", optimizer, "torch.optim.Optimizer")
-    if isinstance(optimizer, torch.optim.LBFGS):
+    if isinstance(optimizer, LBFGS):
         raise ValueError(
             "optimizer is L-BFGS, whose history mixes all weights, so it cannot follow a topology that moves: "
             "use a first-order optimizer."
         )
     if is_sparsified(optimizer):
         raise errors.already_sparsified("optimizer")
-    chosen = choose_layers(model, include, exclude)
-    plan = make_plan(recipe, [layer for layer, _ in chosen])
-    params = [parameter for _, parameter in chosen]
-    _check_params(plan, params, optimizer)
-    errors.check_scores(plan, scores)
-    return SparseTraining(plan, params, optimizer, scores)
-
-
-def _check_params(plan: Plan, params: Sequence[nn.Parameter], optimizer: Optimizer) -> None:
-    held = {id(p) for group in optimizer.param_groups for p in group["params"]}
-    for layer, param in zip(plan.layers, params, strict=True):
-        errors.check_dtype(layer, param.dtype)
-        if param.is_meta:
-            raise ValueError(f"layer {layer.name!r} is on the meta device, without values: materialize it first.")
-        if type(param.detach()) is not Tensor:
-            raise ValueError(
-                f"layer {layer.name!r} is a {type(param.detach()).__name__}: sharded and other wrapped tensors cannot "
-                "be sparsified; exclude the layer, or replicate it."
-            )
-        if not param.requires_grad:
-            raise ValueError(f"layer {layer.name!r} is frozen (requires_grad=False): exclude it, or train it.")
-        if id(param) not in held:
-            raise errors.not_held(layer)
-        if is_sparsified(param):
-            raise ValueError(
-                f"layer {layer.name!r} is already sparsified with another optimizer: call remove() on its handle."
-            )

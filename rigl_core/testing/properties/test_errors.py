@@ -1,4 +1,4 @@
-"""Properties of errors: the same sentences from every backend, in the user's own words (rule P3)."""
+"""Properties of errors: every backend gives the same sentences, with the user's own names (rule P3)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rigl_core.parts.distributions import Uniform
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.testing.checks import checks
 from rigl_core.testing.harness import Harness, Session
-from rigl_core.testing.recording import Snapshot, assert_same
+from rigl_core.testing.recording import Recorded, assert_same
 from rigl_core.testing.strategies import SGD
 
 _LAYER = Layer("fc0.weight", (4, 3), in_axes=(1,), out_axes=(0,))
@@ -40,14 +40,14 @@ def test_a_recipe_that_does_not_fit_the_model(harness: Harness, mode: str) -> No
 
 @checks("P3")
 def test_what_is_no_recipe(harness: Harness, mode: str) -> None:
-    """A sparsity in place of a recipe, say."""
+    """A number in place of a recipe is refused."""
     with pytest.raises(TypeError, match=r"recipe is 0\.9: it must be a Recipe, such as rigl_core\.RigL\(0\.9"):
         harness.start(_PARAMS, [_LAYER], 0.9, SGD, mode=mode)  # type: ignore[arg-type]
 
 
 @checks("P3")
 def test_a_dtype_that_has_no_masks(harness: Harness, mode: str) -> None:
-    """Complex weights, which every framework has."""
+    """Complex weights, which every framework has, are refused."""
     message = r"layer 'fc0\.weight' has the dtype complex64: only float16, bfloat16, float32, float64 have masks"
     with pytest.raises(ValueError, match=message):
         _start(harness, mode, 0.5, dtype="complex64")
@@ -55,7 +55,7 @@ def test_a_dtype_that_has_no_masks(harness: Harness, mode: str) -> None:
 
 @checks("P3")
 def test_sparsifying_twice(harness: Harness, mode: str) -> None:
-    """Refused, and the training goes on as it was."""
+    """It is refused, and the training goes on unchanged."""
     session, other = _start(harness, mode, 0.5), _start(harness, mode, 0.5)
     gradients = {name: np.ones_like(param) for name, param in _PARAMS.items()}
     with pytest.raises(ValueError, match=r"^(optimizer|inner) is already sparsified: give it as it was before"):
@@ -63,4 +63,4 @@ def test_sparsifying_twice(harness: Harness, mode: str) -> None:
     for _ in range(4):
         session.step(gradients)
         other.step(gradients)
-    assert_same(Snapshot.of(session), Snapshot.of(other))
+    assert_same(Recorded.of(session), Recorded.of(other))

@@ -1,4 +1,4 @@
-"""Properties of the gradient: what ordinary steps see, and what an update waits for (rules G1, T5, T6)."""
+"""Properties of the gradient: ordinary steps see the sparse one, updates wait for a finite one (rules G1, T5, T6)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 from rigl_core.testing import oracle
 from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Array, Harness, OptimizerSpec
-from rigl_core.testing.recording import assert_same_bits, drop_count, start, steps
+from rigl_core.testing.recording import Recorded, assert_same, assert_same_bits, drop_count, start, steps
 from rigl_core.testing.reference import ReferenceOptimizer
 from rigl_core.testing.strategies import ADAM, CENTERED, SGD, Training, trainings
 
@@ -24,12 +24,12 @@ def test_ordinary_steps_are_those_of_a_sparse_network(harness: Harness, mode: st
 @checks("G1")
 @for_all(trainings(optimizers=(CLIPPED,)), eager=40, compiled=3)
 def test_clipping_sees_the_sparse_gradient(harness: Harness, mode: str, training: Training) -> None:
-    """Its norm is that of the active connections' gradient."""
+    """The norm that clipping sees is that of the gradient of active connections."""
     assert_steps_are_sparse(harness, mode, training)
 
 
 def assert_steps_are_sparse(harness: Harness, mode: str, training: Training) -> None:
-    """Weights are those of the reference optimizer, given the gradients of active connections."""
+    """Assert that the weights equal those of the reference optimizer with the gradients of active connections."""
     session = start(harness, mode, training)
     reference = ReferenceOptimizer(training.optimizer, session.weights())
     for step in steps(session, training):
@@ -47,7 +47,7 @@ def assert_steps_are_sparse(harness: Harness, mode: str, training: Training) -> 
 @checks("Z1", "G1")
 @for_all(trainings(optimizers=(CENTERED,)), eager=10, compiled=3)
 def test_optimizers_that_are_not_element_wise_are_projected(harness: Harness, mode: str, training: Training) -> None:
-    """One that moves inactive weights too: they are zero again after every step, and the active ones as they should."""
+    """With an optimizer that also moves inactive weights, these are 0 again after every step; active ones are right."""
     session = start(harness, mode, training)
     reference = ReferenceOptimizer(training.optimizer, session.weights())
     for step in steps(session, training):
@@ -64,7 +64,7 @@ def test_optimizers_that_are_not_element_wise_are_projected(harness: Harness, mo
 @checks("G1", "Z1")
 @for_all(trainings(), eager=25, compiled=4)
 def test_nothing_outside_the_mask_reaches_the_optimizer(harness: Harness, mode: str, training: Training) -> None:
-    """On ordinary steps NaN and infinities in the inactive gradient change not a bit."""
+    """At ordinary steps, NaN and infinity in the inactive gradient change no bit of weights, state and masks."""
     clean, poisoned = start(harness, mode, training), start(harness, mode, training)
     for step in steps(clean, training):
         gradients = dict(step.gradients)
@@ -73,8 +73,7 @@ def test_nothing_outside_the_mask_reaches_the_optimizer(harness: Harness, mode: 
                 poison = np.float32("nan") if number else np.float32("-inf")
                 gradients[layer.name] = np.where(step.before.masks[layer.name], gradients[layer.name], poison)
         poisoned.step(gradients)
-        for name, weight in step.after.weights.items():
-            assert_same_bits(poisoned.weights()[name], weight, f"{name} at step {step.number}")
+        assert_same(Recorded.of(poisoned), step.after)
 
 
 @checks("T5", "S1")
@@ -108,7 +107,7 @@ def test_non_finite_gradients_defer_the_update(harness: Harness, mode: str, trai
 
 
 def _make_non_finite(gradients: dict[str, Array], masks: dict[str, Array], rng: np.random.Generator) -> None:
-    """Spoil one gradient: an inactive one, so that the weights stay finite, or, as often, a dense parameter's."""
+    """Put NaN or infinity into an inactive gradient, so that the weights stay finite; or NaN into that of the bias."""
     places = [(name, int(i)) for name, mask in masks.items() for i in np.flatnonzero(~mask.reshape(-1))]
     inactive = bool(places) and rng.random() < 0.5
     name, i = places[rng.integers(len(places))] if inactive else ("fc0.bias", 0)
@@ -120,7 +119,7 @@ def _make_non_finite(gradients: dict[str, Array], masks: dict[str, Array], rng: 
 @checks("T6")
 @for_all(trainings(), eager=25, compiled=4)
 def test_unused_layers_keep_their_topology(harness: Harness, mode: str, training: Training) -> None:
-    """A layer without a gradient stays as it is at an update; the others move."""
+    """A layer without a gradient keeps its topology and weights; the other layer moves at every update."""
     if not harness.unused_layers:
         return
     session = start(harness, mode, training)

@@ -1,4 +1,4 @@
-"""Properties of what methods remember and add: shadow weights, noise, momentum (rules M6, M8 and M9)."""
+"""Properties of shadow weights, noise and momentum (rules M6, M8 and M9)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from rigl_core.testing.strategies import SGD, STILL, Training
 @checks("M6")
 @for_all(method_trainings(SHADOW, optimizers=(SGD,)), eager=30, compiled=4)
 def test_shadow_weights_go_on_learning(harness: Harness, mode: str, training: Training) -> None:
-    """All weights take the optimizer's step, with the dense gradient; the network sees those in the mask."""
+    """All weights take the optimizer's step with the dense gradient; the network sees only weights inside the mask."""
     session = start(harness, mode, training)
     reference = ReferenceOptimizer(training.optimizer, training.params)
     for step in steps(session, training):
@@ -33,7 +33,7 @@ def test_shadow_weights_go_on_learning(harness: Harness, mode: str, training: Tr
 @checks("M8", "N1")
 @for_all(method_trainings(["Deep R"], optimizers=(SGD,)), eager=20, compiled=3)
 def test_noise_and_pull_are_part_of_the_gradient(harness: Harness, mode: str, training: Training) -> None:
-    """Active weights take the step of gradient + l1 * sign + noise; before the first update nothing else moves."""
+    """Active weights take a step with gradient + l1 * sign + noise; the first update comes after the last step."""
     assert training.recipe.schedule is not None
     late = replace(training.recipe.schedule, begin=training.steps, end=training.steps + 1)
     training = replace(training, recipe=replace(training.recipe, schedule=late, l1=0.125, noise=0.5))
@@ -55,9 +55,9 @@ def test_noise_and_pull_are_part_of_the_gradient(harness: Harness, mode: str, tr
 
 
 @checks("M9", "T5")
-@for_all(method_trainings(["SNFS", "SNFS, no redistribution"], optimizers=(STILL,)), eager=15, compiled=3)
+@for_all(method_trainings(["SNFS, no redistribution"], optimizers=(STILL,)), eager=15, compiled=3)
 def test_momentum_recovers_from_non_finite_gradients(harness: Harness, mode: str, training: Training) -> None:
-    """What is not finite in a gradient counts as 0 in the momentum; no update waits for it."""
+    """Numbers that are not finite in a gradient count as 0 in the momentum; no update waits for finite gradients."""
     session, clean = start(harness, mode, training), start(harness, mode, training)
     rng = np.random.default_rng(training.seed)
     for number in range(training.steps):

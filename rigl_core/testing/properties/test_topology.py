@@ -34,21 +34,21 @@ def _assert_as_the_oracle(harness: Harness, mode: str, case: Update) -> None:
 @checks("T1", "T2", "T3", "B1", "P1")
 @for_all(updates(ALL_DTYPES), eager=200, compiled=25)
 def test_new_mask_is_the_oracles(harness: Harness, mode: str, case: Update) -> None:
-    """Any weights, gradients, density and drop count, full of ties."""
+    """The mask is the oracle's for any weights, gradients, density and drop count, with many ties."""
     _assert_as_the_oracle(harness, mode, case)
 
 
 @checks("T4", "P1")
 @for_all(updates(ALL_DTYPES, special=True), eager=200, compiled=25)
 def test_special_values_rank_alike_everywhere(harness: Harness, mode: str, case: Update) -> None:
-    """NaN, infinities, -0 and subnormal numbers among the weights and gradients."""
+    """The mask is the oracle's with NaN, infinities, -0 and subnormal numbers among the weights and gradients."""
     _assert_as_the_oracle(harness, mode, case)
 
 
 @checks("T4")
 @for_all(updates(("float32",)), eager=40, compiled=5)
 def test_nan_neither_steals_nor_loses_a_slot(harness: Harness, mode: str, case: Update) -> None:
-    """A NaN is worth what a zero is."""
+    """NaN in place of a zero does not change the mask."""
     is_zero_weight, is_zero_gradient = case.weight == 0, case.gradient == 0
     weight = np.where(is_zero_weight, np.float32("nan"), case.weight)
     gradient = np.where(is_zero_gradient, np.float32("nan"), case.gradient)
@@ -59,7 +59,7 @@ def test_nan_neither_steals_nor_loses_a_slot(harness: Harness, mode: str, case: 
 @checks("T1")
 @for_all(updates(("float32",)), eager=40, compiled=5)
 def test_inactive_is_never_kept_even_if_active_weights_are_zero(harness: Harness, mode: str, case: Update) -> None:
-    """With k = 0 the mask stays, whatever the inactive weights hold."""
+    """With k = 0 the mask stays, even if inactive weights are larger than active ones."""
     weight = np.where(case.mask, np.float32(0), np.float32(1))
     still = Update(weight, case.gradient, case.mask, 0, case.dtype)
     np.testing.assert_array_equal(_new_mask(harness, mode, still), case.mask)
@@ -68,7 +68,7 @@ def test_inactive_is_never_kept_even_if_active_weights_are_zero(harness: Harness
 @checks("T2")
 @for_all(updates(("float32",)), eager=40, compiled=5)
 def test_just_dropped_connections_can_be_regrown(harness: Harness, mode: str, case: Update) -> None:
-    """If the gradient is largest where connections are active, they all come back."""
+    """If the gradients of active connections are the largest, all dropped connections grow again."""
     gradient = np.where(case.mask, np.float32(1), np.float32(0))
     regrown = Update(case.weight, gradient, case.mask, case.k, case.dtype)
     np.testing.assert_array_equal(_new_mask(harness, mode, regrown), case.mask)
@@ -77,7 +77,7 @@ def test_just_dropped_connections_can_be_regrown(harness: Harness, mode: str, ca
 @checks("T3")
 @for_all(st.tuples(st.integers(0, 30), st.integers(0, 30), st.booleans()), eager=40, compiled=5)
 def test_ties_go_to_the_lower_flat_index(harness: Harness, mode: str, case: tuple[int, int, bool]) -> None:
-    """With all weights and gradients equal, the first active ones stay and the first others grow."""
+    """With all weights and gradients equal, the first active connections stay, and the first others grow."""
     size, k, first_half = max(case[0], case[1]), min(case[0], case[1]) // 2, case[2]
     active = size - size // 2
     mask = (np.arange(size) < active) if first_half else (np.arange(size) >= size - active)
@@ -92,7 +92,7 @@ def test_ties_go_to_the_lower_flat_index(harness: Harness, mode: str, case: tupl
 @checks("T3", "P1")
 @for_all(st.tuples(st.integers(0, 2**32), st.sampled_from(ALL_DTYPES)), eager=6, compiled=2)
 def test_large_layers_agree_with_a_stable_sort(harness: Harness, mode: str, case: tuple[int, str]) -> None:
-    """40,000 weights with few distinct values, and gradients most of which are zero: whatever fast path is taken."""
+    """40,000 weights with few distinct values, and many zero gradients, take the fast paths of large layers."""
     seed, dtype = case
     if dtype not in harness.dtypes:
         return
@@ -121,7 +121,7 @@ def _by_a_stable_sort(weight: Array, gradient: Array, mask: Mask, k: int) -> Mas
 @checks("T4", "P1")
 @for_all(updates(ALL_DTYPES, special=True), eager=60, compiled=8)
 def test_scores_are_magnitudes(harness: Harness, mode: str, case: Update) -> None:
-    """What a criterion of one's own can build on: scores >= 0 without NaN."""
+    """Scores are >= 0, without NaN and without -0, so users can build their own criteria on them."""
     if case.dtype not in harness.dtypes:
         return
     for criterion, array in ((MAGNITUDE, case.weight), (GRADIENT, case.gradient)):
@@ -133,7 +133,7 @@ def test_scores_are_magnitudes(harness: Harness, mode: str, case: Update) -> Non
 @checks("M2", "T4", "P1")
 @for_all(updates(ALL_DTYPES, special=True), eager=60, compiled=8)
 def test_scores_of_products_are_rounded_one_by_one(harness: Harness, mode: str, case: Update) -> None:
-    """Subnormal weights, gradients and products count as 0; 16-bit numbers are multiplied as float32."""
+    """Subnormal weights, gradients and products count as 0, and 16-bit numbers are multiplied as float32."""
     if case.dtype not in harness.dtypes:
         return
     name = "float64" if case.dtype == "float64" else "float32"
@@ -158,7 +158,7 @@ def test_scores_of_products_are_rounded_one_by_one(harness: Harness, mode: str, 
     compiled=8,
 )
 def test_random_scores_are_the_oracles(harness: Harness, mode: str, case: tuple[int, str, int, int]) -> None:
-    """Any seed, layer name, update number and size."""
+    """Random scores are the oracle's for any seed, layer name, update number and size."""
     seed, layer, update, size = case
     scores = harness.random_scores(random_key(seed, layer, update), size, mode=mode)
     assert scores.dtype == np.int32

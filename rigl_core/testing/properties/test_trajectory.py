@@ -1,4 +1,4 @@
-"""The promise along a whole training: a framework's own gradients, and the oracle's masks after every update (P1)."""
+"""A whole training with the framework's own gradients has the oracle's masks after every update (rule P1)."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ STEPS = 72
 )
 @pytest.mark.parametrize("model", models.MODELS)
 def test_a_training_follows_the_oracle(harness: Harness, mode: str, model: str, optimizer: OptimizerSpec) -> None:
-    """22 updates in float64 with identical masks after each, and weights within rounding."""
-    if "float64" not in harness.dtypes:  # in float32, roundings differ between frameworks and add up
+    """After each of 22 updates in float64 the masks are identical, and the weights at the end agree up to rounding."""
+    if "float64" not in harness.dtypes:  # in float32, the rounding errors of frameworks differ and add up
         return
     layers, params = models.make_layers(model), models.make_params(model, seed=3)
     session = harness.start(params, layers, RECIPE, optimizer, dtype="float64", mode=mode)

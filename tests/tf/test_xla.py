@@ -9,15 +9,13 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from rigl_backends.tf.packed import updated_masks
-from rigl_backends.tf.packs import ROW, packs_of
-from rigl_core import SET, Recipe, RigL, UpdateSchedule, numpy_namespace
-from rigl_core.arrays.connections import Connections
-from rigl_core.step.update import Counts, move_pool
+from rigl_backends.tf.xla import ROW, packs_of, updated_in_pack
+from rigl_core import SET, Recipe, RigL, UpdateSchedule
+from rigl_core.adapter import Connections, Counts, move_pool, numpy_namespace
 from tests.tf.helpers import compiled
 
 SCHEDULE = UpdateSchedule(end=10, every=1)
-SIZES = (1, 3 * ROW - 1, 40, ROW, ROW + 1, 5, 2 * ROW, 300)
+SIZES = (1, 3 * ROW - 1, 40, ROW, ROW + 1, 5, 9 * ROW - 2, 2 * ROW, 300)
 KEYS = [(7 * i + 1, -i) for i in range(len(SIZES))]
 
 
@@ -27,7 +25,7 @@ def draw(rng: np.random.Generator, dtype: Any, size: int, distinct: int) -> npt.
 
 
 def expected_mask(recipe: Recipe, connections: Connections, mask: Any, keep: int, grow: int) -> npt.NDArray[np.bool_]:
-    (moved,) = move_pool(recipe, [connections], [mask], Counts(keep, grow), xp=numpy_namespace)
+    (moved,) = move_pool(recipe.rule, [connections], [mask], Counts(keep, grow), xp=numpy_namespace)
     new: npt.NDArray[np.bool_] = moved.mask
     return new
 
@@ -39,10 +37,10 @@ def test_masks_are_those_of_each_layer_alone(recipe: Recipe, dtype: Any, mode: s
     """Ties, nothing to keep and nothing to grow included; half of the layers have another dtype."""
     rng = np.random.default_rng(0)
     dtypes = [dtype if i % 2 else np.float32 for i in range(len(SIZES))]
-    draws = recipe.reads_random
+    draws = recipe.rule.reads_random
 
     def of(weight: Any, gradient: Any, i: int, range_: Any) -> Connections:
-        gradient = gradient if recipe.reads_gradient else None
+        gradient = gradient if recipe.rule.reads_gradient else None
         return Connections(weight, gradient, range_ if draws else None, KEYS[i] if draws else None)
 
     @lambda function: compiled(function, mode)
@@ -52,8 +50,14 @@ def test_masks_are_those_of_each_layer_alone(recipe: Recipe, dtype: Any, mode: s
             key = own.random_key and tuple(tf.constant(part, tf.int32) for part in own.random_key)
             return Connections(own.weight, own.gradient, own.indices, key)
 
-        layers = [connections(i) for i in range(len(SIZES))]
-        return updated_masks(recipe, layers, masks, tf.unstack(keep), tf.unstack(grow))
+        new: dict[int, Any] = {}
+        counts = [Counts(keep[i], grow[i]) for i in range(len(SIZES))]
+        for pack in packs_of(SIZES, dtypes):
+            layers = [connections(i) for i in pack.layers]
+            own_masks, own_counts = ([of_all[i] for i in pack.layers] for of_all in (masks, counts))
+            updated = updated_in_pack(pack, recipe.rule, layers, own_masks, own_counts)
+            new.update(zip(pack.layers, (own.mask for own in updated), strict=True))
+        return [new[i] for i in range(len(SIZES))]
 
     for distinct in (1, 3, 1000):
         arrays = [[draw(rng, own, n, distinct) for own, n in zip(dtypes, SIZES, strict=True)] for _ in range(2)]
@@ -68,11 +72,11 @@ def test_masks_are_those_of_each_layer_alone(recipe: Recipe, dtype: Any, mode: s
             np.testing.assert_array_equal(mask.numpy(), expected_mask(recipe, own, masks[i], keep[i], grow[i]))
 
 
-def test_packs_are_no_higher_than_the_largest_layer_and_hold_each_layer_once() -> None:
+def test_layers_that_lie_together_take_half_of_the_largest_and_each_layer_lies_once() -> None:
     kinds = [size % 2 for size in SIZES]
     packs = packs_of(SIZES, kinds)
     assert sorted(i for pack in packs for i in pack.layers) == list(range(len(SIZES)))
+    assert max(len(pack.layers) for pack in packs) > 2
     for pack in packs:
-        assert pack.height == 3
-        assert pack.last.max() <= pack.height
+        assert pack.last.max() <= (9 if len(pack.layers) == 1 else 4)
         assert len({kinds[i] for i in pack.layers}) == 1

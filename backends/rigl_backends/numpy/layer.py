@@ -1,0 +1,45 @@
+"""Where NumPy's arrays are that a step of `rigl_core.step.layer` changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_backends.numpy.optimizers import Optimizer
+from rigl_core import adapter
+from rigl_core.adapter import Layer, Recipe, numpy_namespace, zero_outside
+
+Array = npt.NDArray[Any]
+
+
+class SparseLayer(adapter.SparseLayer):
+    """One of the optimizer's arrays, changed in place, and its topology."""
+
+    xp = numpy_namespace
+
+    def __init__(self, layer: Layer, recipe: Recipe, optimizer: Optimizer) -> None:
+        super().__init__(layer, recipe)
+        self.mask = np.ones(layer.size, np.bool_)
+        self.memory = {}
+        self._optimizer = optimizer
+
+    @property
+    def weight(self) -> Array:
+        return self._optimizer.params[self.layer.name].reshape(-1)
+
+    @weight.setter
+    def weight(self, weight: Array) -> None:
+        self._optimizer.params[self.layer.name][...] = weight.reshape(self.layer.shape)
+
+    def indices(self) -> Array:
+        return np.arange(self.layer.size, dtype=np.int32)
+
+    def zero_weight_outside(self, mask: Array) -> None:
+        zero_outside(self._optimizer.params[self.layer.name], mask.reshape(self.layer.shape))
+
+    def zero_state_outside(self, mask: Array) -> None:
+        for values in self._optimizer.state[self.layer.name].values():
+            if np.shape(values) == self.layer.shape:
+                zero_outside(values, mask.reshape(self.layer.shape))

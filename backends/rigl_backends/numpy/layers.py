@@ -1,0 +1,50 @@
+"""Which arrays are layers. Plain arrays do not tell what their axes mean: users say it where it matters."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy.typing as npt
+
+from rigl_core.adapter import Axes, Choice, Layer, errors, with_axes
+
+Params = Mapping[str, npt.NDArray[Any]]
+
+
+def choose_layers(
+    params: Params, include: Sequence[str] = (), exclude: Sequence[str] = (), axes: Axes | None = None
+) -> list[Layer]:
+    """The arrays with two or more axes, as layers, in the order of ``params``.
+
+    Args:
+        params: the model's arrays by name.
+        include: name patterns of arrays to choose besides.
+        exclude: name patterns of arrays not to choose; goes before ``include``.
+        axes: in and out axes by name pattern (first match wins); otherwise they are unknown. ER, and structures such
+            as 2:4, ask for them.
+
+    Raises:
+        TypeError, ValueError: naming the parameter, for a pattern that matches nothing or axes that do not fit.
+    """
+    is_chosen = Choice(include, exclude, list(params))
+    chosen = [Layer(name, x.shape) for name, x in params.items() if is_chosen(name, default=x.ndim >= 2)]
+    return with_axes(chosen, axes, list(params))
+
+
+def layers_of(
+    params: Params, layers: Sequence[Layer] | None, include: Sequence[str], exclude: Sequence[str], axes: Axes | None
+) -> Sequence[Layer]:
+    """The layers that the user gave, or those that `choose_layers` finds.
+
+    Raises:
+        TypeError, ValueError: naming the parameter or the layer.
+    """
+    if layers is not None and (include or exclude or axes):
+        raise errors.too_many_choices("include", "exclude", "axes")
+    chosen = choose_layers(params, include, exclude, axes) if layers is None else layers
+    for layer in chosen:
+        if layer.name not in params or params[layer.name].shape != layer.shape:
+            raise errors.no_such_array(layer)
+        errors.check_dtype(layer, params[layer.name].dtype)
+    return chosen

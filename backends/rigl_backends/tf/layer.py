@@ -1,0 +1,146 @@
+"""Where the variables of Keras are that a step of `rigl_core.step.layer` changes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import keras
+import tensorflow as tf
+
+from rigl_backends.tf import namespace as tensorflow_namespace
+from rigl_core import adapter
+from rigl_core.adapter import Connections, Counts, Layer, Recipe, first_memory, move_layers, random_key_table
+
+CountsOf = Callable[[int], Counts]
+
+
+class SparseLayer(adapter.SparseLayer):
+    """One variable of a model and its topology. All that happens to it can be traced.
+
+    Attributes:
+        variable: the weights, in the layer's shape.
+        mask_variable: the topology, flat.
+    """
+
+    xp = tensorflow_namespace
+
+    def __init__(
+        self,
+        layer: Layer,
+        recipe: Recipe,
+        variable: Any,
+        state: Sequence[keras.Variable],
+        add: Callable[[str, tf.Tensor], keras.Variable],
+    ) -> None:
+        """Args are for `SparseOptimizer`.
+
+        Args:
+            layer: the description.
+            recipe: how to train sparsely.
+            variable: the weights.
+            state: what the optimizer holds for each weight.
+            add: makes a variable of the optimizer, given its kind and first values.
+        """
+        super().__init__(layer, recipe)
+        self.variable = variable
+        self._state, self._add = state, add
+        updates = recipe.schedule.updates if recipe.schedule is not None and self.rule.reads_random else 0
+        self._random_keys = tf.constant(random_key_table(recipe.seed, [layer.name], updates)[:, 0])
+
+    # Where the arrays are.
+
+    @property
+    def weight(self) -> tf.Tensor:
+        return self.flat(self.variable)
+
+    @weight.setter
+    def weight(self, weight: tf.Tensor) -> None:
+        self.variable.assign(self.shaped(weight))
+
+    @property
+    def mask(self) -> tf.Tensor:
+        return tf.convert_to_tensor(self.mask_variable)
+
+    @mask.setter
+    def mask(self, mask: tf.Tensor) -> None:
+        self.mask_variable.assign(mask)
+
+    @property
+    def memory(self) -> dict[str, tf.Tensor]:
+        return {kind: tf.convert_to_tensor(variable) for kind, variable in self._memory.items()}
+
+    @memory.setter
+    def memory(self, memory: dict[str, tf.Tensor]) -> None:
+        for kind, array in memory.items():
+            self._memory[kind].assign(array)
+
+    def indices(self) -> tf.Tensor:
+        return tf.range(self.layer.size)
+
+    def random_key(self, update: Any) -> tuple[Any, Any]:
+        if isinstance(update, int):
+            return super().random_key(update)
+        first, second = tf.unstack(tf.gather(self._random_keys, update))
+        return first, second
+
+    def zero_weight_outside(self, mask: tf.Tensor) -> None:
+        self.variable.assign(self._in_shape(mask, self.variable))
+
+    def zero_state_outside(self, mask: tf.Tensor) -> None:
+        for variable in self._state:
+            variable.assign(self._in_shape(mask, variable))
+
+    def zero_gradient_outside(self, gradient: Any) -> tf.Tensor:
+        """The gradient of active weights alone, in the layer's shape."""
+        return self._in_shape(self.mask, gradient)
+
+    def flat(self, values: Any) -> tf.Tensor:
+        """An array of the layer's shape as the core sees it."""
+        return tf.reshape(values, [self.layer.size])
+
+    def shaped(self, values: tf.Tensor) -> tf.Tensor:
+        """A flat array in the layer's shape."""
+        return tf.reshape(values, self.layer.shape)
+
+    def _in_shape(self, mask: tf.Tensor, values: Any) -> tf.Tensor:
+        """The values inside a flat mask, in the layer's shape: what is not reshaped, XLA can write in place."""
+        return self._zero_outside(self.shaped(mask), tf.convert_to_tensor(values))
+
+    # What a step does.
+
+    def start(self, connections: Connections, mask: tf.Tensor) -> None:
+        """Make the variables; a checkpoint that was restored before gives them its values in place of these."""
+        self.mask_variable = self._add("mask", mask)
+        first = first_memory(self.rule.memories, connections, mask, xp=self.xp)
+        self._memory = {kind: self._add(kind, array) for kind, array in first.items()}
+        self.zero_what_was_written()
+
+    def zero_what_was_written(self) -> None:
+        """Zero weights and state outside the mask, whatever was written there."""
+        self.zero_weight_outside(self.mask)
+        if not self.rule.shadow:
+            self.zero_state_outside(self.mask)
+
+
+class Pool(NamedTuple):
+    """Layers that choose together, with what their update reads.
+
+    Attributes:
+        layers: of the pool.
+        gradients: dense and flat, of each layer; None for a layer that was not used.
+        number: of the pool in the plan.
+    """
+
+    layers: Sequence[SparseLayer]
+    gradients: Sequence[tf.Tensor | None]
+    number: int
+
+    def move(self, update: tf.Tensor, counts: CountsOf) -> None:
+        """One update of these layers.
+
+        Args:
+            update: its number.
+            counts: how many connections it keeps and grows in a pool, by the pool's number.
+        """
+        move_layers(self.layers, update, self.gradients, counts(self.number))

@@ -1,0 +1,236 @@
+"""Topology updates for XLA on CPUs, where NumPy cannot be called. `move` is the door.
+
+XLA takes half a second to compile what one layer chooses with. So layers lie in packs: rows of one width, one layer
+below the other. All layers of a pack are chosen from by the same small program, which goes from layer to layer. Every
+pack moves in a loop of its own, so that the arrays of the next one take the same memory.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass
+from types import SimpleNamespace
+
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from rigl_backends.tf import namespace
+from rigl_backends.tf.layer import CountsOf, Pool
+from rigl_backends.tf.namespace import has_gpu, in_xla, ordered_integers
+from rigl_core.adapter import CRITERIA, Connections, Counts, Rule, Updated, chooses_freely, move_pool
+
+ROW = 1 << 14
+"""Connections read at a time: few enough for the cache, enough for the loops around them to cost little."""
+
+Table = npt.NDArray[np.int32]
+
+
+def move(pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf, *, when: tf.Tensor) -> bool:
+    """The update of every pool, if XLA compiles it for a CPU; else nothing.
+
+    Args:
+        pools: with what the update reads.
+        update: the update's number.
+        counts: how many connections it keeps and grows in a pool, by the pool's number.
+        when: whether there is an update.
+
+    Returns:
+        Whether the pools move here.
+    """
+    if not in_xla() or has_gpu():  # which had to wait for each row
+        return False
+    fitting = [pool for pool in pools if _can_lie_in_a_pack(pool)]
+    kinds = [(pool.layers[0].variable.dtype, getattr(pool.gradients[0], "dtype", None)) for pool in fitting]
+    for pack in packs_of([pool.layers[0].layer.size for pool in fitting], kinds):
+        _once_if(when, functools.partial(_move_pack, pack, [fitting[i] for i in pack.layers], update, counts))
+    for pool in pools:
+        if not _can_lie_in_a_pack(pool):
+            _once_if(when, functools.partial(pool.move, update, counts))
+    return True
+
+
+def _can_lie_in_a_pack(pool: Pool) -> bool:
+    """Whether it is a layer on its own, whose criteria look at nothing but the numbers of a connection."""
+    first, rule = pool.layers[0], pool.layers[0].rule
+    known = all(criterion is None or criterion.name in CRITERIA for criterion in (rule.drop, rule.grow))
+    return len(pool.layers) == 1 and known and chooses_freely(rule, Connections(None, layer=first.layer))
+
+
+def _once_if(condition: tf.Tensor, act: Callable[[], None]) -> None:
+    """What a branch does, in a loop, which changes variables where they lie; a branch of XLA returns copies."""
+
+    def body(_: tf.Tensor) -> list[tf.Tensor]:
+        act()
+        return [tf.constant(False)]
+
+    tf.while_loop(lambda waiting: waiting, body, [condition])
+
+
+@dataclass(frozen=True)
+class Pack:
+    """Some layers, one below the other, each from a row of its own on.
+
+    Attributes:
+        layers: their positions.
+        sizes: connections of each.
+    """
+
+    layers: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+    @property
+    def last(self) -> Table:
+        """The row after the last of each layer."""
+        return np.cumsum([_rows(size) for size in self.sizes], dtype=np.int32)
+
+    @property
+    def first(self) -> Table:
+        """The first row of each layer."""
+        return np.concatenate([np.zeros(1, np.int32), self.last[:-1]])
+
+    @property
+    def layer(self) -> Table:
+        """Which layer each row is of."""
+        return np.repeat(np.arange(len(self.sizes), dtype=np.int32), self.last - self.first)
+
+    @property
+    def stop(self) -> Table:
+        """The flat index in the pack that ends the layer of each row."""
+        return (self.first * ROW + np.array(self.sizes, np.int32))[self.layer].astype(np.int32)
+
+    def of_arrays(self, arrays: Sequence[tf.Tensor]) -> tf.Tensor:
+        """The layers' flat arrays as the pack's rows, with zeros between them; of scalars, one number for each row."""
+        if arrays[0].shape.rank == 0:
+            return tf.gather(tf.stack(arrays), self.layer)[:, None]
+        parts = [part for array in arrays for part in (array, tf.zeros([-array.shape[0] % ROW], array.dtype))]
+        return tf.reshape(tf.concat(parts, axis=0), [-1, ROW])
+
+    def parts(self, rows: tf.Tensor) -> list[tf.Tensor]:
+        """The layers' flat arrays out of the pack."""
+        flat, starts = tf.reshape(rows, [-1]), self.first * ROW
+        return [flat[start : start + size] for start, size in zip(starts, self.sizes, strict=True)]
+
+
+def packs_of(sizes: Sequence[int], kinds: Sequence[Hashable]) -> list[Pack]:
+    """Packs of layers of one kind: large layers on their own, and others up to half the height of the largest.
+
+    Args:
+        sizes: connections of each layer.
+        kinds: only layers of the same kind lie together.
+    """
+    packs: dict[Hashable, list[list[int]]] = {kind: [] for kind in kinds}
+    height = max(map(_rows, sizes), default=0) // 2  # what is put together takes memory twice
+    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
+        own, rows = packs[kinds[i]], _rows(sizes[i])
+        pack = next((pack for pack in own if rows + sum(_rows(sizes[j]) for j in pack) <= height), None)
+        if pack is None:
+            own.append([i])
+        else:
+            pack.append(i)
+    return [Pack(tuple(pack), tuple(sizes[i] for i in pack)) for own in packs.values() for pack in own]
+
+
+def _rows(size: int) -> int:
+    return -(-size // ROW)
+
+
+def _move_pack(pack: Pack, pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf) -> None:
+    """The update of layers on their own that lie in a pack."""
+    layers = [pool.layers[0] for pool in pools]
+    before = [layer.at_update(update, pool.gradients[0]) for layer, pool in zip(layers, pools, strict=True)]
+    masks, own = [layer.mask for layer in layers], [counts(pool.number) for pool in pools]
+    updated = updated_in_pack(pack, layers[0].rule, before, masks, own)
+    for layer, connections, new in zip(layers, before, updated, strict=True):
+        layer.take(connections, new)
+
+
+def updated_in_pack(
+    pack: Pack, rule: Rule, layers: Sequence[Connections], masks: Sequence[tf.Tensor], counts: Sequence[Counts]
+) -> list[Updated]:
+    """What `rigl_core.adapter.move_pool` gives for each layer of a pack.
+
+    Args:
+        pack: says how the layers lie.
+        rule: whose criteria choose.
+        layers: their connections.
+        masks: flat, the current topologies.
+        counts: how many connections each layer keeps and grows, int32.
+    """
+    arrays = [(mask, *connections.arrays) for mask, connections in zip(masks, layers, strict=True)]
+    mask, *others = (pack.of_arrays(own) for own in zip(*arrays, strict=True))
+    connections = layers[0].replace(layer=None).with_arrays(others)
+    together = Counts(tf.stack([own.keep for own in counts]), tf.stack([own.grow for own in counts]))
+    (updated,) = move_pool(rule, [connections], [mask], together, xp=packed_namespace(pack))
+    return [Updated(*own) for own in zip(pack.parts(updated.mask), pack.parts(updated.survivors), strict=True)]
+
+
+def packed_namespace(pack: Pack) -> SimpleNamespace:
+    """TensorFlow's operations on the arrays of a pack, of which each layer has its own choice."""
+    return SimpleNamespace(**{**vars(namespace), "on_host": None, "best_of": functools.partial(_best_of, pack)})
+
+
+def _best_of(
+    pack: Pack, scores: tf.Tensor, k: tf.Tensor, *, among: tf.Tensor | None = None, outside: tf.Tensor | None = None
+) -> tf.Tensor:
+    """See `rigl_core.adapter.best_of`; ``k`` has a number for each layer."""
+    ordered = ordered_integers(scores)
+    places = _places(len(pack.layer))
+    eligible = among if outside is None else (places < pack.stop[:, None]) & ~outside
+    ordered = tf.where(eligible, ordered, -tf.ones_like(ordered))
+
+    def choose(i: tf.Tensor, least: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        own = _border(ordered, tf.gather(pack.first, i), tf.gather(pack.last, i), k[i])
+        return i + 1, _put(least, i, own[0]), _put(stop, i, own[1])
+
+    start = (tf.constant(0), tf.zeros_like(k, ordered.dtype), tf.zeros_like(k))
+    _, least, stop = tf.while_loop(lambda i, *_: i < len(pack.sizes), choose, start)
+    return _within(ordered, places, *(tf.gather(border, pack.layer)[:, None] for border in (least, stop)))
+
+
+def _places(rows: int) -> tf.Tensor:
+    """The flat index of each place in a pack."""
+    return tf.range(rows)[:, None] * ROW + tf.range(ROW)
+
+
+def _within(x: tf.Tensor, places: tf.Tensor, least: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+    """Which numbers are above the border that `_border` finds."""
+    return (x > least) | ((x == least) & (places < stop))
+
+
+def _border(x: tf.Tensor, first: tf.Tensor, last: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """What splits the ``k`` largest numbers of some rows from the others, bit by bit from the highest.
+
+    Returns:
+        The least number among them, or one that is not there; and of those equal to it, where the others begin.
+    """
+    bits, everywhere = (x.shape[0] * ROW).bit_length(), tf.constant(x.shape[0] * ROW)
+
+    def count(least: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
+        def add(row: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            within = _within(x[row], row * ROW + tf.range(ROW), least, stop)
+            return row + 1, total + tf.reduce_sum(tf.cast(within, tf.int32))
+
+        return tf.while_loop(lambda row, _: row < last, add, (first, tf.constant(0)))[1]
+
+    def add_bit(bit: tf.Tensor, least: tf.Tensor, stop: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """First those of the number, which is to be large; then those of the place, which is to be small."""
+        of_number = bit >= bits
+        one = tf.bitwise.left_shift(1, tf.where(of_number, 0, bit))
+        shift = tf.cast(tf.maximum(bit - bits, 0), x.dtype)
+        higher = tf.where(of_number, least | tf.bitwise.left_shift(tf.ones_like(least), shift), least)
+        further = tf.where(of_number, everywhere, stop | one)
+        many = count(higher, further)
+        found = many == k
+        take = found | (of_number == (many > k))
+        take_stop = found | (take & ~of_number)  # the places wait until the number is found
+        return bit - 1, tf.where(take, higher, least), tf.where(take_stop, further, stop), found
+
+    start = (tf.constant(bits + 8 * x.dtype.size - 2), tf.zeros([], x.dtype), tf.constant(0), tf.constant(False))
+    _, least, stop, _ = tf.while_loop(lambda bit, _, __, found: (bit >= 0) & ~found, add_bit, start)
+    return least, stop
+
+
+def _put(values: tf.Tensor, i: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    return tf.tensor_scatter_nd_update(values, [[i]], [value])

@@ -1,0 +1,147 @@
+"""Where PyTorch's tensors are that a step of `rigl_core.step.layer` changes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rigl_backends.torch import namespace as torch_namespace
+from rigl_backends.torch.bits import bits_of, fits, mask_of, set_bits, zero_outside
+from rigl_backends.torch.state import state_of
+from rigl_core import adapter
+from rigl_core.adapter import Connections, Layer, Recipe, errors
+
+
+class SparseLayer(adapter.SparseLayer):
+    """One parameter of a model, changed in place, and its topology, which is on the parameter's device.
+
+    Attributes:
+        param: the parameter.
+    """
+
+    xp = torch_namespace
+
+    def __init__(self, layer: Layer, recipe: Recipe, param: nn.Parameter, optimizer: Optimizer) -> None:
+        super().__init__(layer, recipe)
+        self.param = param
+        self._optimizer = optimizer
+        self._bits = bits_of(torch.ones_like(param, dtype=torch.bool), param)
+        self._memory: dict[str, Tensor] = {}
+        self._seen: list[tuple[int, int]] = []
+
+    # Where the arrays are.
+
+    @property
+    def weight(self) -> Tensor:
+        return self.param.detach().reshape(-1)
+
+    @weight.setter
+    def weight(self, weight: Tensor) -> None:
+        self.param.detach().copy_(weight.reshape(self.layer.shape))
+
+    @property
+    def mask(self) -> Tensor:
+        return mask_of(self.bits_for(self.param)).reshape(-1)
+
+    @mask.setter
+    def mask(self, mask: Tensor) -> None:
+        set_bits(self.bits_for(self.param), mask.reshape(self.layer.shape))
+        self._seen = []  # weights and state outside the new mask may not be 0
+
+    @property
+    def memory(self) -> dict[str, Tensor]:
+        """The arrays on the parameter's device and in its dtype, also after the model moved; momentum is wider."""
+        device, dtype, wide = self.param.device, self.param.dtype, _wide(self.param)
+        return {kind: array.to(device, wide if kind == "momentum" else dtype) for kind, array in self._memory.items()}
+
+    @memory.setter
+    def memory(self, memory: dict[str, Tensor]) -> None:
+        self._memory = memory
+
+    def bits_for(self, values: Tensor) -> Tensor:
+        """The mask as bits (`rigl_backends.torch.bits`) that fit the parameter or its gradient, in the layer's shape.
+
+        They are made anew once after the model moved to another device or dtype.
+        """
+        if not fits(self._bits, values):
+            self._bits = bits_of(mask_of(self._bits).to(values.device), values)
+        return self._bits
+
+    @property
+    def gradient(self) -> Tensor | None:
+        """The gradient that the optimizer sees, flat and unscaled; None if the layer was not used."""
+        return None if self.param.grad is None else self._unscaled(self.param.grad)
+
+    def indices(self) -> Tensor:
+        return torch.arange(self.layer.size, dtype=torch.int32, device=self.param.device)
+
+    def bring(self, array: Any) -> Any:
+        return array.to(self.param.device) if isinstance(array, Tensor) else array
+
+    def zero_weight_outside(self, mask: Tensor) -> None:
+        zero_outside(self.param, mask.reshape(self.layer.shape))
+
+    def zero_state_outside(self, mask: Tensor) -> None:
+        for values in state_of(self._optimizer, self.param):
+            zero_outside(values, mask.reshape(self.layer.shape))
+
+    # What a step does.
+
+    def at_start(self, scores: Tensor | None = None) -> Connections:
+        return super().at_start(None if scores is None else scores.to(self.param.device, _wide(self.param)))
+
+    def zero_gradient_outside(self) -> None:
+        """Set the gradient outside the mask to zero."""
+        if self.param.grad is not None:
+            zero_outside(self.param.grad, self.bits_for(self.param.grad))
+
+    def add_noise(self, step: int) -> None:
+        """Add the pull and the noise of the recipe to the gradient."""
+        grad, scale = self.param.grad, self._scale
+        if grad is not None and self.rule.changes_gradient:
+            noisy = self.noisy(self._unscaled(grad), step).reshape(self.layer.shape)
+            grad.detach().copy_(noisy if scale is None else noisy * scale)
+
+    def remember_writes(self) -> None:
+        """After a step: remember how often weights and state, which are 0 outside the mask, have been written."""
+        self._seen = self._writes()
+
+    def zero_what_was_written(self) -> None:
+        """Before a step: zero weights and state outside the mask, if anyone has written to them since the last step."""
+        if self._seen != self._writes():
+            self.zero_weight_outside(self.bits_for(self.param))
+            self.zero_state_outside(self.mask)
+
+    def check_shape(self) -> None:
+        """Refuse a parameter or gradient that is not what the plan was made for."""
+        grad = self.param.grad
+        for kind, array in (("parameter", self.param), ("gradient", grad)):
+            if array is not None and tuple(array.shape) != self.layer.shape:
+                raise errors.wrong_shape(self.layer, kind, tuple(array.shape))
+        if grad is not None and grad.layout != torch.strided:
+            raise ValueError(
+                f"layer {self.layer.name!r} has a sparse gradient tensor: use sparse=False, or exclude the layer."
+            )
+
+    @property
+    def _scale(self) -> Tensor | None:
+        """A gradient scaler's factor, which fused optimizers take out of the gradient inside their step."""
+        scale: Tensor | None = getattr(self._optimizer, "grad_scale", None)
+        return None if scale is None else scale.to(self.param.device)
+
+    def _unscaled(self, grad: Tensor) -> Tensor:
+        scale = self._scale
+        return (grad.detach() if scale is None else grad.detach() / scale).reshape(-1)
+
+    def _writes(self) -> list[tuple[int, int]]:
+        """Where weights and state are in memory, and how often they were written, as PyTorch counts it."""
+        held = [self.param, *state_of(self._optimizer, self.param)]
+        return [(tensor.data_ptr(), tensor._version) for tensor in held]
+
+
+def _wide(tensor: Tensor) -> torch.dtype:
+    """The dtype that `widen` gives."""
+    return torch.promote_types(tensor.dtype, torch.float32)

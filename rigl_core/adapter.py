@@ -1,0 +1,69 @@
+"""Everything that an adapter needs, in one list. For authors of adapters.
+
+An adapter maps a framework's parameters and optimizers to three things: a namespace (`Namespace`), a layer
+(`SparseLayer`) and a training (`SparseTraining`). `examples/fifth_library` is a worked example.
+"""
+
+from rigl_core.arrays import numpy_namespace as numpy_namespace
+from rigl_core.arrays.connections import Connections as Connections
+from rigl_core.arrays.memory import first_memory as first_memory
+from rigl_core.arrays.namespace import FloatInfo as FloatInfo
+from rigl_core.arrays.namespace import Namespace as Namespace
+from rigl_core.arrays.namespace import OnHost as OnHost
+from rigl_core.arrays.namespace import count as count
+from rigl_core.arrays.noise import GRADIENT_NOISE as GRADIENT_NOISE
+from rigl_core.arrays.random import INITIAL as INITIAL
+from rigl_core.arrays.random import random_key as random_key
+from rigl_core.arrays.random import random_key_table as random_key_table
+from rigl_core.arrays.random import random_mask as random_mask
+from rigl_core.arrays.random import random_scores as random_scores
+from rigl_core.arrays.topology import best_of as best_of
+from rigl_core.arrays.topology import magnitude as magnitude
+from rigl_core.arrays.topology import top_k_mask as top_k_mask
+from rigl_core.arrays.topology import updated_mask as updated_mask
+from rigl_core.costs.multiply_adds import MultiplyAdds as MultiplyAdds
+from rigl_core.costs.multiply_adds import Parts as Parts
+from rigl_core.costs.multiply_adds import made_of as made_of
+from rigl_core.costs.multiply_adds import positions_of as positions_of
+from rigl_core.costs.network import Network as Network
+from rigl_core.inspect.host import to_numpy as to_numpy
+from rigl_core.methods.synflow import prune_in_rounds as prune_in_rounds
+from rigl_core.model.axes import Axes as Axes
+from rigl_core.model.axes import with_axes as with_axes
+from rigl_core.model.layers import Layer as Layer
+from rigl_core.model.layers import check_layers as check_layers
+from rigl_core.model.numbers import active_count as active_count
+from rigl_core.model.numbers import decimal as decimal
+from rigl_core.model.numbers import largest_remainder as largest_remainder
+from rigl_core.model.patterns import Choice as Choice
+from rigl_core.model.patterns import check_pattern_list as check_pattern_list
+from rigl_core.model.patterns import check_patterns as check_patterns
+from rigl_core.model.patterns import first_match as first_match
+from rigl_core.model.table import SparsityTable as SparsityTable
+from rigl_core.parts.criteria import CRITERIA as CRITERIA
+from rigl_core.parts.drop_fractions import drop_counts as drop_counts
+from rigl_core.plan import Counts as Counts
+from rigl_core.plan import Plan as Plan
+from rigl_core.plan import Tables as Tables
+from rigl_core.plan import make_plan as make_plan
+from rigl_core.recipe import Recipe as Recipe
+from rigl_core.recipe.recipe import check_recipe as check_recipe
+from rigl_core.recipe.rule import Rule as Rule
+from rigl_core.step import errors as errors
+from rigl_core.step.checkpoint import check_pool as check_pool
+from rigl_core.step.checkpoint import check_state as check_state
+from rigl_core.step.checkpoint import make_state as make_state
+from rigl_core.step.clock import NEVER as NEVER
+from rigl_core.step.clock import Clock as Clock
+from rigl_core.step.layer import SparseLayer as SparseLayer
+from rigl_core.step.layer import move_layers as move_layers
+from rigl_core.step.training import SparseTraining as SparseTraining
+from rigl_core.step.update import Updated as Updated
+from rigl_core.step.update import chooses_freely as chooses_freely
+from rigl_core.step.update import initial_masks as initial_masks
+from rigl_core.step.update import move_pool as move_pool
+from rigl_core.step.update import weights_after as weights_after
+from rigl_core.step.workers import all_finite as all_finite
+from rigl_core.step.workers import any_outside as any_outside
+from rigl_core.step.workers import two_at_a_time as two_at_a_time
+from rigl_core.step.workers import zero_outside as zero_outside

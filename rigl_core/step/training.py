@@ -1,0 +1,177 @@
+"""The steps of a sparse training, for adapters whose steps run on the host, such as NumPy, PyTorch and MLX.
+
+An adapter that calls the optimizer itself uses `SparseTraining.take_step`. If the framework calls the optimizer, the
+adapter calls `due` before the optimizer's step, then `move` if an update is due, and `advance` at the end.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Generic, TypeVar
+
+from rigl_core.arrays.namespace import Array, count
+from rigl_core.model.table import SparsityTable
+from rigl_core.plan import Plan
+from rigl_core.step.checkpoint import check_state, make_state
+from rigl_core.step.clock import NEVER, Clock
+from rigl_core.step.layer import SparseLayer, brought_to, move_layers
+from rigl_core.step.update import initial_masks
+from rigl_core.step.workers import two_at_a_time
+
+_L = TypeVar("_L", bound=SparseLayer)
+
+
+class SparseTraining(ABC, Generic[_L]):
+    """The handle of a sparse training, which an adapter's `sparsify` returns.
+
+    Attributes:
+        plan: the exact counts.
+    """
+
+    def __init__(self, plan: Plan, layers: Mapping[int, _L]) -> None:
+        """Make the handle; only adapters do. ``layers`` are those of ``plan.sparse_layers``, by position."""
+        self.plan = plan
+        self._rule = plan.recipe.rule
+        self._layers = layers
+        self._clock = Clock(plan.recipe.schedule or NEVER)
+
+    # What users ask.
+
+    @property
+    def masks(self) -> dict[str, Array]:
+        """Copies of the masks, as bool arrays by layer name, in the layers' shapes."""
+        return {layer.name: self._mask(i) for i, layer in enumerate(self.plan.layers)}
+
+    @property
+    def step(self) -> int:
+        """The number of the coming optimizer step."""
+        return int(self._clock.step)
+
+    @property
+    def table(self) -> SparsityTable:
+        """Density, active and zero weights of each layer."""
+        active = [layer.size for layer in self.plan.layers]
+        for i, layer in self._layers.items():
+            active[i] = int(count(layer.mask, xp=layer.xp)[0])
+        return SparsityTable(self.plan.layers, tuple(active))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything that a resumed training needs besides the parameters and the optimizer's state."""
+        layers = self._layers.values()
+        remembered = {
+            kind: {layer.layer.name: self._copy(layer.memory[kind]) for layer in layers} for kind in self._rule.memories
+        }
+        return make_state(self.plan, self._clock, self.masks, remembered)
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Continue from a result of `state_dict`.
+
+        Raises:
+            ValueError: if the state belongs to another recipe or other layers; nothing is changed then.
+        """
+        check_state(self.plan, state)
+        self._clock = replace(self._clock, step=state["step"], deferred=state["deferred"])
+        for layer in self._layers.values():
+            name = layer.layer.name
+            remembered = {kind: self._array(arrays[name]) for kind, arrays in state["memory"].items()}
+            layer.resume(layer.xp.reshape(self._array(state["masks"][name]), (-1,)), remembered)
+
+    # What an adapter gives.
+
+    @abstractmethod
+    def _mask(self, position: int) -> Array:
+        """A copy of a layer's mask, in the layer's shape; all true for a dense layer."""
+
+    @abstractmethod
+    def _array(self, saved: Any) -> Array:
+        """A copy of a saved or given array, as an array of the framework."""
+
+    @abstractmethod
+    def _copy(self, array: Array) -> Array:
+        """A copy of an array of the framework."""
+
+    def _may_use_threads(self) -> bool:
+        """Whether two threads can update two pools at the same time."""
+        return True
+
+    # What an adapter calls.
+
+    def start(self, scores: Mapping[str, Any] | None) -> None:
+        """Choose the initial topology, by the scores if the recipe reads them, and zero the weights outside it."""
+        given: dict[str, Array] = {}
+        if scores is not None:
+            names = [(layer.layer.name, layer.xp) for layer in self._layers.values()]
+            given = {name: xp.reshape(self._array(scores[name]), (-1,)) for name, xp in names}
+        starts: list[tuple[_L, Array]] = []
+        for pool in self.plan.pools:
+            layers = [self._layers[i] for i in pool]
+            connections = [layer.at_start(given.get(layer.layer.name)) for layer in layers]
+            active = [self.plan.initial_active[i] for i in pool]
+            masks = initial_masks(self._rule, brought_to(layers[0], connections), active, xp=layers[0].xp)
+            starts += zip(layers, masks, strict=True)
+        for layer, mask in starts:
+            layer.start(layer.at_start(), layer.bring(mask))
+
+    @property
+    def reads_gradients(self) -> bool:
+        """Whether the coming step reads dense gradients."""
+        return self._rule.reads_every_gradient or (self._clock.due and self._rule.reads_gradient)
+
+    def take_step(
+        self, gradients: Mapping[int, Array], gradient_step: Callable[[], None], *, finite: Callable[[], bool]
+    ) -> None:
+        """One step: a gradient step, an update in its place, or both.
+
+        Args:
+            gradients: the dense gradients, flat, by the layers' positions; layers that were not used have none.
+            gradient_step: lets the optimizer make its step.
+            finite: says whether all gradients of the step are finite, including those of dense parameters.
+        """
+        update = self.due(gradients, finite=finite)
+        if update is None or self._rule.on_update == "after":
+            gradient_step()
+        if update is not None:
+            self.move(update, gradients)
+        self.advance(update)
+
+    def due(self, gradients: Mapping[int, Array], *, finite: Callable[[], bool]) -> int | None:
+        """The number of the update to make at the coming step, or None; also updates the layers' memory.
+
+        An update that reads gradients waits if they are not finite. Arguments are those of `take_step`.
+        """
+        due = self._clock.due and (not self._rule.reads_gradient or finite())
+        for i, layer in self._layers.items():
+            layer.observe(gradients.get(i))
+        return int(self._clock.update) if due else None
+
+    def move(self, update: int, gradients: Mapping[int, Array]) -> None:
+        """Make an update in every pool."""
+
+        def move_pool(number: int) -> None:
+            self._move_pool(update, number, gradients)
+
+        numbers = range(len(self.plan.pools))
+        if self._may_use_threads():
+            two_at_a_time(move_pool, numbers, self.plan.pool_size)
+        else:
+            for number in numbers:
+                move_pool(number)
+
+    def advance(self, update: int | None) -> None:
+        """End the step; ``update`` is the update that was made, or None."""
+        self._clock = self._clock.next(waits=self._clock.due and update is None)
+
+    def _move_pool(self, update: int, number: int, gradients: Mapping[int, Array]) -> None:
+        """Make an update in one pool. A single layer that was not used, and so has no gradient, stays as it is (T6)."""
+        pool = self.plan.pools[number]
+        if self._rule.reads_gradient and len(pool) == 1 and pool[0] not in gradients:
+            return
+        layers, counts = [self._layers[i] for i in pool], self.plan.counts(update, number)
+        if self._rule.redistribution is not None:
+            counts = replace(counts, digits=layers[0].bring(self._array(counts.digits)))
+        self._move_layers(layers, update, [gradients.get(i) for i in pool], counts)
+
+    def _move_layers(self, layers: Sequence[_L], *arguments: Any) -> None:
+        move_layers(layers, *arguments)
