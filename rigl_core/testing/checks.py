@@ -31,16 +31,16 @@ def for_all(
     Args:
         cases: the strategy that draws cases; or a function that returns the strategy. The property then also takes the
             function's keyword arguments.
-        eager: the number of cases in eager mode; a quarter of it, if the harness says that this mode is slow.
+        eager: the number of cases in eager mode, unless the harness says that this mode is slow.
         compiled: the number of cases in any other mode, where every case may cost a compilation.
     """
 
     def decorate(check: Callable[[Harness, str, Case], None]) -> Property:
         def property_(harness: Harness, mode: str, **chosen: Any) -> None:
-            eagerly = max(eager // 4, 1) if mode in harness.slow_modes else eager
+            many = mode == "eager" and mode not in harness.slow_modes
 
             @settings(
-                max_examples=TIMES * (eagerly if mode == "eager" else compiled),
+                max_examples=TIMES * (eager if many else compiled),
                 deadline=None,
                 database=None,
                 phases=PHASES,

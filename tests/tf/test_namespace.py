@@ -85,7 +85,10 @@ OPERATIONS: dict[str, tuple[Any, tuple[Any, ...]]] = {
     "widen double": (lambda xp, x: xp.widen(x), (np.array([0.1]),)),
     "widen integers": (lambda xp, x: xp.widen(x), (ROWS,)),
     "cast": (lambda xp, x, y: xp.astype(x, y.dtype), (np.array([2**24 + 1, -3], np.int32), np.ones(1, np.float32))),
-    "cast to half": (lambda xp, x, y: xp.astype(x, y.dtype), (np.array([1 + 2**-11, 0.1], np.float32), np.ones(1, np.float16))),
+    "cast to half": (
+        lambda xp, x, y: xp.astype(x, y.dtype),
+        (np.array([1 + 2**-11, 0.1], np.float32), np.ones(1, np.float16)),
+    ),
     "integers": (lambda xp, x: xp.astype(x, xp.int32), (np.array([0.0, 1.99, 2.0**30]),)),
     "truths": (lambda xp, x: xp.astype(x, xp.int32), (ROWS > 1,)),
 }
