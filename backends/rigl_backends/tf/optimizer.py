@@ -14,22 +14,10 @@ import tensorflow as tf
 
 from rigl_backends.tf.layer import SparseLayer
 from rigl_backends.tf.layers import choose_layers, find_layers
-from rigl_backends.tf.state import single_optimizers, state_of
+from rigl_backends.tf.parts import registered_parts
+from rigl_backends.tf.state import of_inner_optimizer, single_optimizers, state_of
 from rigl_backends.tf.training import SparseTraining
 from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, check_pool, errors, make_plan
-
-_Objects = Mapping[str, Any] | None
-"""Custom objects by the name of a criterion or of what makes it, or the kind of another part."""
-
-
-def _of_inner_optimizer(name: str) -> property:
-    """An attribute, or a method, that is the inner optimizer's."""
-
-    def set_value(self: Any, value: Any) -> None:
-        if hasattr(self, "inner_optimizer"):  # Keras sets defaults first
-            setattr(self.inner_optimizer, name, value)
-
-    return property(lambda self: getattr(self.inner_optimizer, name), set_value)
 
 
 @keras.saving.register_keras_serializable(package="rigl_backends")
@@ -77,13 +65,13 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         self._awaits_state = False
         self._training: SparseTraining | None = None
 
-    iterations = _of_inner_optimizer("iterations")  # it stands still while a topology moves
-    learning_rate = _of_inner_optimizer("learning_rate")
-    loss_scale_factor = _of_inner_optimizer("loss_scale_factor")
-    scale_loss = _of_inner_optimizer("scale_loss")
-    exclude_from_weight_decay = _of_inner_optimizer("exclude_from_weight_decay")
+    iterations = of_inner_optimizer("iterations")  # it stands still while a topology moves
+    learning_rate = of_inner_optimizer("learning_rate")
+    loss_scale_factor = of_inner_optimizer("loss_scale_factor")
+    scale_loss = of_inner_optimizer("scale_loss")
+    exclude_from_weight_decay = of_inner_optimizer("exclude_from_weight_decay")
     # Keras's SwapEMAWeights looks for it in what a LossScaleOptimizer holds.
-    _model_variables_moving_average = _of_inner_optimizer("_model_variables_moving_average")
+    _model_variables_moving_average = of_inner_optimizer("_model_variables_moving_average")
 
     @property
     def variables(self) -> list[keras.Variable]:
@@ -206,7 +194,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         }
 
     @classmethod
-    def from_config(cls, config: Mapping[str, Any], custom_objects: _Objects = None) -> Self:
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
         """The optimizer that `get_config` described, on the same layers.
 
         Parts of your own in the recipe, such as criteria, are found as Keras finds any custom object: by their name
@@ -214,7 +202,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         """
         values = dict(config)
         values["inner_optimizer"] = keras.saving.deserialize_keras_object(values["inner_optimizer"], custom_objects)
-        values["recipe"] = Recipe.from_dict(values["recipe"], _registered_parts(values["recipe"], custom_objects))
+        values["recipe"] = Recipe.from_dict(values["recipe"], registered_parts(values["recipe"], custom_objects))
         if values["layers"] is not None:
             values["layers"] = [Layer(**layer) for layer in values["layers"]]
         made = cls(**values)
@@ -256,16 +244,3 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         if self._training is None:
             raise ValueError("optimizer is not built: call build(model.trainable_variables), or train one step.")
         return self._training
-
-
-def _registered_parts(recipe: Mapping[str, Any], custom_objects: _Objects) -> list[Any]:
-    """The custom objects that a recipe's plain data names: those given, those in a scope, or those registered."""
-    found = []
-    for value in recipe.values():
-        name = value.get("name", value.get("kind")) if isinstance(value, Mapping) else value
-        if isinstance(name, str) and name:
-            part = keras.saving.get_registered_object(name, custom_objects)
-            # A function that makes criteria goes by its own name.
-            if name in [getattr(part, attribute, None) for attribute in ("kind", "name", "__name__")]:
-                found.append(part)
-    return found

@@ -72,6 +72,16 @@ def single_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optim
     return list(getattr(optimizer, "optimizers", [optimizer]))
 
 
+def of_inner_optimizer(name: str) -> property:
+    """An attribute, or a method, that is the inner optimizer's."""
+
+    def set_value(self: Any, value: Any) -> None:
+        if hasattr(self, "inner_optimizer"):  # Keras sets defaults first
+            setattr(self.inner_optimizer, name, value)
+
+    return property(lambda self: getattr(self.inner_optimizer, name), set_value)
+
+
 @contextlib.contextmanager
 def changed_gradients(optimizer: keras.optimizers.Optimizer, change: Callable[[Any, Any], Any]) -> Iterator[None]:
     """While this lasts, an optimizer's steps take changed gradients, which are accumulated and clipped already.
