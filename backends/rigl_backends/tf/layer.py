@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from rigl_backends.tf import namespace as tensorflow_namespace
 from rigl_core import adapter
-from rigl_core.adapter import Connections, Counts, Layer, Recipe, first_memory, move_layers, random_key_table
+from rigl_core.adapter import Connections, Counts, Layer, Recipe, Updated, first_memory, move_layers, random_key_table
 
 CountsOf = Callable[[int], Counts]
 
@@ -21,9 +21,11 @@ class SparseLayer(adapter.SparseLayer):
     Attributes:
         variable: the weights, in the layer's shape.
         mask_variable: the topology, flat.
+        waits_for: what is to be written before an update of this layer.
     """
 
     xp = tensorflow_namespace
+    waits_for: Sequence[tf.Tensor] = ()
 
     def __init__(
         self,
@@ -88,8 +90,11 @@ class SparseLayer(adapter.SparseLayer):
         self.variable.assign(self._in_shape(mask, self.variable))
 
     def zero_state_outside(self, mask: tf.Tensor) -> None:
+        written = self.variable
         for variable in self._state:
-            variable.assign(self._in_shape(mask, variable))
+            with tf.control_dependencies([tf.convert_to_tensor(written)]):  # each takes a new array first
+                variable.assign(self._in_shape(mask, variable))
+            written = variable
 
     def zero_gradient_outside(self, gradient: Any) -> tf.Tensor:
         """The gradient of active weights alone, in the layer's shape."""
@@ -107,6 +112,12 @@ class SparseLayer(adapter.SparseLayer):
         """The values inside a flat mask, in the layer's shape: what is not reshaped, XLA can write in place."""
         return self._zero_outside(self.shaped(mask), tf.convert_to_tensor(values))
 
+    @property
+    def written(self) -> list[tf.Tensor]:
+        """What has been written, to be waited for."""
+        variables = (self.variable, self.mask_variable, *self._memory.values(), *self._state)
+        return [tf.convert_to_tensor(variable) for variable in variables]
+
     # What a step does.
 
     def start(self, connections: Connections, mask: tf.Tensor) -> None:
@@ -115,6 +126,10 @@ class SparseLayer(adapter.SparseLayer):
         first = first_memory(self.rule.memories, connections, mask, xp=self.xp)
         self._memory = {kind: self._add(kind, array) for kind, array in first.items()}
         self.zero_what_was_written()
+
+    def take(self, connections: Connections, updated: Updated) -> None:
+        with tf.control_dependencies(self.waits_for):
+            super().take(connections, updated)
 
     def zero_what_was_written(self) -> None:
         """Zero weights and state outside the mask, whatever was written there."""
@@ -136,11 +151,24 @@ class Pool(NamedTuple):
     gradients: Sequence[tf.Tensor | None]
     number: int
 
-    def move(self, update: tf.Tensor, counts: CountsOf) -> None:
+    @property
+    def size(self) -> int:
+        """How many connections its layers could have."""
+        return sum(layer.layer.size for layer in self.layers)
+
+    @property
+    def written(self) -> list[tf.Tensor]:
+        """What has been written, to be waited for."""
+        return [array for layer in self.layers for array in layer.written]
+
+    def move(self, update: tf.Tensor, counts: CountsOf, after: Sequence[tf.Tensor] = ()) -> None:
         """One update of these layers.
 
         Args:
             update: its number.
             counts: how many connections it keeps and grows in a pool, by the pool's number.
+            after: what is to be written before these layers are.
         """
+        for layer in self.layers:
+            layer.waits_for = after
         move_layers(self.layers, update, self.gradients, counts(self.number))

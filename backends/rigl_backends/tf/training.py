@@ -195,8 +195,20 @@ class SparseTraining:
             tf.cond(when, lambda: self._move_all(pools, update, counts), lambda: None)
 
     def _move_all(self, pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf) -> None:
-        for pool in pools:
-            pool.move(update, counts)
+        """Two pools at a time, one of the largest and one of the smallest, of which one at a time is written.
+
+        What is written takes memory for a new array beside the old one.
+        """
+        waiting, work = sorted(pools, key=lambda pool: pool.size), [0, 0]
+        done: list[list[tf.Tensor]] = [[], []]
+        last: list[tf.Tensor] = []
+        while waiting:
+            lane = int(work[1] < work[0])
+            pool = waiting.pop(0 if lane else -1)
+            with tf.control_dependencies(done[lane]):
+                pool.move(update, counts, after=last)
+            done[lane] = last = pool.written
+            work[lane] += pool.size
 
     def _counts_of(self, update: tf.Tensor) -> CountsOf:
         """From one row of each table: what is sliced must begin at a known row, or XLA compiles each row anew."""

@@ -51,21 +51,21 @@ def move(pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf, *, when: tf
     return True
 
 
-def _can_lie_in_a_pack(pool: Pool) -> bool:
-    """Whether it is a layer on its own, whose criteria look at nothing but the numbers of a connection."""
-    first, rule = pool.layers[0], pool.layers[0].rule
-    known = all(criterion is None or criterion.name in CRITERIA for criterion in (rule.drop, rule.grow))
-    return len(pool.layers) == 1 and known and chooses_freely(rule, Connections(None, layer=first.layer))
-
-
 def _once_if(condition: tf.Tensor, act: Callable[[], None]) -> None:
-    """What a branch does, in a loop, which changes variables where they lie; a branch of XLA returns copies."""
+    """A branch as a loop, which changes variables where they lie; a branch of XLA would return copies of them."""
 
     def body(_: tf.Tensor) -> list[tf.Tensor]:
         act()
         return [tf.constant(False)]
 
     tf.while_loop(lambda waiting: waiting, body, [condition])
+
+
+def _can_lie_in_a_pack(pool: Pool) -> bool:
+    """Whether it is a layer on its own, whose criteria look at nothing but the numbers of a connection."""
+    first, rule = pool.layers[0], pool.layers[0].rule
+    known = all(criterion is None or criterion.name in CRITERIA for criterion in (rule.drop, rule.grow))
+    return len(pool.layers) == 1 and known and chooses_freely(rule, Connections(None, layer=first.layer))
 
 
 @dataclass(frozen=True)
@@ -143,6 +143,7 @@ def _move_pack(pack: Pack, pools: Sequence[Pool], update: tf.Tensor, counts: Cou
     masks, own = [layer.mask for layer in layers], [counts(pool.number) for pool in pools]
     updated = updated_in_pack(pack, layers[0].rule, before, masks, own)
     for layer, connections, new in zip(layers, before, updated, strict=True):
+        layer.waits_for = ()
         layer.take(connections, new)
 
 
@@ -176,27 +177,33 @@ def _best_of(
 ) -> tf.Tensor:
     """See `rigl_core.adapter.best_of`; ``k`` has a number for each layer."""
     ordered = ordered_integers(scores)
-    places = _places(len(pack.layer))
+    places = tf.range(len(pack.layer))[:, None] * ROW + tf.range(ROW)  # the flat index of each place
     eligible = among if outside is None else (places < pack.stop[:, None]) & ~outside
     ordered = tf.where(eligible, ordered, -tf.ones_like(ordered))
-
-    def choose(i: tf.Tensor, least: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        own = _border(ordered, tf.gather(pack.first, i), tf.gather(pack.last, i), k[i])
-        return i + 1, _put(least, i, own[0]), _put(stop, i, own[1])
-
-    start = (tf.constant(0), tf.zeros_like(k, ordered.dtype), tf.zeros_like(k))
-    _, least, stop = tf.while_loop(lambda i, *_: i < len(pack.sizes), choose, start)
-    return _within(ordered, places, *(tf.gather(border, pack.layer)[:, None] for border in (least, stop)))
-
-
-def _places(rows: int) -> tf.Tensor:
-    """The flat index of each place in a pack."""
-    return tf.range(rows)[:, None] * ROW + tf.range(ROW)
+    borders = _borders(ordered, tf.constant(pack.first), tf.constant(pack.last), k)
+    return _within(ordered, places, *(tf.gather(border, pack.layer)[:, None] for border in borders))
 
 
 def _within(x: tf.Tensor, places: tf.Tensor, least: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
     """Which numbers are above the border that `_border` finds."""
     return (x > least) | ((x == least) & (places < stop))
+
+
+@tf.function(autograph=False, reduce_retracing=True)  # type: ignore[untyped-decorator]  # tracing takes a while
+def _borders(x: tf.Tensor, first: tf.Tensor, last: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The border of each layer, from its first row to its last."""
+
+    def add(i: tf.Tensor, least: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        own = _border(x, first[i], last[i], k[i])
+        return i + 1, _put(least, i, own[0]), _put(stop, i, own[1])
+
+    start = (tf.constant(0), tf.zeros_like(k, x.dtype), tf.zeros_like(k))
+    _, least, stop = tf.while_loop(lambda i, *_: i < tf.size(k), add, start)
+    return least, stop
+
+
+def _put(values: tf.Tensor, i: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
+    return tf.tensor_scatter_nd_update(values, [[i]], [value])
 
 
 def _border(x: tf.Tensor, first: tf.Tensor, last: tf.Tensor, k: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -205,7 +212,7 @@ def _border(x: tf.Tensor, first: tf.Tensor, last: tf.Tensor, k: tf.Tensor) -> tu
     Returns:
         The least number among them, or one that is not there; and of those equal to it, where the others begin.
     """
-    bits, everywhere = (x.shape[0] * ROW).bit_length(), tf.constant(x.shape[0] * ROW)
+    bits, everywhere = 31, tf.int32.max  # of a place
 
     def count(least: tf.Tensor, stop: tf.Tensor) -> tf.Tensor:
         def add(row: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -230,7 +237,3 @@ def _border(x: tf.Tensor, first: tf.Tensor, last: tf.Tensor, k: tf.Tensor) -> tu
     start = (tf.constant(bits + 8 * x.dtype.size - 2), tf.zeros([], x.dtype), tf.constant(0), tf.constant(False))
     _, least, stop, _ = tf.while_loop(lambda bit, _, __, found: (bit >= 0) & ~found, add_bit, start)
     return least, stop
-
-
-def _put(values: tf.Tensor, i: tf.Tensor, value: tf.Tensor) -> tf.Tensor:
-    return tf.tensor_scatter_nd_update(values, [[i]], [value])
