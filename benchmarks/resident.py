@@ -7,6 +7,21 @@ from collections.abc import Callable
 from pathlib import Path
 
 _PROCESS = Path("/proc/self")
+_M_MMAP_THRESHOLD = -3  # of malloc.h
+_LARGE = 1 << 16
+
+
+def give_back_at_once() -> None:
+    """Let large arrays go back to the system when they are freed, from now on.
+
+    Otherwise glibc keeps arrays of up to 32 MiB for later ones, in each thread's arena. An array that takes another's
+    place then counts beside it, whether both are needed at a time or not.
+
+    Raises:
+        RuntimeError: if this C library's malloc cannot do so.
+    """
+    if not ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, _LARGE):
+        raise RuntimeError("malloc keeps what is freed: memory can be measured with glibc only.")
 
 
 def peak_extra_bytes(act: Callable[[], object]) -> int:

@@ -54,6 +54,9 @@ class Update:
     def masks(self) -> Mapping[str, npt.NDArray[np.bool_]]:
         return {name: np.asarray(mask) for name, mask in masks(self._state, self._params).items()}
 
+    def copies(self) -> object:
+        return jax.block_until_ready([jnp.copy(gradient) for gradient in self._gradients.values()])
+
 
 def _made_within(gradients: Any) -> Any:
     """The same gradients, out of a loop that XLA cannot merge with what comes next."""

@@ -30,3 +30,6 @@ class Update:
 
     def masks(self) -> Mapping[str, npt.NDArray[np.bool_]]:
         return self._training.masks
+
+    def copies(self) -> object:
+        return [gradient.copy() for gradient in self._gradients.values()]

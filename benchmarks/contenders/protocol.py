@@ -21,6 +21,9 @@ class Update(Protocol):
     def masks(self) -> Mapping[str, npt.NDArray[np.bool_]]:
         """The topology, by layer name."""
 
+    def copies(self) -> object:
+        """Copies of all gradients, in new memory: what a measurement of memory must see."""
+
 
 class Steps(Protocol):
     """The same model twice, dense and sparse, with the same batch."""

@@ -57,6 +57,9 @@ class Update:
         pairs = zip(self._names, self._scheduler.backward_masks, strict=True)
         return {name: mask.numpy().copy() for name, mask in pairs if mask is not None}
 
+    def copies(self) -> object:
+        return [gradient.clone() for gradient in self._gradients]
+
 
 class _Kernel(nn.Module):
     """What rigl-torch takes for a layer: a module with a weight."""

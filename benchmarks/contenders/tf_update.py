@@ -39,13 +39,18 @@ class Update:
 
     def prepare(self) -> None:
         for name, mask in self.masks().items():
-            self._variables[name].assign(weights_like(self._gradients[name].numpy()) * mask)
+            weights, gradient = self._variables[name].value, self._gradients[name]
+            new = tf.reshape(tf.reverse(tf.reshape(gradient, [-1]), [0]), gradient.shape)  # as subjects.weights_like
+            weights.assign_add(tf.where(mask, new - weights, 0))  # where they lie, as an optimizer does
 
     def move(self) -> None:
         self._step(list(self._gradients.values()))
 
     def masks(self) -> Mapping[str, npt.NDArray[np.bool_]]:
         return {name.split("/")[-1]: mask for name, mask in self._optimizer.masks.items()}
+
+    def copies(self) -> object:
+        return [gradient + 0 for gradient in self._gradients.values()]
 
 
 def _variable(name: str, values: npt.NDArray[np.float32]) -> keras.Variable:

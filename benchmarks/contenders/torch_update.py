@@ -39,3 +39,6 @@ class Update:
 
     def masks(self) -> Mapping[str, npt.NDArray[np.bool_]]:
         return {name: mask.numpy() for name, mask in self._training.masks.items()}
+
+    def copies(self) -> object:
+        return [gradient.clone() for gradient in self._gradients.values()]
