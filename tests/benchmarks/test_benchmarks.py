@@ -37,11 +37,40 @@ def test_updates(module: str, momentum: bool) -> None:
     assert all(number > 0 for answer in answers for number in answer.values())
 
 
-@pytest.mark.parametrize("module", ["numpy", "jax"])
+@pytest.mark.parametrize("module", ["numpy", "jax", "tf"])
 def test_memory(module: str) -> None:
     (answer,) = ask(task="memory", module=module, shapes=SHAPES, momentum=False, options={})
     assert answer["layer"] == 4 * 1024 * 128
     assert isinstance(answer["bytes"], int)
+
+
+def test_an_update_under_xla_takes_at_most_two_layers_of_memory() -> None:
+    shapes = [(f"layer{i}", (1024, 1024)) for i in range(8)]
+    answers = ask(2, task="memory", module="tf", shapes=shapes, momentum=False, options={"xla": True})
+    assert all(answer["bytes"] <= 2 * answer["layer"] for answer in answers)
+
+
+def test_memory_that_an_allocator_keeps_is_not_measured() -> None:
+    """Copies that take no new memory, as those of an allocator that has kept some, are refused."""
+    code = """
+import numpy as np
+import worker
+from subjects import Kernels
+kernels = Kernels((("layer", (1 << 22,)),))
+class Keeps:
+    kept = np.ones(1 << 22, np.float32)
+    def copies(self):
+        self.kept[...] = 2
+class GivesBack:
+    def copies(self):
+        return np.ones(1 << 22, np.float32)
+worker.check_that_memory_shows(GivesBack(), kernels)
+worker.check_that_memory_shows(Keeps(), kernels)
+"""
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert "RuntimeError: copies of all gradients took" in result.stderr
+    assert "GivesBack" not in result.stderr
 
 
 @pytest.mark.parametrize(("module", "options"), [("jax", {}), ("tf", {"xla": True})])

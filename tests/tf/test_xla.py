@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -80,3 +84,28 @@ def test_layers_that_lie_together_take_half_of_the_largest_and_each_layer_lies_o
     for pack in packs:
         assert pack.last.max() <= (9 if len(pack.layers) == 1 else 4)
         assert len({kinds[i] for i in pack.layers}) == 1
+
+
+def test_xla_compiles_a_step_once(tmp_path: Path) -> None:
+    """Also when the number of the update changes: no shape, and no slice, depends on it."""
+    code = """
+import keras, tensorflow as tf
+from rigl_backends.tf import sparsify
+from rigl_core import DSR, Cosine, RigL, UpdateSchedule
+from tests.tf.helpers import make_gradients, make_model
+for method in (RigL, DSR):
+    recipe = method(0.7, schedule=UpdateSchedule(end=20, every=2), drop_fraction=Cosine(0.4))
+    model = make_model()
+    optimizer = sparsify(keras.optimizers.SGD(0.1), recipe, model=model)
+    def one_step(gradients):
+        optimizer.apply(gradients, model.trainable_variables)
+    step = tf.function(one_step, jit_compile=True)
+    for number in range(6):
+        step(make_gradients(model.trainable_variables, number))
+"""
+    flags = f"--xla_dump_to={tmp_path} --xla_dump_hlo_as_text --xla_dump_hlo_module_re=.*one_step.*"
+    environment = {**os.environ, "XLA_FLAGS": flags, "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = [sys.executable, "-c", code]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert len(list(tmp_path.glob("*before_optimizations.txt"))) == 2

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import glob
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
 from rigl_backends.tf.layers import choose_layers, layers_among, variable_name
-from rigl_core.adapter import MultiplyAdds, Network, Parts, errors, made_of, positions_of
+from rigl_core.adapter import Axes, Layer, MultiplyAdds, Network, Parts, errors, made_of, positions_of
 
 
 def describe(
@@ -20,6 +20,7 @@ def describe(
     named_inputs: Mapping[str, Any] | None = None,
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
+    axes: Axes | None = None,
     examples: int = 1,
 ) -> Network:
     """Read a model's layers, and how often one example uses each of their weights, by tracing it once.
@@ -34,6 +35,7 @@ def describe(
         named_inputs: keyword arguments of that call.
         include: name patterns of variables to choose besides the default ones, as for `sparsify`.
         exclude: name patterns of variables not to choose, as for `sparsify`.
+        axes: in and out axes by name pattern, as for `sparsify`.
         examples: how many examples the inputs hold: their batch size.
 
     Returns:
@@ -48,14 +50,8 @@ def describe(
     named_inputs = named_inputs or {}
     if not model.built:
         model(*example_inputs, **named_inputs, training=False)
-    layers = choose_layers(model, include, exclude)
-    chosen = {layer.name for layer in layers}
-    rest = [
-        glob.escape(variable_name(variable))
-        for variable in model.variables
-        if variable_name(variable) not in chosen and _is_weight(variable)
-    ]
-    others = [layer for layer in layers_among(model.variables, model, rest, ()) if layer.name not in chosen]
+    layers = choose_layers(model, include, exclude, axes)
+    others = _others(model, {layer.name for layer in layers})
     sizes = {layer.name: layer.size for layer in [*layers, *others]}
 
     @tf.function(autograph=False)  # type: ignore[untyped-decorator]
@@ -67,6 +63,13 @@ def describe(
     return Network(
         tuple(layers), positions_of([*layers, *others], graph.by_name, examples), tuple(others), name=model.name
     )
+
+
+def _others(model: keras.layers.Layer, chosen: Collection[str]) -> list[Layer]:
+    """The weights that are not chosen, as layers."""
+    names = [variable_name(variable) for variable in model.variables if _is_weight(variable)]
+    rest = [glob.escape(name) for name in names if name not in chosen]
+    return [layer for layer in layers_among(model.variables, model, rest, ()) if layer.name not in chosen]
 
 
 class _Graph(MultiplyAdds):

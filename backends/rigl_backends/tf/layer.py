@@ -92,8 +92,8 @@ class SparseLayer(adapter.SparseLayer):
     def zero_state_outside(self, mask: tf.Tensor) -> None:
         written = self.variable
         for variable in self._state:
-            with tf.control_dependencies([tf.convert_to_tensor(written)]):  # each takes a new array first
-                variable.assign(self._in_shape(mask, variable))
+            mask = after([tf.convert_to_tensor(written)], mask)  # each takes a new array first
+            variable.assign(self._in_shape(mask, variable))
             written = variable
 
     def zero_gradient_outside(self, gradient: Any) -> tf.Tensor:
@@ -128,14 +128,20 @@ class SparseLayer(adapter.SparseLayer):
         self.zero_what_was_written()
 
     def take(self, connections: Connections, updated: Updated) -> None:
-        with tf.control_dependencies(self.waits_for):
-            super().take(connections, updated)
+        mask, survivors = (after(self.waits_for, array) for array in (updated.mask, updated.survivors))
+        super().take(connections, Updated(mask, survivors))
 
     def zero_what_was_written(self) -> None:
         """Zero weights and state outside the mask, whatever was written there."""
         self.zero_weight_outside(self.mask)
         if not self.rule.shadow:
             self.zero_state_outside(self.mask)
+
+
+def after(written: Sequence[tf.Tensor], array: tf.Tensor) -> tf.Tensor:
+    """The array, when others have been written: what is made of it waits for these."""
+    with tf.control_dependencies(written):
+        return tf.identity(array)
 
 
 class Pool(NamedTuple):
@@ -161,14 +167,14 @@ class Pool(NamedTuple):
         """What has been written, to be waited for."""
         return [array for layer in self.layers for array in layer.written]
 
-    def move(self, update: tf.Tensor, counts: CountsOf, after: Sequence[tf.Tensor] = ()) -> None:
+    def move(self, update: tf.Tensor, counts: Counts, waits_for: Sequence[tf.Tensor] = ()) -> None:
         """One update of these layers.
 
         Args:
             update: its number.
-            counts: how many connections it keeps and grows in a pool, by the pool's number.
-            after: what is to be written before these layers are.
+            counts: how many connections it keeps and grows.
+            waits_for: what is to be written before these layers are.
         """
         for layer in self.layers:
-            layer.waits_for = after
-        move_layers(self.layers, update, self.gradients, counts(self.number))
+            layer.waits_for = waits_for
+        move_layers(self.layers, update, self.gradients, counts)

@@ -206,7 +206,8 @@ class SparseTraining:
             lane = int(work[1] < work[0])
             pool = waiting.pop(0 if lane else -1)
             with tf.control_dependencies(done[lane]):
-                pool.move(update, counts, after=last)
+                own = counts(pool.number)
+            pool.move(update, own, waits_for=last)
             done[lane] = last = pool.written
             work[lane] += pool.size
 

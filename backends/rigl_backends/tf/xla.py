@@ -47,7 +47,7 @@ def move(pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf, *, when: tf
         _once_if(when, functools.partial(_move_pack, pack, [fitting[i] for i in pack.layers], update, counts))
     for pool in pools:
         if not _can_lie_in_a_pack(pool):
-            _once_if(when, functools.partial(pool.move, update, counts))
+            _once_if(when, functools.partial(pool.move, update, counts(pool.number)))
     return True
 
 
