@@ -64,18 +64,18 @@ def grasp_scores(
     chosen, variables = _choose(model, layers, include, exclude)
     if decimal(temperature, "temperature") <= 0:
         raise ValueError(f"temperature is {temperature}: it must be positive.")
-    with _borrowed(model):
-        weights = [variable.value for variable in variables]
-        with tf.GradientTape() as outer:
-            with tf.GradientTape() as inner:
+    weights = [tf.identity(variable.value) for variable in variables]
+    with tf.GradientTape() as outer:
+        outer.watch(weights)
+        with tf.GradientTape() as inner:
+            inner.watch(weights)
+            with keras.StatelessScope(zip(variables, weights, strict=True)):
                 outputs = model(inputs, training=training)
-                mean = tf.reduce_mean(loss(targets, outputs if temperature == 1 else outputs / temperature))
-            gradients = _dense(inner.gradient(mean, weights), weights)
-            norm = tf.add_n([tf.reduce_sum(_wide(g) * tf.stop_gradient(_wide(g))) for g in gradients])
-        products = _dense(outer.gradient(norm, weights), weights)
-        return {
-            layer.name: (_wide(w) * _wide(hg)).numpy() for layer, w, hg in zip(chosen, weights, products, strict=True)
-        }
+            mean = tf.reduce_mean(loss(targets, outputs if temperature == 1 else outputs / temperature))
+        gradients = _dense(inner.gradient(mean, weights), weights)
+        norm = tf.add_n([tf.reduce_sum(_wide(g) * tf.stop_gradient(_wide(g))) for g in gradients])
+    products = _dense(outer.gradient(norm, weights), weights)
+    return {layer.name: (_wide(w) * _wide(hg)).numpy() for layer, w, hg in zip(chosen, weights, products, strict=True)}
 
 
 def synflow_scores(
@@ -110,14 +110,19 @@ def synflow_scores(
     """
     chosen, variables = _choose(model, layers, include, exclude)
     ones = tf.nest.map_structure(_as_ones, inputs)
-    with _borrowed(model, lambda values: tf.abs(tf.cast(values, tf.float64))), _in_float64(model):
-        weights = {layer.name: variable.value for layer, variable in zip(chosen, variables, strict=True)}
+    names = {id(variable): layer.name for layer, variable in zip(chosen, variables, strict=True)}
+    floating = [variable for variable in model.variables if tf.as_dtype(variable.dtype).is_floating]
+    magnitudes = [tf.abs(tf.cast(variable.value, tf.float64)) for variable in floating]
 
-        def scores(masks: Mapping[str, npt.NDArray[np.bool_]]) -> Scores:
-            for name, mask in masks.items():
-                weights[name].assign(tf.where(mask, weights[name], tf.zeros_like(weights[name])))
-            return _flow(model, ones, weights)
+    def scores(masks: Mapping[str, npt.NDArray[np.bool_]]) -> Scores:
+        own = [masks.get(names.get(id(variable), "")) for variable in floating]
+        values = [a if mask is None else tf.where(mask, a, 0.0) for a, mask in zip(magnitudes, own, strict=True)]
+        flow = _flow(model, ones, floating, values)
+        return {
+            names[id(variable)]: score for variable, score in zip(floating, flow, strict=True) if id(variable) in names
+        }
 
+    with _in_float64(model):
         return prune_in_rounds(scores, {layer.name: layer.shape for layer in chosen}, sparsity, rounds)
 
 
@@ -131,18 +136,22 @@ def _choose(
     return chosen, find_layers(chosen, model.trainable_variables, None)
 
 
-def _flow(model: keras.layers.Layer, ones: Any, weights: Mapping[str, tf.Variable]) -> Scores:
-    """weight * d flow / d weight, with the sum of all outputs for the flow."""
+def _flow(
+    model: keras.layers.Layer, ones: Any, variables: Sequence[Any], values: Sequence[tf.Tensor]
+) -> list[npt.NDArray[np.float64]]:
+    """|value * d flow / d value| of each variable, with the sum of all outputs for the flow."""
     with tf.GradientTape() as tape:
-        outputs = tf.nest.flatten(model(ones, training=False))
+        tape.watch(values)
+        with keras.StatelessScope(zip(variables, values, strict=True)):
+            outputs = tf.nest.flatten(model(ones, training=False))
         flow = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float64)) for output in outputs])
     if not tf.math.is_finite(flow):
         raise ValueError("model has a flow that float64 cannot hold: scale its weights down before synflow_scores.")
-    slopes = _dense(tape.gradient(flow, list(weights.values())), list(weights.values()))
-    return {name: tf.abs(weight * slope).numpy() for (name, weight), slope in zip(weights.items(), slopes, strict=True)}
+    slopes = _dense(tape.gradient(flow, values), values)
+    return [tf.abs(value * slope).numpy() for value, slope in zip(values, slopes, strict=True)]
 
 
-def _dense(gradients: Sequence[Any], weights: Sequence[tf.Variable]) -> list[tf.Tensor]:
+def _dense(gradients: Sequence[Any], weights: Sequence[tf.Tensor]) -> list[tf.Tensor]:
     """Gradients as arrays: of a variable that was not used, zeros."""
     pairs = zip(gradients, weights, strict=True)
     return [tf.zeros_like(weight) if gradient is None else tf.convert_to_tensor(gradient) for gradient, weight in pairs]
@@ -155,25 +164,6 @@ def _as_ones(values: Any) -> tf.Tensor:
 
 def _wide(values: Any) -> tf.Tensor:
     return widen(tf.convert_to_tensor(values))
-
-
-@contextlib.contextmanager
-def _borrowed(model: keras.layers.Layer, change: Callable[[tf.Tensor], tf.Tensor] = tf.identity) -> Iterator[None]:
-    """While this lasts, a model has copies for variables: statistics and random states move in them alone.
-
-    Args:
-        model: a built model.
-        change: makes the copies of its floating variables.
-    """
-    originals = [(variable, variable._value) for variable in model.variables]
-    try:
-        for variable, original in originals:
-            copy = change(original) if original.dtype.is_floating else tf.identity(original)
-            variable._value = tf.Variable(copy, trainable=original.trainable)
-        yield
-    finally:
-        for variable, original in originals:
-            variable._value = original
 
 
 @contextlib.contextmanager
