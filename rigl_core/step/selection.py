@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 SMALL = 1 << 15
 """Layers up to this size are sorted whole: with few connections, the calls would cost more than the work."""
+SPAN = 1 << 20
+"""The connections whose marks are held at a time: fewer take less memory and more calls."""
 SAMPLE = 1 << 13
 """The largest sample for the bounds. It leaves one or two of a hundred connections between them."""
 
@@ -74,13 +76,13 @@ class _Eligible:
         assert self._outside is not None
         return ~self._outside[part]
 
-    def restrict(self, chosen: Mask) -> None:
-        """Set a mask to false, in place, for all connections that cannot be chosen."""
+    def restrict(self, chosen: Mask, part: slice) -> None:
+        """Set a part's mask to false, in place, for all connections that cannot be chosen."""
         if self._among is not None:
-            np.logical_and(chosen, self._among, out=chosen)
+            np.logical_and(chosen, self._among[part], out=chosen)
         else:
             assert self._outside is not None
-            np.greater(chosen, self._outside, out=chosen)
+            np.greater(chosen, self._outside[part], out=chosen)
 
 
 def _between_bounds(eligible: _Eligible, scores: Scores, k: int) -> Mask | None:
@@ -131,15 +133,19 @@ def _uniform(count: int) -> npt.NDArray[np.float64]:
 
 def _split(eligible: _Eligible, scores: Scores, low: Any, high: Any) -> tuple[Mask, Indices]:
     """The mask of eligible connections above ``high``, and the flat indices of the others above ``low``."""
-    chosen, others = np.empty(eligible.size, np.bool_), np.empty(eligible.size, np.bool_)
-    for part in parts_of(eligible.size):
-        values = scores.look(part)
-        np.greater(values, high, out=chosen[part])
-        np.greater(values, low, out=others[part])
-    others ^= chosen
-    eligible.restrict(others)
-    eligible.restrict(chosen)
-    return chosen, np.flatnonzero(others)
+    chosen, between = np.empty(eligible.size, np.bool_), [np.empty(0, np.intp)]
+    for span in parts_of(eligible.size, SPAN):
+        above = chosen[span]
+        others = np.empty_like(above)
+        for part in parts_of(others.size):
+            values = scores.look(slice(span.start + part.start, span.start + part.stop))
+            np.greater(values, high, out=above[part])
+            np.greater(values, low, out=others[part])
+        others ^= above
+        eligible.restrict(others, span)
+        eligible.restrict(above, span)
+        between.append(np.flatnonzero(others) + span.start)
+    return chosen, np.concatenate(between)
 
 
 def _first_with(score: Any, eligible: _Eligible, scores: Scores, count: int) -> Indices:

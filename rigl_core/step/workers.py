@@ -49,9 +49,9 @@ def _two_threads() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(2)
 
 
-def parts_of(size: int) -> list[slice]:
-    """Slices that cut a flat array of this size into parts of `PART` numbers."""
-    return [slice(start, min(start + PART, size)) for start in range(0, size, PART)]
+def parts_of(size: int, length: int = PART) -> list[slice]:
+    """Slices that cut a flat array of this size into parts of this length; the last one may be shorter."""
+    return [slice(start, min(start + length, size)) for start in range(0, size, length)]
 
 
 def all_finite(arrays: Iterable[Values]) -> bool:
