@@ -21,6 +21,9 @@ ZEROED_EVERY = 100
 """Steps after which everything outside the masks is zeroed, of optimizers too that leave zeros alone: anybody else may
 have written there."""
 
+EACH_POOL = 1 << 17
+"""The connections whose work takes as long as what every pool takes besides, of any size."""
+
 Call = Sequence[tuple[Any, Any]]
 """The gradients (None: not used) and variables of one call of an optimizer."""
 
@@ -209,7 +212,7 @@ class SparseTraining:
                 own = counts(pool.number)
             pool.move(update, own, waits_for=last)
             done[lane] = last = pool.written
-            work[lane] += pool.size
+            work[lane] += pool.size + EACH_POOL
 
     def _counts_of(self, update: tf.Tensor) -> CountsOf:
         """From one row of each table: what is sliced must begin at a known row, or XLA compiles each row anew."""
