@@ -45,7 +45,7 @@ def inactive_kept_on_the_host(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_topology.test_large_layers_agree_with_a_stable_sort)
 def inactive_kept_by_the_bounds(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(selection._Eligible, "restrict", lambda self, chosen: None)
+    patch.setattr(selection._Eligible, "restrict", lambda self, chosen, part: None)
 
 
 @caught_by(test_topology.test_just_dropped_connections_can_be_regrown)
