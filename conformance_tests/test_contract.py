@@ -30,6 +30,11 @@ def test_every_rule_has_a_property() -> None:
     assert sorted(set(TITLES) - everything) == []
 
 
+def test_every_property_runs_on_our_backends() -> None:
+    imported = (ROOT / "conformance_tests" / "test_properties.py").read_text()
+    assert sorted(file.stem for file in KIT.glob("test_*.py") if f"{file.stem} import *" not in imported) == []
+
+
 def test_every_citation_is_a_rule() -> None:
     for source in SOURCES:
         assert sorted(cited(source) - set(TITLES)) == [], source.name

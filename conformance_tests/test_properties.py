@@ -1,10 +1,13 @@
 """Every property on every backend. The properties themselves are part of rigl_core.testing."""
 
+from rigl_core.testing.properties.test_deferred import *
 from rigl_core.testing.properties.test_errors import *
 from rigl_core.testing.properties.test_gradients import *
 from rigl_core.testing.properties.test_memory import *
 from rigl_core.testing.properties.test_methods import *
+from rigl_core.testing.properties.test_precisions import *
 from rigl_core.testing.properties.test_resume import *
+from rigl_core.testing.properties.test_told import *
 from rigl_core.testing.properties.test_topology import *
 from rigl_core.testing.properties.test_training import *
 from rigl_core.testing.properties.test_trajectory import *

@@ -37,6 +37,7 @@ from rigl_core.methods.lottery import Ticket as Ticket
 from rigl_core.methods.lottery import Trained as Trained
 from rigl_core.model.layers import Layer as Layer
 from rigl_core.model.table import SparsityTable as SparsityTable
+from rigl_core.model.warnings import SparsityWarning as SparsityWarning
 from rigl_core.parts.criteria import GRADIENT as GRADIENT
 from rigl_core.parts.criteria import MAGNITUDE as MAGNITUDE
 from rigl_core.parts.criteria import MAGNITUDE_BY_SIGN as MAGNITUDE_BY_SIGN

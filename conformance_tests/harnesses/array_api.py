@@ -60,6 +60,10 @@ class ArrayAPISession:
     def weights(self) -> dict[str, Array]:
         return {name: to_numpy(param) for name, param in self.optimizer.params.items()}
 
+    @_strictly
+    def write(self, weights: Mapping[str, Array]) -> None:
+        self.optimizer.params = {name: _to(weight, self.dtype) for name, weight in weights.items()}
+
     def masks(self) -> dict[str, Mask]:
         return self.sparse.masks
 

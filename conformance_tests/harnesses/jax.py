@@ -13,7 +13,7 @@ import numpy as np
 import optax
 from jax import lax
 
-from rigl_backends.jax import apply_masks, jax_namespace, masks, sparsify, step
+from rigl_backends.jax import apply_masks, jax_namespace, masks, resume, sparsify, step
 from rigl_backends.jax.handle import find_state
 from rigl_backends.jax.state import state_of
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
@@ -53,6 +53,10 @@ class JaxSession:
     def weights(self) -> dict[str, Array]:
         return {name: _array(param) for name, param in self.params.items()}
 
+    def write(self, weights: Mapping[str, Array]) -> None:
+        with self.settings():
+            self.params = {name: _to(weight, self.dtype) for name, weight in weights.items()}
+
     def masks(self) -> dict[str, Mask]:
         return {name: np.asarray(mask) for name, mask in masks(self.opt_state, self.params).items()}
 
@@ -68,7 +72,8 @@ class JaxSession:
 
     def load(self, saved: Any) -> None:
         with self.settings():
-            self.params, self.opt_state = jax.tree.map(jnp.array, saved)
+            params, opt_state = jax.tree.map(jnp.array, saved)
+            self.params, self.opt_state = params, resume(self.tx, opt_state, params)
 
     def sparsify_again(self) -> None:
         sparsify(self.tx, self.setup.recipe, layers=self.setup.layers).init(self.params)

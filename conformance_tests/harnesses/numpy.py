@@ -39,6 +39,10 @@ class NumPySession:
     def weights(self) -> dict[str, Array]:
         return {name: param.copy() for name, param in self.params.items()}
 
+    def write(self, weights: Mapping[str, Array]) -> None:
+        for name, weight in weights.items():
+            self.params[name][...] = weight
+
     def masks(self) -> dict[str, Mask]:
         return self.sparse.masks
 

@@ -52,6 +52,10 @@ class TensorFlowSession:
     def weights(self) -> dict[str, Array]:
         return {name: _array(param) for name, param in self.params.items()}
 
+    def write(self, weights: Mapping[str, Array]) -> None:
+        for name, weight in weights.items():
+            self.params[name].assign(_tensor(weight, self.dtype))
+
     def masks(self) -> dict[str, Mask]:
         return self.optimizer.masks
 

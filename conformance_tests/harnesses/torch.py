@@ -90,6 +90,10 @@ class TorchSession:
     def weights(self) -> dict[str, Array]:
         return {name: _array(param) for name, param in self.params.items()}
 
+    def write(self, weights: Mapping[str, Array]) -> None:
+        for name, weight in weights.items():
+            self.params[name].detach().copy_(torch.tensor(weight))
+
     def masks(self) -> dict[str, Mask]:
         return {name: mask.cpu().numpy() for name, mask in self.sparse.masks.items()}
 

@@ -2,6 +2,8 @@
 
 from conformance_tests.mutants import (
     budget,
+    deferred,
+    information,
     memory,
     methods,
     pools,
@@ -10,6 +12,7 @@ from conformance_tests.mutants import (
     selection,
     state,
     structures,
+    told,
     topology,
     training,
 )
@@ -18,6 +21,8 @@ from conformance_tests.mutants.registry import MUTANTS
 __all__ = [
     "MUTANTS",
     "budget",
+    "deferred",
+    "information",
     "memory",
     "methods",
     "pools",
@@ -26,6 +31,7 @@ __all__ = [
     "selection",
     "state",
     "structures",
+    "told",
     "topology",
     "training",
 ]

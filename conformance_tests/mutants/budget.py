@@ -14,7 +14,7 @@ import pytest
 from conformance_tests import test_budget, test_schedule
 from conformance_tests.mutants.registry import caught_by
 from rigl_core.parts import distributions, drop_fractions, schedules
-from rigl_core.plan import budget, plan
+from rigl_core.plan import budget, making, plan
 from rigl_core.testing.properties import test_training
 
 
@@ -48,9 +48,9 @@ def float_rounded_drop_count(patch: pytest.MonkeyPatch) -> None:
 
 @caught_by(test_training.test_masks_follow_the_oracle_step_by_step)
 def drop_count_from_the_target(patch: pytest.MonkeyPatch) -> None:
-    original = plan.make_plan
+    original = making.make_plan
 
-    def make_plan(a_recipe: Any, layers: Any) -> Any:
+    def make_plan(a_recipe: Any, layers: Any, others: Any = None) -> Any:
         made = original(a_recipe, layers)
         target = [math.ceil((1 - made.recipe.sparsity) * layer.size) for layer in layers]
         table = drop_fractions.drop_counts(made.recipe.schedule, made.recipe.drop_fraction, target)

@@ -12,18 +12,18 @@ import pytest
 from conformance_tests.mutants.registry import caught_by
 from rigl_core.arrays import sharing
 from rigl_core.plan import Counts
-from rigl_core.step import update
+from rigl_core.step import pools, update
 from rigl_core.testing.properties import test_methods
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL, all layers")
 def ties_to_the_later_layer(patch: pytest.MonkeyPatch) -> None:
-    original = update._as_one_layer
+    original = update.as_one_layer
 
     def as_one_layer(rule: Any, pool: Sequence[Any], masks: Sequence[Any], counts: Any, xp: Any) -> list[Any]:
         return original(rule, pool[::-1], masks[::-1], counts, xp)[::-1]
 
-    patch.setattr(update, "_as_one_layer", as_one_layer)
+    patch.setattr(update, "as_one_layer", as_one_layer)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "gradual pruning, all layers")
@@ -34,7 +34,7 @@ def global_scope_chosen_per_layer(patch: pytest.MonkeyPatch) -> None:
         own = zip(pool, masks, keep, strict=True)
         return [update._alone(rule, connections, mask, Counts(kept, 0), xp) for connections, mask, kept in own]
 
-    patch.setattr(update, "_as_one_layer", as_one_layer)
+    patch.setattr(update, "as_one_layer", as_one_layer)
 
 
 @caught_by(test_methods.test_initial_topologies_are_the_oracles, "scores")
@@ -76,12 +76,12 @@ def redistribution_ignores_the_room(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "DSR")
 def shared_by_what_was_active(patch: pytest.MonkeyPatch) -> None:
     """Layers share the growth by their active counts before the drop."""
-    original = update._weights_of_layers
+    original = pools._weights_of_layers
 
     def weights_of_layers(rule: Any, scores: Any, masks: Any, keep: Any, xp: Any) -> Any:
         return original(rule, scores, masks, np.array([mask.sum() for mask in masks], np.int32), xp)
 
-    patch.setattr(update, "_weights_of_layers", weights_of_layers)
+    patch.setattr(pools, "_weights_of_layers", weights_of_layers)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SNFS")

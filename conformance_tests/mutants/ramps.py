@@ -10,32 +10,32 @@ import pytest
 from conformance_tests import test_ramps
 from conformance_tests.mutants.registry import caught_by
 from rigl_core.parts import ramps
-from rigl_core.plan import budget, plan
+from rigl_core.plan import budget, making, plan
 from rigl_core.testing.properties import test_methods
 
 
 @caught_by(test_ramps.test_a_ramp_keeps_the_budget_of_each_update)
 def ramp_off_by_one_update(patch: pytest.MonkeyPatch) -> None:
-    original = plan._targets
+    original = making._targets
 
     def targets(recipe: Any, layers: Any, final: Any) -> Any:
         table = original(recipe, layers, final)
         return np.concatenate([table[1:], table[-1:]])
 
-    patch.setattr(plan, "_targets", targets)
+    patch.setattr(making, "_targets", targets)
 
 
 @caught_by(test_ramps.test_a_ramp_keeps_the_budget_of_each_update)
 def ramp_ends_above_the_budget(patch: pytest.MonkeyPatch) -> None:
     """The ramp's progress is measured like the drop fraction's, which never reaches 1."""
-    original = plan._targets
+    original = making._targets
 
     def targets(recipe: Any, layers: Any, final: Any) -> Any:
         updates = len(original(recipe, layers, final))
-        rows = [plan.share_budget(recipe, layers, update / updates).active for update in range(updates)]
+        rows = [making.share_budget(recipe, layers, update / updates).active for update in range(updates)]
         return np.array(rows, np.int64).reshape(updates, len(layers))
 
-    patch.setattr(plan, "_targets", targets)
+    patch.setattr(making, "_targets", targets)
 
 
 @caught_by(test_ramps.test_a_ramp_keeps_the_budget_of_each_update)
@@ -43,10 +43,10 @@ def layers_grow_again_by_rounding(patch: pytest.MonkeyPatch) -> None:
     def targets(recipe: Any, layers: Any, final: Any) -> Any:
         updates = recipe.schedule.updates if recipe.schedule is not None else 0
         times = [update / (updates - 1) if updates > 1 else 1.0 for update in range(updates)]
-        rows = [plan.share_budget(recipe, layers, time).active for time in times]
+        rows = [making.share_budget(recipe, layers, time).active for time in times]
         return np.array(rows, np.int64).reshape(updates, len(layers))
 
-    patch.setattr(plan, "_targets", targets)
+    patch.setattr(making, "_targets", targets)
 
 
 @caught_by(test_ramps.test_pinned_layers_follow_the_ramp_to_their_own_sparsity)

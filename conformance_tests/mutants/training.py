@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -100,17 +100,6 @@ def deferred_update_never_made(patch: pytest.MonkeyPatch) -> None:
 def deferred_update_made_after_the_end(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(Clock, "next", lambda self, waits: Clock(self.schedule, self.step + 1, waits))
     after_the_end_as_the_last(patch)
-
-
-@caught_by(test_gradients.test_unused_layers_keep_their_topology)
-def unused_layer_grows_at_the_lowest_indices(patch: pytest.MonkeyPatch) -> None:
-    original = adapter.SparseTraining._move_pool
-
-    def move_pool(self: Any, update: int, number: int, gradients: Mapping[int, Any]) -> None:
-        zeros = {i: np.zeros(layer.size, np.float32) for i, layer in enumerate(self.plan.layers)}
-        original(self, update, number, {**zeros, **gradients})
-
-    patch.setattr(adapter.SparseTraining, "_move_pool", move_pool)
 
 
 def _step_without_projection(patch: pytest.MonkeyPatch, shown: Callable[[SparseLayer, Any], Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import mlx.core as mx
@@ -77,11 +77,16 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
         """The gradients as a truly sparse network has them; dense at a step that reads dense ones."""
         return gradients if self.reads_gradients else self._changed(gradients, SparseLayer.zero_outside)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, changed: Collection[str] = ()) -> None:
         """Continue from what `state_dict` gave, with the model's own parameters."""
         self._params.update(tree_flatten(self._model.parameters()))
-        super().load_state_dict(state)
+        super().load_state_dict(state, changed=changed)
         self._model.update(self._replaced(self._model.parameters()))
+
+    def tell_outside(self) -> None:
+        """Warn if weights of the model lie outside the masks."""
+        self._params.update(tree_flatten(self._model.parameters()))
+        super().tell_outside()
 
     def _apply_gradients(self, gradients: Tree, parameters: Tree) -> Tree:
         """One step; gives the new parameters."""

@@ -52,6 +52,10 @@ class MLXSession:
         """All parameters."""
         return {name: _numpy(param) for name, param in tree_flatten(self.model.parameters())}
 
+    def write(self, weights: Mapping[str, Array]) -> None:
+        """Into the module."""
+        self.model.update(tree_unflatten([(name, _mlx(weight, self.dtype)) for name, weight in weights.items()]))
+
     def masks(self) -> dict[str, Mask]:
         """The handle's."""
         return {name: np.array(mask) for name, mask in self.sparse.masks.items()}

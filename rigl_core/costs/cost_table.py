@@ -105,7 +105,7 @@ class CostTable:
             value_bytes: bytes of a value.
         """
         recipe, first = self.plan.recipe, self.plan.initial_active
-        dense = recipe.rule.reads_dense_gradient or recipe.rule.reads_every_gradient
+        dense = recipe.rule.sees_inactive
         remembered = len(set(recipe.rule.memories) - {"shadow"})
         costs = []
         for i, layer in enumerate(self.layers):

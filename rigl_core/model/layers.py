@@ -97,8 +97,9 @@ class Layer:
     def _extent(self, axes: tuple[int, ...], field: str) -> int:
         if not axes:
             raise ValueError(
-                f"{field} of layer {self.name!r} is unknown: describe the layer with its {field}, pin it dense, "
-                "or choose a distribution that does not need axes (uniform, ERK)."
+                f"{field} of layer {self.name!r} is unknown: describe the layer with its {field} "
+                f"(axes={{{self.name!r}: (in_axes, out_axes)}}), pin it dense, or choose a distribution and a "
+                "structure that do not need axes (uniform, ERK)."
             )
         return math.prod(self.shape[axis] for axis in axes)
 

@@ -68,6 +68,11 @@ class Rule:
         """Whether every step reads the dense gradient."""
         return "momentum" in self.memories or "shadow" in self.memories
 
+    @property
+    def sees_inactive(self) -> bool:
+        """Whether an update, or every step, reads the gradient of inactive weights."""
+        return self.reads_dense_gradient or self.reads_every_gradient
+
     @cached_property
     def reads_random(self) -> bool:
         """Whether an update draws random scores."""

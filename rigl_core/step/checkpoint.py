@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,21 @@ from rigl_core.plan import Plan
 from rigl_core.step.clock import Clock
 
 FORMAT = 1
+CHANGEABLE = (
+    "compensate",
+    "dense",
+    "distribution",
+    "drop_fraction",
+    "l1",
+    "layer_sparsity",
+    "method",
+    "noise",
+    "ramp",
+    "schedule",
+    "seed",
+    "sparsity",
+)
+"""The fields of a recipe that can change while a training goes on: its masks and memory keep their meaning."""
 _KEYS = ("format", "recipe", "step", "deferred", "masks", "memory")
 
 
@@ -38,8 +53,13 @@ def make_state(
     }
 
 
-def check_state(plan: Plan, state: Any) -> None:
+def check_state(plan: Plan, state: Any, changed: Collection[str] = ()) -> None:
     """Refuse a state that does not fit this plan. An adapter calls it before it changes anything.
+
+    Args:
+        plan: the plan of the training that is to continue.
+        state: the result of `make_state`.
+        changed: fields of the recipe, of `CHANGEABLE`, that were changed on purpose since the state was saved.
 
     Raises:
         TypeError, ValueError: the message names the difference.
@@ -48,30 +68,61 @@ def check_state(plan: Plan, state: Any) -> None:
         raise ValueError(f"state must be what state_dict() gave, with the keys {', '.join(_KEYS)}.")
     if state["format"] != FORMAT:
         raise ValueError(f"state has the format {state['format']!r}; this version reads format {FORMAT}.")
-    _check_recipe(plan.recipe.to_dict(), state["recipe"])
+    check_saved_recipe(plan, state["recipe"], changed)
     if isinstance(state["step"], bool) or not isinstance(state["step"], int) or state["step"] < 0:
         raise ValueError(f"state holds the step {state['step']!r}: it must be a whole number of at least 0.")
     if not isinstance(state["deferred"], bool):
         raise ValueError(f"state holds deferred={state['deferred']!r}: it must be True or False.")
-    _check_masks(plan, state["masks"])
+    _check_masks(plan, state["masks"], counted=not changed)
     _check_memory(plan, state["memory"])
 
 
-def _check_recipe(own: Mapping[str, Any], saved: Any) -> None:
+def check_saved_recipe(plan: Plan, saved: Any, changed: Collection[str] = ()) -> None:
+    """Refuse a state that was saved under another recipe.
+
+    Args:
+        plan: the plan of the training that is to continue.
+        saved: the recipe that the state was saved under, as `Recipe.to_dict` gives it.
+        changed: the fields that may differ; see `check_state`.
+
+    Raises:
+        ValueError: the message lists all other differences.
+    """
+    check_changed(changed)
     if not isinstance(saved, Mapping):
         raise ValueError(f"state holds the recipe {saved!r}: it must be a mapping.")
-    for key in sorted(set(own) | set(saved)):
-        if own.get(key) != saved.get(key):
+    compare_recipes(plan.recipe.to_dict(), saved, changed)
+
+
+def compare_recipes(own: Mapping[str, Any], saved: Mapping[str, Any], changed: Collection[str] = ()) -> None:
+    """As `check_saved_recipe`, for recipes as `Recipe.to_dict` gives them."""
+    different = [key for key in sorted({*own, *saved}) if own.get(key) != saved.get(key) and key not in changed]
+    if different:
+        listed = "; ".join(f"{key} was {saved.get(key)!r} and is {own.get(key)!r}" for key in different)
+        allowed = [key for key in different if key in CHANGEABLE]
+        raise ValueError(
+            f"state was saved under another recipe: {listed}. Resume with the recipe that it was saved under"
+            + (f", or say that you changed it: changed={allowed}." if allowed == different else ".")
+        )
+
+
+def check_changed(changed: Any) -> None:
+    """Refuse names that are no field of `CHANGEABLE`."""
+    if isinstance(changed, str) or not isinstance(changed, Collection):
+        raise TypeError(f"changed is {changed!r}: it must be a list of a recipe's fields, such as ['schedule'].")
+    for key in changed:
+        if key not in CHANGEABLE:
             raise ValueError(
-                f"state was saved under another recipe: {key} was {saved.get(key)!r} and is {own.get(key)!r}. "
-                "Resume with Recipe.from_dict(state['recipe'])."
+                f"changed names {key!r}: only {', '.join(CHANGEABLE)} can change while a training goes on."
             )
 
 
-def _check_masks(plan: Plan, masks: Any) -> None:
+def _check_masks(plan: Plan, masks: Any, *, counted: bool) -> None:
     _check_names("masks", masks, [layer.name for layer in plan.layers])
     for layer in plan.layers:
         _check_mask(layer, masks[layer.name])
+    if not counted:
+        return
     dense = set(range(len(plan.layers))).difference(*plan.pools)
     for pool in (*plan.pools, *((i,) for i in sorted(dense))):
         check_pool(plan, pool, [masks[plan.layers[i].name] for i in pool])

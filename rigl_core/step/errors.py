@@ -5,7 +5,7 @@ Each message says what is wrong, where, and what to do. Most functions return an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rigl_core.model.layers import Layer
@@ -32,6 +32,15 @@ def already_sparsified(parameter: str) -> ValueError:
 def too_many_choices(*others: str) -> ValueError:
     """The error for ``layers`` together with other parameters that choose layers."""
     return ValueError(f"layers already says what to sparsify: leave out {' and '.join(others)}.")
+
+
+def nothing_chosen(seen: Sequence[str]) -> ValueError:
+    """The error for a model without any layer; ``seen`` says what its parameters are, each with its shape."""
+    shown = ", ".join(seen[:8]) + (f" and {len(seen) - 8} more" if len(seen) > 8 else "")
+    return ValueError(
+        f"layers is empty: the model has nothing to sparsify. It has {shown or 'no parameters'}. Name what should be "
+        "sparse in include, and its in and out axes in axes."
+    )
 
 
 def no_such_array(layer: Layer) -> ValueError:
@@ -66,9 +75,53 @@ def check_dtype(layer: Layer, dtype: object) -> None:
 
 def wrong_shape(layer: Layer, kind: str, shape: tuple[int, ...]) -> ValueError:
     """The error for an array that no longer fits its layer; ``kind`` is parameter, gradient or mask."""
+    if kind == "gradient" and shape[1:] == layer.shape:
+        return ValueError(
+            f"layer {layer.name!r} has a gradient for each of {shape[0]} examples: give their mean, after you have "
+            "clipped them."
+        )
     return ValueError(
         f"layer {layer.name!r} had the shape {layer.shape} and now has the {kind} shape {shape}: "
         "sparsify again after changing a model."
+    )
+
+
+def weights_outside(counts: Mapping[str, int]) -> str:
+    """The warning for weights outside the masks.
+
+    Args:
+        counts: the number of such weights, by layer name; without layers that have none.
+    """
+    listed = ", ".join(f"{count:,} of {name!r}" for name, count in counts.items())
+    return (
+        f"weights lie outside their masks: {listed}. They were written apart from the topology, as restored weights "
+        "are. Load the topology that was saved with them, or the next step zeroes them."
+    )
+
+
+def passed_by(step: int) -> str:
+    """The warning for weights that change without a step of the training, whose coming step has this number."""
+    return (
+        f"weights change without a step of the sparsified optimizer, so the topology stays as it is at step {step}: "
+        "call step() of this optimizer. To train with another one, or by hand, call remove() on the handle first; an "
+        "optimizer can then be sparsified anew."
+    )
+
+
+def replaced(layers: Sequence[str], step: int) -> str:
+    """The warning for a model that holds other arrays than those that were sparsified."""
+    return (
+        f"the model has new parameters in place of the layers {', '.join(map(repr, layers))}, so these train densely, "
+        f"and the topology stays as it is at step {step}: call sparsify after what replaces parameters, with an "
+        "optimizer of the new ones."
+    )
+
+
+def no_topology(step: int) -> str:
+    """The message for an optimizer's state that was loaded, and that holds no topology."""
+    return (
+        f"the optimizer's state that was loaded holds no topology, so the training is at step {step} of its own "
+        "topology: load the handle's own state, too. To start from a dense training, call sparsify after loading."
     )
 
 

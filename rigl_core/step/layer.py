@@ -8,7 +8,7 @@ from typing import Any
 
 from rigl_core.arrays import memory
 from rigl_core.arrays.connections import Connections
-from rigl_core.arrays.namespace import Array, Namespace
+from rigl_core.arrays.namespace import Array, Namespace, count
 from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
 from rigl_core.arrays.random import INITIAL, random_key
 from rigl_core.model.layers import Layer
@@ -59,6 +59,11 @@ class SparseLayer(ABC):
         """The random key of an update. Its number may be traced if the adapter looks keys up in a table."""
         return random_key(self._seed, self.layer.name, update)
 
+    @property
+    def outside(self) -> int:
+        """The number of weights outside the mask that are not 0."""
+        return int(count((self.weight != 0) & ~self.mask, xp=self.xp)[0])
+
     # What a step does.
 
     @property
@@ -80,11 +85,16 @@ class SparseLayer(ABC):
     def at_update(self, update: Any, gradient: Array | None = None) -> Connections:
         """All connections before an update; a missing gradient counts as 0."""
         weight = self.whole_weight
-        if gradient is None and self.rule.reads_gradient:
+        if gradient is None:
             gradient = self.xp.zeros_like(weight)
         key = self.random_key(update) if self.rule.reads_random else None
         remembered = {kind: array for kind, array in self.memory.items() if kind != "shadow"}
         return self._connections(weight, key, gradient=gradient, **remembered)
+
+    def at_refit(self) -> Connections:
+        """All connections, in the random order of the first topology, with a gradient that counts (T6)."""
+        weight = self.whole_weight
+        return self._connections(weight, self.random_key(INITIAL), gradient=self.xp.full_like(weight, 1))
 
     def start(self, connections: Connections, mask: Array) -> None:
         """Take the initial topology: set weights outside it to zero, and optimizer state that exists already.
@@ -105,8 +115,9 @@ class SparseLayer(ABC):
         self.zero_weight_outside(mask)
 
     def observe(self, gradient: Array | None) -> None:
-        """Update the momentum, if the method has one, with a step's dense gradient."""
-        if gradient is not None and "momentum" in self.rule.memories:
+        """Update the momentum, if the method has one, with a step's dense gradient; a missing one counts as 0."""
+        if "momentum" in self.rule.memories:
+            gradient = self.xp.zeros_like(self.weight) if gradient is None else gradient
             self.memory = memory.observe(self.memory, gradient, self.rule.momentum, xp=self.xp)
 
     def for_optimizer(self, gradient: Array, step: Any) -> Array:

@@ -6,17 +6,22 @@ adapter calls `due` before the optimizer's step, then `move` if an update is due
 
 from __future__ import annotations
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from rigl_core.arrays.namespace import Array, count
 from rigl_core.model.table import SparsityTable
+from rigl_core.model.warnings import SparsityWarning
 from rigl_core.plan import Plan
+from rigl_core.plan.advice import warn_about
+from rigl_core.step import errors
 from rigl_core.step.checkpoint import check_state, make_state
 from rigl_core.step.clock import NEVER, Clock
 from rigl_core.step.layer import SparseLayer, brought_to, move_layers
+from rigl_core.step.refit import refit
 from rigl_core.step.update import initial_masks
 from rigl_core.step.workers import two_at_a_time
 
@@ -36,12 +41,17 @@ class SparseTraining(ABC, Generic[_L]):
         self._rule = plan.recipe.rule
         self._layers = layers
         self._clock = Clock(plan.recipe.schedule or NEVER)
+        self._refits = False
 
     # What users ask.
 
     @property
     def masks(self) -> dict[str, Array]:
-        """Copies of the masks, as bool arrays by layer name, in the layers' shapes."""
+        """Copies of the masks, as bool arrays by layer name, in the layers' shapes.
+
+        Like `table` and `state_dict`, it warns if weights lie outside the masks (P4).
+        """
+        self.tell_outside()
         return {layer.name: self._mask(i) for i, layer in enumerate(self.plan.layers)}
 
     @property
@@ -52,6 +62,7 @@ class SparseTraining(ABC, Generic[_L]):
     @property
     def table(self) -> SparsityTable:
         """Density, active and zero weights of each layer."""
+        self.tell_outside()
         active = [layer.size for layer in self.plan.layers]
         for i, layer in self._layers.items():
             active[i] = int(count(layer.mask, xp=layer.xp)[0])
@@ -65,13 +76,19 @@ class SparseTraining(ABC, Generic[_L]):
         }
         return make_state(self.plan, self._clock, self.masks, remembered)
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+    def load_state_dict(self, state: Mapping[str, Any], *, changed: Collection[str] = ()) -> None:
         """Continue from a result of `state_dict`.
 
+        Args:
+            state: the saved state.
+            changed: fields of the recipe that were changed on purpose since it was saved, such as ``["schedule"]``. If
+                the plan has other counts now, the next step first brings the masks to them.
+
         Raises:
-            ValueError: if the state belongs to another recipe or other layers; nothing is changed then.
+            TypeError, ValueError: if the state belongs to another recipe or other layers; nothing is changed then.
         """
-        check_state(self.plan, state)
+        check_state(self.plan, state, changed)
+        self._refits = bool(changed)
         self._clock = replace(self._clock, step=state["step"], deferred=state["deferred"])
         for layer in self._layers.values():
             name = layer.layer.name
@@ -100,6 +117,7 @@ class SparseTraining(ABC, Generic[_L]):
 
     def start(self, scores: Mapping[str, Any] | None) -> None:
         """Choose the initial topology, by the scores if the recipe reads them, and zero the weights outside it."""
+        warn_about(self.plan)
         given: dict[str, Array] = {}
         if scores is not None:
             names = [(layer.layer.name, layer.xp) for layer in self._layers.values()]
@@ -141,6 +159,7 @@ class SparseTraining(ABC, Generic[_L]):
 
         An update that reads gradients waits if they are not finite. Arguments are those of `take_step`.
         """
+        self._refit()
         due = self._clock.due and (not self._rule.reads_gradient or finite())
         for i, layer in self._layers.items():
             layer.observe(gradients.get(i))
@@ -159,14 +178,27 @@ class SparseTraining(ABC, Generic[_L]):
             for number in numbers:
                 move_pool(number)
 
+    def tell_outside(self) -> None:
+        """Warn if weights lie outside the masks."""
+        counts = {layer.layer.name: outside for layer in self._layers.values() if (outside := layer.outside)}
+        if counts:
+            warnings.warn(errors.weights_outside(counts), SparsityWarning, stacklevel=3)
+
+    def _refit(self) -> None:
+        """Before a step: bring masks that were loaded under another budget to the plan's counts."""
+        if self._refits:
+            self._refits = False
+            for number, pool in enumerate(self.plan.pools):
+                refit(self.plan, number, [self._layers[i] for i in pool], self.step)
+
     def advance(self, update: int | None) -> None:
         """End the step; ``update`` is the update that was made, or None."""
         self._clock = self._clock.next(waits=self._clock.due and update is None)
 
     def _move_pool(self, update: int, number: int, gradients: Mapping[int, Array]) -> None:
-        """Make an update in one pool. A single layer that was not used, and so has no gradient, stays as it is (T6)."""
+        """Make an update in one pool, unless none of its layers was used: layers without a gradient stay (T6)."""
         pool = self.plan.pools[number]
-        if self._rule.reads_gradient and len(pool) == 1 and pool[0] not in gradients:
+        if not any(position in gradients for position in pool):
             return
         layers, counts = [self._layers[i] for i in pool], self.plan.counts(update, number)
         if self._rule.redistribution is not None:

@@ -8,18 +8,20 @@ the connections. Compilers can trace everything here; arrays are flat.
 from __future__ import annotations
 
 import functools
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from rigl_core.arrays import sharing, topology
 from rigl_core.arrays.connections import Connections
 from rigl_core.arrays.namespace import Array, Namespace, count
+from rigl_core.parts.criteria import Criterion
 from rigl_core.parts.structures import Arrangement
 from rigl_core.plan import Counts
 from rigl_core.recipe.compatibility import decides_alone
 from rigl_core.recipe.rule import Rule
+from rigl_core.step.pools import array_of, as_one_layer, both_scores, has_information, join, redistributed, split
 from rigl_core.step.scoring import host_namespace, scores_of
+from rigl_core.step.workers import any_normal
 
 
 @dataclass(frozen=True)
@@ -51,8 +53,8 @@ def initial_masks(
     """
     scores = [rule.initial.score(connections, xp) for connections in pool]
     if rule.scope == "global" and not rule.initial.reads_random and len(pool) > 1:
-        chosen = topology.top_k_mask(_joined(scores, xp), sum(active), xp=xp)
-        return _split(chosen, scores)
+        chosen = topology.top_k_mask(join(scores, xp), sum(active), xp=xp)
+        return split(chosen, scores)
     return [
         _initial_mask(values, arrangement_of(rule, connections), number, xp)
         for values, connections, number in zip(scores, pool, active, strict=True)
@@ -70,19 +72,19 @@ def _initial_mask(scores: Array, arrangement: Arrangement | None, active: Array 
 def move_pool(
     rule: Rule, pool: Sequence[Connections], masks: Sequence[Array], counts: Counts, *, xp: Namespace
 ) -> list[Updated]:
-    """The layers of a pool after one update, in their order.
+    """The layers of a pool after one update, in their order. A layer without information keeps its topology (T6).
 
     Args:
         rule: the rule that chooses.
-        pool: the connections of each layer.
+        pool: the connections of each layer, with their gradients (even where no score reads them).
         masks: the current mask of each layer, flat.
         counts: the numbers of connections to keep and grow in this update.
         xp: the arrays' namespace.
     """
     if rule.redistribution is not None:
-        new = _redistributed(rule, pool, masks, counts, xp)
+        new = redistributed(rule, pool, masks, counts, xp)
     elif len(pool) > 1:
-        new = _as_one_layer(rule, pool, masks, counts, xp)
+        new = as_one_layer(rule, pool, masks, counts, xp)
     else:
         new = [_alone(rule, pool[0], masks[0], counts, xp)]
     if rule.regrown == "reset":
@@ -111,7 +113,8 @@ def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp
         choose = functools.partial(_on_host, rule, connections.with_arrays(range(len(arrays))))  # without traced arrays
         if (new := xp.on_host(choose, mask, counts.keep, counts.grow, *arrays)) is not None:
             return new, new
-    drop_scores, grow_scores = _scores(rule, connections, xp)
+    old, informed = mask, has_information(rule, connections, mask, xp)
+    drop_scores, grow_scores = both_scores(rule, connections, xp)
     keep, grow, negative = counts.keep, counts.grow, None
     if (arrangement := arrangement_of(rule, connections)) is not None:
         mask = arrangement.mask_by_unit(mask, xp=xp)
@@ -123,11 +126,11 @@ def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp
     if rule.drop.by_sign:  # the same share of positive and of negative weights; zeros count as positive (M4)
         negative = topology.normal(connections.weight, xp=xp) < 0
         parts = xp.concat([count(mask & ~negative, xp=xp), count(mask & negative, xp=xp)])
-        keep = sharing.in_proportion(_array(keep, parts, xp), parts, xp=xp)
+        keep = sharing.in_proportion(array_of(keep, parts, xp), parts, xp=xp)
     new, kept = topology.updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=xp, negative=negative)
     if arrangement is not None:
         new, kept = (arrangement.mask_by_weight(chosen, xp=xp) for chosen in (new, kept))
-    return new, kept
+    return (new & informed) | (old & ~informed), (kept & informed) | (old & ~informed)
 
 
 def _on_host(rule: Rule, like: Connections, mask: Array, keep: Array, grow: Array, *arrays: Array) -> Array:
@@ -142,77 +145,16 @@ def _on_host(rule: Rule, like: Connections, mask: Array, keep: Array, grow: Arra
         *arrays: the arrays of the connections, as in `Connections.arrays`.
     """
     connections = like.with_arrays(arrays)
-    dropping = connections.for_dropping
-    if not rule.drop.reads_gradient:
-        dropping = dropping.replace(gradient=None)  # saves cutting parts that no score reads
-    drop_scores = scores_of(rule.drop, dropping)
-    grow_scores = None if rule.grow is None else scores_of(rule.grow, connections)
+    if not any_normal(connections.gradient, mask, outside=rule.sees_inactive):
+        return mask
+    drop_scores = scores_of(rule.drop, _read_by(rule.drop, connections.for_dropping))
+    grow_scores = None if rule.grow is None else scores_of(rule.grow, _read_by(rule.grow, connections))
     return topology.updated_mask(drop_scores, grow_scores, mask, int(keep), int(grow), xp=host_namespace)[0]
 
 
-def _as_one_layer(
-    rule: Rule, pool: Sequence[Connections], masks: Sequence[Array], counts: Counts, xp: Namespace
-) -> list[tuple[Array, Array]]:
-    """New masks and kept connections of layers that choose as one; among equals the earlier layer is first (M3)."""
-    scores = [_scores(rule, connections, xp) for connections in pool]
-    drop_scores = _joined([drop for drop, _ in scores], xp)
-    grow_scores = None if rule.grow is None else _joined([grow for _, grow in scores], xp)
-    mask = xp.concat(list(masks))
-    new, kept = topology.updated_mask(drop_scores, grow_scores, mask, counts.keep, counts.grow, xp=xp)
-    return list(zip(_split(new, masks), _split(kept, masks), strict=True))
-
-
-def _redistributed(
-    rule: Rule, pool: Sequence[Connections], masks: Sequence[Array], counts: Counts, xp: Namespace
-) -> list[tuple[Array, Array]]:
-    """New masks and kept connections of layers that share the growth of an update (M5)."""
-    scores = [_scores(rule, connections, xp) for connections in pool]
-    active = xp.concat([count(mask, xp=xp) for mask in masks])
-    if rule.scope == "global":
-        joined = _joined([drop for drop, _ in scores], xp)
-        kept = topology.kept_mask(joined, xp.concat(list(masks)), counts.keep, xp=xp)
-        keep, grow = xp.concat([count(mask, xp=xp) for mask in _split(kept, masks)]), counts.grow
-    else:
-        dropped = sharing.share_of(active, counts.digits, xp=xp)
-        keep, grow = active - dropped, count(dropped, xp=xp)
-    room = xp.concat([count(~mask, xp=xp) for mask in masks]) + active - keep
-    weights = _weights_of_layers(rule, [grow for _, grow in scores], masks, keep, xp)
-    shares = sharing.within_room(_array(grow, room, xp), weights, room, xp=xp)
-    return [
-        # After a global choice too, a layer keeps its own keep[i] best connections.
-        topology.updated_mask(*scores[i], masks[i], keep[i], shares[i], xp=xp)
-        for i in range(len(pool))
-    ]
-
-
-def _weights_of_layers(
-    rule: Rule, grow_scores: Sequence[Array], masks: Sequence[Array], keep: Array, xp: Namespace
-) -> Array:
-    """The weights in proportion to which the layers share the growth."""
-    if rule.redistribution == "mean_score":
-        return sharing.mean_scores(list(grow_scores), list(masks), xp=xp)
-    size = sum(mask.shape[0] for mask in masks)
-    return xp.bitwise_right_shift(keep, max(size.bit_length() - sharing.MOST.bit_length() + 1, 0))
-
-
-def _scores(rule: Rule, connections: Connections, xp: Namespace) -> tuple[Array, Array | None]:
-    """The drop scores and the grow scores of all connections; None in place of grow scores if nothing grows."""
-    drop_scores = rule.drop.score(connections.for_dropping, xp)
-    return drop_scores, None if rule.grow is None else rule.grow.score(connections, xp)
-
-
-def _joined(arrays: Sequence[Array], xp: Namespace) -> Array:
-    return xp.concat([xp.widen(array) for array in arrays])
-
-
-def _split(joined: Array, like: Sequence[Array]) -> list[Array]:
-    ends = [0, *itertools.accumulate(array.shape[0] for array in like)]
-    return [joined[start:end] for start, end in itertools.pairwise(ends)]
-
-
-def _array(number: Array | int, like: Array, xp: Namespace) -> Array:
-    """A number as an int32 array with one entry, on the device of ``like``."""
-    return count(like, xp=xp) * 0 + number
+def _read_by(criterion: Criterion, connections: Connections) -> Connections:
+    """The connections without a gradient that the criterion does not read: there is less to cut into parts."""
+    return connections if criterion.reads_gradient else connections.replace(gradient=None)
 
 
 def weights_after(rule: Rule, connections: Connections, old: Array, updated: Updated, *, xp: Namespace) -> Array:

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from rigl_core.arrays.numpy_namespace import finfo
+
 if TYPE_CHECKING:
     from concurrent.futures import ThreadPoolExecutor
 
@@ -62,6 +64,23 @@ def all_finite(arrays: Iterable[Values]) -> bool:
         return all(np.isfinite(flat[part]).all() for part in parts_of(flat.size))
 
     return all(two_at_a_time(finite, arrays, np.size))
+
+
+def any_normal(values: Values, mask: Mask, *, outside: bool) -> bool:
+    """Whether any number has a magnitude that counts: it is neither 0, nor subnormal, nor NaN.
+
+    Args:
+        values: flat array, or an object that gives NumPy arrays when it is indexed with a part.
+        mask: flat bool array as long as the values.
+        outside: whether the numbers outside the mask count, too.
+    """
+
+    def normal(part: slice) -> Mask:
+        own = values[part]
+        found: Mask = np.abs(own) >= finfo(own.dtype).smallest_normal
+        return found if outside else found & mask[part]
+
+    return any(normal(part).any() for part in parts_of(mask.size))
 
 
 def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:

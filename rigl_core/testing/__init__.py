@@ -19,6 +19,7 @@ except ModuleNotFoundError as error:
 from rigl_core.testing import models, oracle
 from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Session, Setup
+from rigl_core.testing.limits import NotOffered
 from rigl_core.testing.recording import Recorded, Step, assert_same, assert_same_bits, drop_count, start, steps
 from rigl_core.testing.reference import ReferenceOptimizer
 from rigl_core.testing.strategies import ADAM, SGD, STILL, Training, Update, trainings, updates, values
@@ -30,6 +31,7 @@ __all__ = [
     "Array",
     "Harness",
     "Mask",
+    "NotOffered",
     "OptimizerSpec",
     "Recorded",
     "ReferenceOptimizer",

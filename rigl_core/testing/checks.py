@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis.strategies import SearchStrategy
 
+from rigl_core.model.warnings import SparsityWarning
 from rigl_core.testing.harness import Harness
+from rigl_core.testing.limits import NotOffered, fit
 
 Case = TypeVar("Case")
 PHASES = tuple(Phase)
@@ -24,7 +27,11 @@ def checks(*rules: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def for_all(
-    cases: SearchStrategy[Case] | Callable[..., SearchStrategy[Case]], *, eager: int = 60, compiled: int = 8
+    cases: SearchStrategy[Case] | Callable[..., SearchStrategy[Case]],
+    *,
+    eager: int = 60,
+    compiled: int = 8,
+    methods: Sequence[str] = (),
 ) -> Callable[[Callable[[Harness, str, Case], None]], Property]:
     """Turn a check of one case into a property of a harness in a mode.
 
@@ -33,24 +40,22 @@ def for_all(
             function's keyword arguments.
         eager: the number of cases in eager mode, unless the harness says that this mode is slow.
         compiled: the number of cases in any other mode, where every case may cost a compilation.
+        methods: in eager mode, the property has ``eager`` cases of each of these, which ``cases`` takes as ``method``.
     """
 
     def decorate(check: Callable[[Harness, str, Case], None]) -> Property:
         def property_(harness: Harness, mode: str, **chosen: Any) -> None:
             many = mode == "eager" and mode not in harness.slow_modes
-
-            @settings(
-                max_examples=TIMES * (eager if many else compiled),
-                deadline=None,
-                database=None,
-                phases=PHASES,
-                suppress_health_check=list(HealthCheck),
-            )
-            @given(cases if isinstance(cases, SearchStrategy) else cases(**chosen))
-            def holds(case: Case) -> None:
-                check(harness, mode, case)
-
-            holds()
+            every = many and methods and not chosen
+            each = [{"method": method} for method in methods] if every else [chosen]
+            lacks: list[NotOffered | None] = []
+            with warnings.catch_warnings():  # assertions find what is wrong, and layers are small by intention
+                warnings.simplefilter("ignore", SparsityWarning)
+                for own in each:
+                    strategy = cases if isinstance(cases, SearchStrategy) else cases(**own)
+                    _check_all(_where_offered(check, harness, mode, lacks), strategy, eager if many else compiled)
+            if lacks and all(lacks):
+                raise lacks[0] or NotOffered
 
         property_.__name__ = check.__name__
         property_.__qualname__ = check.__qualname__
@@ -59,3 +64,33 @@ def for_all(
         return property_
 
     return decorate
+
+
+def _where_offered(
+    check: Callable[[Harness, str, Case], None], harness: Harness, mode: str, lacks: list[NotOffered | None]
+) -> Callable[[Case], None]:
+    """The check of what the library offers; ``lacks`` gets what it lacks for a case, or None."""
+
+    def attempt(case: Case) -> None:
+        try:
+            check(harness, mode, fit(harness, case))
+            lacks.append(None)
+        except NotOffered as lack:
+            lacks.append(lack)
+
+    return attempt
+
+
+def _check_all(check: Callable[[Case], None], cases: SearchStrategy[Case], examples: int) -> None:
+    @settings(
+        max_examples=TIMES * examples,
+        deadline=None,
+        database=None,
+        phases=PHASES,
+        suppress_health_check=list(HealthCheck),
+    )
+    @given(cases)
+    def holds(case: Case) -> None:
+        check(case)
+
+    holds()

@@ -25,6 +25,7 @@ from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.plan import Counts
 from rigl_core.recipe import Recipe
 from rigl_core.step.update import move_pool
+from rigl_core.testing.limits import Limits, NotOffered
 
 Array = npt.NDArray[Any]
 Mask = npt.NDArray[np.bool_]
@@ -99,6 +100,9 @@ class Session(Protocol):
     def weights(self) -> dict[str, Array]:
         """Copies of all parameters."""
 
+    def write(self, weights: Mapping[str, Array]) -> None:
+        """Set all parameters, as a user does who restores the model alone."""
+
     def masks(self) -> dict[str, Mask]:
         """The masks that the adapter gives to users, for every layer of the plan."""
 
@@ -118,7 +122,7 @@ class Session(Protocol):
         """Call the adapter's ``sparsify`` again on an optimizer that is sparsified already, which is an error."""
 
 
-class Harness(ABC):
+class Harness(Limits, ABC):
     """A backend under test: a subclass says how to make its arrays, and how its users train.
 
     Attributes:
@@ -127,7 +131,7 @@ class Harness(ABC):
         modes: the ways in which its code can run: ``"eager"``, ``"compiled"``, or others.
         unused_layers: whether the gradient of a parameter can be missing.
         slow_modes: the modes in which a case takes long, so that properties run on fewer cases.
-        xp: the adapter's namespace.
+        xp: the adapter's namespace; None if it has none, so that nothing but whole trainings can be tested.
         session: starts a `Session`: sparsifies the parameters of a `Setup`, under their names, with the adapter's
             ``sparsify``.
     """
@@ -137,7 +141,7 @@ class Harness(ABC):
     modes: Sequence[str]
     unused_layers: bool
     slow_modes: Sequence[str] = ()
-    xp: Namespace
+    xp: Namespace | None = None
     session: Callable[[Setup], Session]
 
     @abstractmethod
@@ -171,7 +175,8 @@ class Harness(ABC):
         mode: str = "eager",
         scores: Mapping[str, Array] | None = None,
     ) -> Session:
-        """Start a session; the arguments are those of `Setup`."""
+        """Start a session; the arguments are those of `Setup`. Raises `NotOffered` for recipes beyond `offered`."""
+        self.check_offered(recipe, tuple(layers))
         return self.session(Setup(params, layers, recipe, optimizer, dtype, mode, scores))
 
     def updated_mask(
@@ -202,6 +207,8 @@ class Harness(ABC):
         return self._run(_compiled(self, mode, _random_scores), "int32", np.arange(size, dtype=np.int32), *key)
 
     def _run(self, function: Callable[..., Any], dtype: str, *arguments: Array | int) -> Array:
+        if self.xp is None:
+            raise NotOffered(f"{self.name} has no function for a single update of given arrays.")
         with self.settings(dtype):
             return self.to_numpy(function(*(self._own(argument, dtype) for argument in arguments)))
 

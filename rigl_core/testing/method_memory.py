@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -23,13 +24,15 @@ class Memory:
     momentum: dict[str, Array] = field(default_factory=dict)
     signs: dict[str, list[float]] = field(default_factory=dict)
     updates: int = 0
+    real: Any = np.float32
 
     def see(self, gradients: dict[str, Array]) -> None:
         """Update the momentum with a step's dense gradients."""
+        decay = self.training.recipe.momentum
         for layer in self.plan.layers:
-            old = self.momentum.get(layer.name, np.zeros(layer.shape, np.float32))
+            old = self.momentum.get(layer.name, np.zeros(layer.shape, self.real))
             gradient = gradients[layer.name]
-            self.momentum[layer.name] = score_oracle.next_momentum(old, gradient, self.training.recipe.momentum)
+            self.momentum[layer.name] = score_oracle.next_momentum(old, gradient, decay, self.real)
 
     def states(self, step: Step, weights: dict[str, Array]) -> dict[str, score_oracle.LayerState]:
         """The layers before an update, by name."""
@@ -43,6 +46,7 @@ class Memory:
                 self.signs[layer.name],
                 method_oracle.as_sets(step.before.masks)[layer.name],
                 int(target),
+                self.real,
             )
             for layer, target in zip(self.plan.layers, targets, strict=True)
         }

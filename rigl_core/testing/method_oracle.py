@@ -1,7 +1,7 @@
 """A slow implementation of every method after the contract, to compare `rigl_core.step.update` with.
 
-It never calls the core's own arithmetic. It uses lists, sets, sorting and fractions, and single-precision numbers only
-for scores that are such numbers by the contract.
+It never calls the core's own arithmetic. It uses lists, sets, sorting and fractions, and floating numbers of the
+layers' precision only for scores that are such numbers by the contract.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ def update(
 
 
 def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tuple[set[int], set[int]]:
+    if not has_information(recipe, state):
+        return state.mask, state.mask
     drop, grow = score_oracle.drop_and_grow(recipe, state, number)
     groups = groups_of(recipe, state.layer)
     of_each = len(groups) * len(groups[0][0]) if groups and groups[0] else 1
@@ -52,7 +54,7 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
     new: set[int] = set()
     for group in groups:
         drop_of, grow_of = (
-            [unit_score(criterion.name, scores, unit) for unit in group] if criterion is not None else []
+            [unit_score(criterion.name, scores, unit, state.real) for unit in group] if criterion is not None else []
             for criterion, scores in ((recipe.drop, drop), (recipe.grow, grow))
         )
         active = [i for i, unit in enumerate(group) if unit[0] in state.mask]
@@ -81,21 +83,12 @@ def _together(
 ) -> list[tuple[set[int], set[int]]]:
     scores = [score_oracle.drop_and_grow(recipe, state, number) for state in pool]
     drops, grows = [drop for drop, _ in scores], [grow for _, grow in scores]
-    masks = [state.mask for state in pool]
-    if recipe.scope == "global":
-        target = sum(state.target for state in pool)
-        moves = math.floor(Fraction(fraction) * target) if recipe.grow is not None else 0
-        kept = _largest_of_all(drops, masks, target - moves)
-    else:
-        dropped = [math.floor(Fraction(fraction) * len(mask)) for mask in masks]
-        moves = sum(dropped)
-        kept = [
-            oracle.largest(drop, sorted(mask), len(mask) - k)
-            for drop, mask, k in zip(drops, masks, dropped, strict=True)
-        ]
+    masks, informed = [state.mask for state in pool], [has_information(recipe, state) for state in pool]
+    kept, moves = _kept_together(recipe, pool, drops, informed, fraction)
     if recipe.grow is None:
         return [(mask, mask) for mask in kept]
-    others = [set(state.everything) - mask for state, mask in zip(pool, kept, strict=True)]
+    places = [set(state.everything) if knows else set() for state, knows in zip(pool, informed, strict=True)]
+    others = [own - mask for own, mask in zip(places, kept, strict=True)]
     if recipe.redistribution is None:
         grown = _largest_of_all(grows, others, moves)
     else:
@@ -106,6 +99,41 @@ def _together(
             oracle.largest(grow, sorted(room), count) for grow, room, count in zip(grows, others, counts, strict=True)
         ]
     return [(old | new, old) for old, new in zip(kept, grown, strict=True)]
+
+
+def _kept_together(
+    recipe: Recipe,
+    pool: Sequence[LayerState],
+    scores: Sequence[Sequence[float]],
+    informed: Sequence[bool],
+    fraction: str,
+) -> tuple[list[set[int]], int]:
+    """The connections that the layers of a pool keep, and how many they grow together."""
+    masks = [state.mask for state in pool]
+    if recipe.scope == "global":
+        target = sum(state.target for state in pool)
+        moves = math.floor(Fraction(fraction) * target) if recipe.grow is not None else 0
+        moving = [mask if knows else set() for mask, knows in zip(masks, informed, strict=True)]
+        active, everything = (sum(map(len, own)) for own in (moving, masks))
+        fewer, grown = (
+            in_proportion(n, [active, everything - active])[0] for n in (everything - target + moves, moves)
+        )
+        best = _largest_of_all(scores, moving, max(active - fewer, 0))
+        return [own if knows else mask for own, mask, knows in zip(best, masks, informed, strict=True)], grown
+    layers = list(zip(scores, masks, informed, strict=True))
+    dropped = [math.floor(Fraction(fraction) * len(mask)) if knows else 0 for _, mask, knows in layers]
+    kept = [oracle.largest(own, sorted(mask), len(mask) - k) for (own, mask, _), k in zip(layers, dropped, strict=True)]
+    return kept, sum(dropped)
+
+
+def has_information(recipe: Recipe, state: LayerState) -> bool:
+    """Whether a layer's gradient, as far as the method sees it, is not 0 everywhere (rule T6)."""
+    of_all = recipe.grown.kind == "gradient_step" or recipe.shadow
+    for criterion in (recipe.drop, recipe.grow):
+        of_all = of_all or (criterion is not None and criterion.reads_momentum)
+    of_all = of_all or (recipe.grow is not None and recipe.grow.reads_gradient)
+    seen = state.everything if of_all else state.mask
+    return any(oracle.magnitude(state.gradient[i], "float32") for i in seen)
 
 
 def _largest_of_all(scores: Sequence[Sequence[float]], among: Sequence[set[int]], count: int) -> list[set[int]]:
@@ -180,14 +208,14 @@ def groups_of(recipe: Recipe, layer: Layer) -> Groups:
     return [[(i,) for i in sorted(group)] for group in keyed.values()]
 
 
-def unit_score(criterion: str, scores: Sequence[float], unit: Sequence[int]) -> float:
+def unit_score(criterion: str, scores: Sequence[float], unit: Sequence[int], real: Any = np.float32) -> float:
     """The sum of the scores of a unit's weights, added in order; random integers first lose their last bits."""
     if criterion == "random":
         fewer = next(bits for bits in range(32) if len(unit) <= 2**bits)
         return float(sum(int(scores[position]) >> fewer for position in unit))
-    total = np.float32(scores[unit[0]])
+    total = real(scores[unit[0]])
     for position in unit[1:]:
-        total = total + np.float32(scores[position])
+        total = total + real(scores[position])
     return float(total)
 
 

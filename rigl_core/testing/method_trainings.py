@@ -78,6 +78,7 @@ def method_trainings(
     *,
     optimizers: Sequence[OptimizerSpec] = (SGD, ADAM),
     replaces: bool = False,
+    quiet: bool = False,
 ) -> Training:
     """A training by any of these methods.
 
@@ -86,6 +87,7 @@ def method_trainings(
         names: names of methods in `MOVING` and `STATIC`.
         optimizers: the optimizers to draw from.
         replaces: whether updates always take the place of gradient steps; otherwise the method decides.
+        quiet: whether a layer may be without information in some steps.
     """
     begin = draw(st.integers(0, 2))
     # A property with few cases draws the first numbers of these lists: an update, a gradient step, another update.
@@ -105,8 +107,15 @@ def method_trainings(
     if draw(st.booleans()):  # ties, and weights that are exactly zero
         params = {name: np.round(2 * param) / 2 for name, param in params.items()}
     params["fc0.bias"] = rng.normal(size=(5,))
-    scores = None
-    if recipe.initial.reads_scores:
-        scores = {layer.name: np.round(rng.normal(size=layer.shape) * 4).astype(np.float32) for layer in layers}
-    typed = {name: param.astype(np.float32) for name, param in params.items()}
-    return Training(typed, layers, recipe, draw(st.sampled_from(list(optimizers))), schedule.end + 2, seed, scores)
+    scores = {layer.name: np.round(rng.normal(size=layer.shape) * 4).astype(np.float32) for layer in layers}
+    params = {name: param.astype(np.float32) for name, param in params.items()}
+    training = Training(params, layers, recipe, draw(st.sampled_from(list(optimizers))), schedule.end + 2, seed)
+    training = replace(training, scores=scores if recipe.initial.reads_scores else None)
+    return replace(training, quiet=_quiet_layer(draw, training)) if quiet else training
+
+
+def _quiet_layer(draw: st.DrawFn, training: Training) -> tuple[str, range]:
+    """A layer without information, in no step or in some; a property with few cases gets the first update."""
+    begin, end = training.schedule.begin, training.schedule.end
+    steps = draw(st.sampled_from([1, 0, 2, end - begin]))
+    return draw(st.sampled_from(training.layers)).name, range(begin, begin + steps)

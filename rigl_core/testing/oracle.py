@@ -35,7 +35,9 @@ def moved(drop_scores: Sequence[float], grow_scores: Sequence[float], mask: Sequ
 def rigl_mask(
     weight: Sequence[float], gradient: Sequence[float], mask: Sequence[bool], k: int, dtype: str
 ) -> list[bool]:
-    """RigL's update of one layer."""
+    """RigL's update of one layer, which stays as it is without information (rule T6)."""
+    if not any(magnitude(x, dtype) for x in gradient):
+        return list(mask)
     return moved([magnitude(x, dtype) for x in weight], [magnitude(x, dtype) for x in gradient], mask, k)
 
 

@@ -20,6 +20,7 @@ from typing import Any
 import pytest
 
 from rigl_core.testing.harness import Harness
+from rigl_core.testing.limits import NotOffered
 from rigl_core.testing.oracle import SMALLEST_NORMAL
 
 pytest.register_assert_rewrite("rigl_core.testing.properties")
@@ -102,6 +103,8 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     callspec = getattr(item, "callspec", None)
     if callspec is None or "harness" not in callspec.params:
         return
+    if call.excinfo is not None and call.excinfo.errisinstance(NotOffered):
+        report.outcome, report.wasxfail = "skipped", f"not offered: {call.excinfo.value}"
     if report.when == "call" or report.outcome != "passed":
         column = f"{callspec.params['harness'].name} {callspec.params['mode']}"
         word = "xfailed" if hasattr(report, "wasxfail") else report.outcome

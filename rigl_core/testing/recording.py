@@ -52,13 +52,23 @@ def start(harness: Harness, mode: str, training: Training, dtype: str = "float32
     )
 
 
-def steps(session: Session, training: Training) -> Iterator[Step]:
-    """Run the training, and yield each of its steps."""
+def steps(session: Session, training: Training, *, missing: bool = False) -> Iterator[Step]:
+    """Run the training, and yield each of its steps.
+
+    Args:
+        session: the session.
+        training: the training.
+        missing: whether quiet layers have no gradient. Otherwise it is 0, in some trainings at active weights alone.
+    """
     schedule = training.recipe.schedule
     before = Recorded.of(session)
     for number in range(training.steps):
         gradients = training.gradients(number)
-        session.step(gradients)
+        quiet = {training.quiet[0]: None} if missing and number in training.quiet[1] else {}
+        if training.seed % 3 == 1 and number in training.quiet[1] and not missing:
+            name = training.quiet[0]
+            gradients[name] = np.where(before.masks[name], gradients[name], before.weights[name].dtype.type(1))
+        session.step({**gradients, **quiet})
         after = Recorded.of(session)
         updates = schedule is not None and oracle.fires(number, schedule.begin, schedule.end, schedule.every)
         yield Step(number, gradients, before, after, updates)
@@ -66,11 +76,13 @@ def steps(session: Session, training: Training) -> Iterator[Step]:
 
 
 def drop_count(training: Training, step: int, layer: str) -> int:
-    """The drop count of a layer at a step with an update, by the oracle; for trainings with a cosine decay."""
+    """The drop count of a layer at a step with an update, by the oracle; the drop fraction is constant or a cosine."""
     schedule, plan = training.schedule, make_plan(training.recipe, training.layers)
     active = plan.active[[one.name for one in plan.layers].index(layer)]
-    alpha: float = training.recipe.drop_fraction.alpha  # type: ignore[attr-defined]
-    return oracle.drop_count(oracle.cosine(alpha, step, schedule.begin, schedule.end), active)
+    decay = training.recipe.drop_fraction
+    alpha: float = decay.alpha  # type: ignore[attr-defined]
+    fraction = alpha if decay.kind == "constant" else oracle.cosine(alpha, step, schedule.begin, schedule.end)
+    return oracle.drop_count(fraction, active)
 
 
 def assert_same_bits(actual: Array, expected: Array, what: str) -> None:

@@ -1,6 +1,6 @@
 """A slow implementation of every method's scores, memory and grown weights after the contract.
 
-It uses single-precision numbers only for scores that are such numbers by the contract.
+It uses floating numbers of the layers' precision only for scores that are such numbers by the contract.
 """
 
 from __future__ import annotations
@@ -19,7 +19,11 @@ from rigl_core.testing import oracle
 
 @dataclass
 class LayerState:
-    """A layer before an update: flat lists of float32 numbers, its active positions and its planned active count."""
+    """A layer before an update: flat lists of numbers, its active positions and its planned active count.
+
+    Attributes:
+        real: the precision that scores are computed in: np.float64, or np.float32 also for 16-bit layers.
+    """
 
     layer: Layer
     weight: Sequence[float]
@@ -28,6 +32,7 @@ class LayerState:
     sign: Sequence[float]
     mask: set[int]
     target: int
+    real: Any = np.float32
 
     @property
     def everything(self) -> range:
@@ -46,7 +51,7 @@ def _score(name: str, parameter: float | None, state: LayerState, key: Any) -> l
     def magnitudes(values: Sequence[float]) -> list[float]:
         return [oracle.magnitude(float(x), "float32") for x in values]
 
-    weights, gradients = magnitudes(state.weight), magnitudes(state.gradient)
+    weights, gradients, real = magnitudes(state.weight), magnitudes(state.gradient), state.real
     if name in ("magnitude", "magnitude_by_sign"):
         return weights
     if name == "gradient":
@@ -56,19 +61,24 @@ def _score(name: str, parameter: float | None, state: LayerState, key: Any) -> l
     if name == "random":
         return list(map(float, oracle.random_scores(key, state.layer.size)))
     if name == "saliency":
-        return magnitudes([float(np.float32(w) * np.float32(g)) for w, g in zip(weights, gradients, strict=True)])
+        return magnitudes([float(real(w) * real(g)) for w, g in zip(weights, gradients, strict=True)])
     if name == "magnitude_and_gradient":
-        products = magnitudes([float(np.float32(g) * np.float32(parameter)) for g in gradients])
-        return [float(np.float32(w) + np.float32(p)) for w, p in zip(weights, products, strict=True)]
+        products = magnitudes([float(real(g) * real(parameter)) for g in gradients])
+        return [float(real(w) + real(p)) for w, p in zip(weights, products, strict=True)]
     if name == "sign":
         return [float(not (w > 0 > s or w < 0 < s)) for w, s in zip(state.weight, state.sign, strict=True)]
     raise KeyError(name)
 
 
-def next_momentum(momentum: Any, gradient: Any, decay: float) -> Any:
-    """The momentum after a gradient, in single precision; each product is rounded before the sum."""
-    old, new = np.float32(decay) * momentum, np.float32(1 - decay) * gradient
-    return old + new
+def next_momentum(momentum: Any, gradient: Any, decay: float, real: Any = np.float32) -> Any:
+    """The momentum after a gradient: each product is rounded before the sum, and subnormal numbers count as 0."""
+    old, new = (_normal(x) for x in (real(decay) * momentum, real(1 - decay) * gradient.astype(real)))
+    return _normal(old + new)
+
+
+def _normal(x: Any) -> Any:
+    """The numbers, with 0 in place of subnormal ones."""
+    return np.where(np.abs(x) >= np.finfo(x.dtype).smallest_normal, x, 0).astype(x.dtype)
 
 
 def random_signs(seed: int, layer: str, number: int, size: int) -> list[float]:

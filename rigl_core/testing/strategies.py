@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
@@ -20,8 +22,22 @@ _NUMPY_DTYPE = {"float16": np.float16, "bfloat16": np.float32, "float32": np.flo
 _ORDINARY = (0.0, 0.25, -0.25, 0.5, 1.0, -1.0, 3.0, 2.0**-13, -(2.0**13))
 
 
-@dataclass(frozen=True)
-class Update:
+class Case:
+    """A case that prints as Python code: paste it into a test after ``from rigl_core.testing.paste import *``."""
+
+    def __repr__(self) -> str:
+        with np.printoptions(threshold=sys.maxsize, floatmode="unique"):
+            fields = {name: repr(value) for name, value in vars(self).items()}
+        if isinstance(recipe := getattr(self, "recipe", None), Recipe):
+            fields["recipe"] = f"Recipe.from_dict({recipe.to_dict()})"
+        return f"{type(self).__name__}({', '.join(f'{name}={text}' for name, text in fields.items())})"
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # what Hypothesis calls
+        printer.text(repr(self))
+
+
+@dataclass(frozen=True, repr=False)
+class Update(Case):
     """One update of one layer: flat arrays, the mask, and the number ``k`` of connections that move."""
 
     weight: Array
@@ -62,9 +78,13 @@ def updates(draw: st.DrawFn, dtypes: Sequence[str], *, special: bool = False, ma
     return Update(weight, gradient, mask, draw(st.integers(0, int(mask.sum()))), dtype)
 
 
-@dataclass(frozen=True)
-class Training:
-    """A short training with given gradients."""
+@dataclass(frozen=True, repr=False)
+class Training(Case):
+    """A short training with given gradients.
+
+    Attributes:
+        quiet: a layer without information, by its name, in the steps of a range: its gradients are 0 or subnormal.
+    """
 
     params: dict[str, Array]
     layers: tuple[Layer, ...]
@@ -73,6 +93,7 @@ class Training:
     steps: int
     seed: int
     scores: dict[str, Array] | None = None
+    quiet: tuple[str, range] = ("", range(0))
 
     @property
     def schedule(self) -> UpdateSchedule:
@@ -88,6 +109,10 @@ class Training:
         for name, param in self.params.items():
             numbers = rng.choice(_ORDINARY[:7], param.shape) if tied else rng.normal(size=param.shape)
             gradients[name] = numbers.astype(param.dtype)
+        if step in self.quiet[1]:
+            name, param = self.quiet[0], self.params[self.quiet[0]]
+            tiny = np.finfo(param.dtype).smallest_subnormal
+            gradients[name] = rng.choice([0, -0.0, tiny], param.shape).astype(param.dtype)
         return gradients
 
 

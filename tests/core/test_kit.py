@@ -5,10 +5,17 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import rigl_core.testing
+from rigl_core.testing import paste
+from rigl_core.testing.method_trainings import MOVING, method_trainings
+from rigl_core.testing.strategies import trainings, updates
 
 ROOT = Path(__file__).parents[2]
 NUMPY = "conformance_tests.harnesses.numpy:NumPyHarness"
@@ -77,3 +84,15 @@ def test_properties_never_run_on_nothing(arguments: tuple[str, ...], message: st
     result = run("rigl_core.testing", *arguments)
     assert result.returncode == 4, result.stdout
     assert message in result.stderr
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.one_of(method_trainings(tuple(MOVING), quiet=True), trainings(), updates(["float16"], special=True)))
+def test_a_printed_case_can_be_pasted(case: Any) -> None:
+    pasted = eval(repr(case), vars(paste))
+    for name, value in vars(case).items():
+        if name == "recipe":
+            assert pasted.recipe.to_dict() == value.to_dict()
+        else:
+            np.testing.assert_equal(getattr(pasted, name), value)
+    assert type(pasted) is type(case)

@@ -68,22 +68,30 @@ def per_weight(params: Any, opt_state: Any) -> dict[str, list[np.ndarray[Any, An
     return {name: [np.array(array) for array in arrays] for name, arrays in state.items()}
 
 
-def assert_follows_the_topology(before: tuple[Any, Any], after: tuple[Any, Any], schedule: UpdateSchedule) -> None:
-    """Check a step of (params, opt_state): zeros outside the masks; at an update only survivors keep their bits."""
+def assert_follows_the_topology(
+    before: tuple[Any, Any], after: tuple[Any, Any], schedule: UpdateSchedule, inner: Any = None
+) -> None:
+    """Check a step of (params, opt_state): fresh outside the masks; at an update only survivors keep their bits.
+
+    Weights are 0 outside; what is fresh in the optimizer's state is what ``inner`` gives such weights, or else 0.
+    """
     number = int(step(before[1]))
     assert int(step(after[1])) == number + 1
     updates = schedule.fires(number)
     old, new = by_name(before[0]), by_name(after[0])
     old_masks, new_masks = by_name(masks(before[1], before[0])), by_name(masks(after[1], after[0]))
     old_states, new_states = per_weight(*before), per_weight(*after)
+    fresh = state_of(inner.init(after[0]), after[0]) if inner else jax.tree.map(np.zeros_like, new_states)
     for name, mask in new_masks.items():
         survives = mask & old_masks[name]
         assert mask.sum() == old_masks[name].sum()
         assert updates or survives.sum() == mask.sum()
-        for was, now in zip((old[name], *old_states[name]), (new[name], *new_states[name]), strict=True):
-            assert not now[~mask].any(), f"{name} is not zero outside its mask after step {number}"
+        arrays = (old[name], *old_states[name]), (new[name], *new_states[name]), (0 * new[name], *fresh[name])
+        for was, now, free in zip(*arrays, strict=True):
+            free = np.broadcast_to(np.asarray(free), now.shape)
+            np.testing.assert_array_equal(now[~mask], free[~mask], err_msg=f"{name} outside after step {number}")
             if updates:
-                np.testing.assert_array_equal(now, np.where(survives, was, np.zeros_like(was)), err_msg=name)
+                np.testing.assert_array_equal(now, np.where(survives, was, free), err_msg=name)
     for name in set(old) - set(new_masks):
         for was, now in zip((old[name], *old_states[name]), (new[name], *new_states[name]), strict=True):
             assert not updates or np.array_equal(was, now), f"{name} moved at the update of step {number}"

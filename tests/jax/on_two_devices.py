@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import Any
@@ -18,7 +19,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from rigl_backends.jax import apply_masks, masks, sparsify
 from rigl_core import RigL, UpdateSchedule
 
-TX = sparsify(optax.adam(1e-3), RigL(0.8, schedule=UpdateSchedule(end=100, every=2)))
+RECIPE = RigL(0.8, schedule=UpdateSchedule(end=100, every=2))
+TX = sparsify(optax.adam(1e-3), RECIPE)
 MESH = Mesh(np.array(jax.devices()), ("device",))
 EVERYWHERE, IN_HALVES = PartitionSpec(), PartitionSpec("device")
 STEPS = 7
@@ -31,7 +33,9 @@ def main(way: str) -> None:
     params = {name: jnp.array(rng.normal(size=shape), jnp.float32) for name, shape in shapes.items()}
     batch = jnp.array(rng.normal(size=(32, 64)), jnp.float32), jnp.array(rng.integers(10, size=32))
     alone = train(jax.jit(take_step), params, batch)
-    together = {"data": on_halves_of_a_batch, "model": on_halves_of_weights, "shard_map": mapped, "pmap": copied}[way]
+    together = {"data": on_halves_of_a_batch, "model": on_halves_of_weights, "shard_map": mapped, "pmap": copied}.get(
+        way, ensemble
+    )
     assert len(jax.devices()) == 2
     for name, mask in together(params, batch).items():
         assert mask.sum() == alone[name].sum() < mask.size or name == "third"
@@ -90,6 +94,31 @@ def mapped(params: Any, batch: Any) -> dict[str, Any]:
     specs = (EVERYWHERE, EVERYWHERE, IN_HALVES)
     step = jax.shard_map(take_step_together, mesh=MESH, in_specs=specs, out_specs=(EVERYWHERE, EVERYWHERE))
     return train(jax.jit(step), params, batch)
+
+
+def ensemble(params: Any, batch: Any) -> dict[str, Any]:
+    """Each device has its own training (`jax.shard_map`); both with the same numbers, with callbacks and without."""
+    state = TX.init(params)
+    params = apply_masks(params, state)
+    params, state = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), (params, state))
+
+    def step_of_one(callbacks: bool, params: Any, state: Any, batch: Any) -> Any:
+        tx = sparsify(optax.adam(1e-3), RECIPE, callbacks=callbacks)
+        params, state = jax.tree.map(lambda leaf: leaf[0], (params, state))
+        updates, state = tx.update(jax.grad(loss_of)(params, *batch), state, params)
+        return jax.tree.map(lambda leaf: leaf[None], (optax.apply_updates(params, updates), state))
+
+    found = []
+    for callbacks in (False, True):
+        own, specs = functools.partial(step_of_one, callbacks), (IN_HALVES, IN_HALVES, EVERYWHERE)
+        step = jax.jit(jax.shard_map(own, mesh=MESH, in_specs=specs, out_specs=(IN_HALVES, IN_HALVES)))
+        after, later = params, state
+        for _ in range(STEPS):
+            after, later = step(after, later, batch)
+        found += [jax.tree.map(lambda leaf, i=i: leaf[i], (after, later)) for i in range(2)]
+    first, *others = [jax.tree.map(np.asarray, masks(later, after)) for after, later in found]
+    assert all(np.array_equal(own[name], first[name]) for own in others for name in first)
+    return first
 
 
 def copied(params: Any, batch: Any) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from flax import linen, nnx
 
 from rigl_backends.jax import choose_layers, sparsify
-from rigl_core import ErdosRenyi, Layer, Static
+from rigl_core import NM, ErdosRenyi, Layer, RigL, SRigL, Static, UpdateSchedule
 
 KEY = jax.random.key(0)
 
@@ -133,6 +133,42 @@ def test_equinox() -> None:
     assert by_name["depthwise/weight"].depthwise
     assert by_name["grouped/weight"].groups == 2
     assert by_name["embedding/weight"].shape == (11, 8)
+
+
+def stack(make: Any) -> Any:
+    return eqx.filter(eqx.filter_vmap(make)(jax.random.split(KEY, 8)), eqx.is_inexact_array)
+
+
+ATTENTION = ("query", "key", "value", "out")
+STACKS: dict[str, Any] = {
+    "equinox Linear": lambda: stack(lambda key: eqx.nn.Linear(16, 32, key=key)),
+    "equinox Conv": lambda: stack(lambda key: eqx.nn.Conv1d(16, 32, 4, key=key)),
+    "equinox GRUCell": lambda: stack(lambda key: eqx.nn.GRUCell(16, 32, key=key)),
+    "scanned attention of Dense": lambda: {name: {"kernel": jnp.ones((8, 16, 16))} for name in ATTENTION},
+    "all of one size": lambda: {name: {"kernel": jnp.ones((16, 16, 16))} for name in ATTENTION},
+    "scanned Dense in a block": lambda: {"ConvBlock_0": {"Dense_0": {"kernel": jnp.ones((8, 16, 32))}}},
+    "scanned Conv": lambda: {"Conv_0": {"kernel": jnp.ones((8, 4, 3, 3, 16, 32))}},
+}
+
+
+@pytest.mark.parametrize("name", STACKS)
+def test_axes_of_stacked_layers_are_not_guessed(name: str) -> None:
+    """What needs them refuses the layers and names ``axes``."""
+    params = STACKS[name]()
+    for layer in choose_layers(params):
+        assert (layer.in_axes, layer.out_axes) == ((), ()), layer
+    structured = SRigL(0.5, schedule=UpdateSchedule(end=9))
+    two_of_four = RigL(schedule=UpdateSchedule(end=9), structure=NM(2, 4))
+    for recipe in (Static(0.5, distribution=ErdosRenyi()), structured, two_of_four):
+        with pytest.raises(ValueError, match=r"(in|out)_axes of layer '.*' is unknown.*\(axes="):
+            jax.eval_shape(sparsify_nothing(recipe), params)
+
+
+def test_a_stack_with_given_axes() -> None:
+    params = STACKS["equinox Linear"]()
+    recipe = RigL(schedule=UpdateSchedule(end=9), structure=NM(2, 4))
+    mask = sparsify_nothing(recipe, axes={"weight": ((2,), (1,))})(params).masks["weight"]
+    assert (mask.reshape(8, 32, 4, 4).sum(-1) == 2).all()
 
 
 def test_plain_dicts() -> None:

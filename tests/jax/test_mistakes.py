@@ -84,6 +84,8 @@ def test_what_cannot_work_is_refused() -> None:
         tx.update(gradients, opt_state)
     with pytest.raises(ValueError, match=r"layer 'fc1/kernel'.*gradient shape \(3, 4\)"):
         tx.update({**gradients, "fc1": {"kernel": jnp.ones((3, 4))}}, opt_state, params)
+    with pytest.raises(ValueError, match=r"gradients has one for each example of layer 'fc1/kernel': average them"):
+        tx.update({**gradients, "fc1": {"kernel": jnp.ones((5, 12, 10))}}, opt_state, params)
     with pytest.raises(ValueError, match="gradients has none for layer 'fc1/kernel'"):
         tx.update({**gradients, "fc1": {"kernel": None}}, opt_state, params)
     with pytest.raises(ValueError, match=r"other layers than params; they differ in \['fc1/kernel'\]"):

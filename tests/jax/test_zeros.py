@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from rigl_backends.jax.state import keeps_zeros, state_of, zero_state_outside
+from rigl_backends.jax.state import NewState, fresh_outside, held_by, leaves_at, with_leaves_at
 from rigl_backends.jax.trees import named_leaves, zero_tree_outside
 from tests.jax.helpers import make_gradients, make_params
 from tests.jax.test_inner import INNERS
@@ -30,36 +30,43 @@ SEEN = {
 """The least number of an optimizer's arrays that need no masking."""
 
 
-def kept(tx: Any, params: Any, state: Any, names: Any = (LAYER,)) -> dict[str, list[bool]]:
+def held(tx: Any, params: Any, state: Any, names: Any = (LAYER,)) -> Any:
     """What is known of a compiled step."""
     found: list[Any] = []
 
     def step(gradients: Any, state: Any, params: Any) -> None:
-        found.append(keeps_zeros(tx.update, gradients, state, params, names))
+        found.append(held_by(tx, gradients, state, params, {}, names=names))
 
     jax.eval_shape(step, params, state, params)
-    return found[0]  # type: ignore[no-any-return]
+    return found[0]
+
+
+def kept(tx: Any, params: Any, state: Any, names: Any = (LAYER,)) -> Any:
+    return held(tx, params, state, names).keeps
 
 
 @pytest.mark.parametrize("name", INNERS)
-def test_state_that_needs_no_mask_stays_zero(name: str) -> None:
+def test_state_that_needs_no_mask_stays_as_new(name: str) -> None:
     """It also stays zero if other gradients are not finite."""
     tx, params = INNERS[name][0](), make_params(layers=["fc1"])
     mask = np.random.default_rng(1).random((12, 10)) < 0.3
     params = zero_tree_outside(params, {LAYER: mask})
     state = tx.init(params)
-    flags = kept(tx, params, state)
-    assert sum(flags[LAYER]) >= SEEN.get(name, 0)
-    assert not any(flags["fc1/bias"])
-    state = zero_state_outside(state, params, {LAYER: mask}, {LAYER: [not flag for flag in flags[LAYER]]})
+    own = held(tx, params, state)
+    flags, positions = own.keeps[LAYER], own.positions[LAYER]
+    assert sum(flags) >= SEEN.get(name, 0)
+    fresh = NewState(tx.init, params, {}).of({}, positions)
     for number in range(4):
         gradients = zero_tree_outside(make_gradients(params, number), {LAYER: mask})
         if number == 2:
             gradients["fc1"]["bias"] = gradients["fc1"]["bias"].at[0].set(np.nan)
             gradients["fc1"]["kernel"] = gradients["fc1"]["kernel"].at[tuple(np.argwhere(mask)[0])].set(np.inf)
         _, state = tx.update(gradients, state, params)
-        for array, flag in zip(state_of(state, params)[LAYER], flags[LAYER], strict=True):
-            assert not flag or not np.asarray(array)[~mask].any()
+        for i, array, new, flag in zip(positions, leaves_at(state, positions), fresh, flags, strict=True):
+            if flag:
+                np.testing.assert_array_equal(np.asarray(array)[~mask], np.asarray(new)[~mask])
+            else:
+                state = with_leaves_at(state, {i: fresh_outside(array, new, mask)})
 
 
 CENTERED = optax.stateless(lambda updates, params: jax.tree.map(lambda g: g - g.mean(), updates))
@@ -80,7 +87,7 @@ SCALED = optax.stateless(lambda updates, params: jax.tree.map(lambda g: g / g.su
 def test_state_that_may_not_stay_zero_is_masked(tx: Any) -> None:
     params = make_params(layers=["fc1"])
     state = tx.init(params)
-    assert state_of(state, params)[LAYER]
+    assert kept(tx, params, state)[LAYER]
     assert not any(kept(tx, params, state)[LAYER])
 
 

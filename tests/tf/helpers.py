@@ -88,11 +88,18 @@ def layer_arrays(optimizer: SparseOptimizer, variables: Sequence[Any]) -> dict[s
     }
 
 
-def assert_zero_outside(arrays: Mapping[str, list[npt.NDArray[Any]]], masks: Arrays) -> None:
+Fresh = Sequence[float]
+"""What weights outside a mask, and each of their state variables, hold."""
+
+
+def assert_zero_outside(
+    arrays: Mapping[str, list[npt.NDArray[Any]]], masks: Arrays, fresh: Fresh | None = None
+) -> None:
+    """Check the weights outside the masks, and their state: all +0, or what is ``fresh``."""
     for name, mask in masks.items():
-        for array in arrays[name]:
+        for array, value in zip(arrays[name], fresh or [0.0] * len(arrays[name]), strict=True):
             outside = array[~mask]
-            assert (outside == 0).all(), name
+            assert (outside == np.asarray(value, array.dtype)).all(), name
             assert not np.signbit(outside).any(), name
 
 
@@ -101,10 +108,12 @@ def assert_updated(
     after: Mapping[str, list[npt.NDArray[Any]]],
     old: Arrays,
     new: Arrays,
+    fresh: Fresh | None = None,
 ) -> None:
     """Check that a step changed nothing except the topology."""
     assert any((old[name] != new[name]).any() for name in old)
     for name, arrays in before.items():
         survive = old[name] & new[name] if name in old else np.ones(arrays[0].shape, np.bool_)
-        expected = [np.where(survive, array, np.zeros_like(array)) for array in arrays]
+        values = fresh or [0.0] * len(arrays)
+        expected = [np.where(survive, x, np.full_like(x, value)) for x, value in zip(arrays, values, strict=True)]
         assert_same(after[name], expected)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from rigl_backends.tf import sparsify
+from rigl_backends.tf import plan, sparsify
 from rigl_core import Layer, RigL, UpdateSchedule
 from tests.tf.helpers import assert_same, make_model, rigl, values
 
@@ -31,10 +31,28 @@ def test_another_backend_of_keras() -> None:
     assert "ImportError: rigl_backends.tf needs Keras on TensorFlow, and Keras runs on 'jax'" in error
 
 
+LEGACY = type("Sequential", (), {"__module__": "tf_keras.src.engine.sequential"})()
+
+
+class Network(tf.Module):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.first = tf.Variable(np.ones((3, 4, 2), np.float32), name="first")
+
+
 WRONG: dict[str, tuple[dict[str, Any], str]] = {
     "optimizer": ({"optimizer": "adam"}, "optimizer is a str: it must be a keras.optimizers.Optimizer"),
     "recipe": ({"recipe": 0.9}, "recipe is 0.9: it must be a Recipe"),
     "model": ({"model": "net"}, "model is a str: it must be a keras.Model"),
+    "legacy model": (
+        {"model": LEGACY},
+        "model is a Sequential of tf_keras, which is Keras 2: it must be a keras.Model",
+    ),
+    "legacy optimizer": ({"optimizer": LEGACY}, "optimizer is a Sequential of tf_keras, which is Keras 2"),
+    "module": (
+        {"model": Network()},
+        "model is the tf.Module Network, which does not tell what its variables are: name",
+    ),
     "unbuilt": ({"model": keras.Sequential([keras.layers.Dense(3)])}, "model is not built"),
     "scaler": (
         {"optimizer": keras.optimizers.LossScaleOptimizer(keras.optimizers.Adam())},
@@ -81,6 +99,28 @@ UNFIT: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 
+class Own(keras.layers.Layer):  # type: ignore[misc]
+    """Keras does not say what the weights of one's own layers are."""
+
+    def build(self, shape: Any) -> None:
+        self.table = self.add_weight(shape=(shape[-1], 5), name="table")
+
+    def call(self, x: Any) -> Any:
+        return keras.ops.matmul(x, self.table)
+
+
+def test_what_has_no_known_layer_is_listed() -> None:
+    model = keras.Sequential([keras.Input((4,)), Own(name="own")], name="net")
+    seen = r"layers is empty: the model has nothing to sparsify. It has 'net/own/table' \(4, 5\). Name what .* include"
+    with pytest.raises(ValueError, match=seen):
+        sparsify(keras.optimizers.Adam(), rigl(), model=model)
+    variables = list(Network().trainable_variables)
+    with pytest.raises(ValueError, match=r"layers is empty: .* It has 'first' \(3, 4, 2\)"):
+        plan(variables, rigl())
+    chosen = plan(variables, rigl(), include=["first"], axes={"first": ((1,), (2,))})
+    assert chosen.layers[0].n_in == 4
+
+
 @pytest.mark.parametrize("case", UNFIT)
 def test_what_does_not_fit_the_model(case: str) -> None:
     options, message = UNFIT[case]
@@ -125,16 +165,38 @@ def test_variables_it_was_not_built_with() -> None:
         optimizer.apply([tf.ones((12, 10))], make_model().trainable_variables[:1])
 
 
-def test_several_replicas() -> None:
-    """Keras reduces gradients inside the inner optimizer, so each replica's topology would see its own gradients."""
-    code = """
-import keras, tensorflow as tf, rigl_core
+MIRRORED = """
+import keras, numpy as np, tensorflow as tf, rigl_core
 from rigl_backends.tf import sparsify
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0], [tf.config.LogicalDeviceConfiguration()] * 2
 )
-with tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"]).scope():
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+recipe = rigl_core.Static(0.5)
+with strategy.scope():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)])
-    sparsify(keras.optimizers.SGD(), rigl_core.Static(0.5)).build(model.trainable_variables)
+before = model.get_weights()
+def attempt(act):
+    try:
+        act()
+    except ValueError as error:
+        print(str(error)[:68], all((a == b).all() for a, b in zip(before, model.get_weights())))
+def fit():
+    model.compile(sparsify(keras.optimizers.SGD(), recipe), "mse")
+    model.fit(np.ones((8, 4)), np.ones((8, 3)), verbose=0)
+def inside():
+    with strategy.scope():
+        sparsify(keras.optimizers.SGD(), recipe).build(model.trainable_variables)
+attempt(inside)
+attempt(lambda: sparsify(keras.optimizers.SGD(), recipe, model=model))
+attempt(fit)
 """
-    assert "ValueError: optimizer runs on several replicas, whose topologies would differ" in run(code).stderr
+
+
+def test_several_replicas() -> None:
+    """Keras reduces gradients inside the inner optimizer, so each replica's topology would see its own gradients.
+
+    An optimizer that is made outside of the replicas' scope is refused too, before anything changes.
+    """
+    lines = run(MIRRORED).stdout.splitlines()
+    assert lines == ["optimizer runs on several replicas, whose topologies would differ: u True"] * 3

@@ -97,7 +97,7 @@ def test_resume_bit_for_bit(
     for one in (model, resumed):
         train(one, stop, 12)
     assert_same(values(resumed, resumed.optimizer), values(model, optimizer))
-    assert list(resumed.optimizer.masks) == list(optimizer.masks)
+    assert list(resumed.optimizer.masks) == [v.path for v in resumed.trainable_variables if v.name == "kernel"]
 
 
 def test_backup_and_restore_after_a_crash(tmp_path: Path) -> None:
@@ -184,7 +184,7 @@ def test_parts_that_nobody_knows_are_named(tmp_path: Path) -> None:
 
 def test_a_configuration_holds_no_scores() -> None:
     """An optimizer made from a configuration waits for a saved state, and changes nothing before."""
-    _, optimizer = start(RECIPES["lottery ticket"])
+    model, optimizer = start(RECIPES["lottery ticket"])
     again = SparseOptimizer.from_config(optimizer.get_config())
     other = make_model()
     before = values(other)
@@ -195,6 +195,7 @@ def test_a_configuration_holds_no_scores() -> None:
     store: dict[str, Any] = {}
     optimizer.save_own_variables(store)
     again.load_own_variables(store)
+    other.set_weights(model.get_weights())
     again.apply(make_gradients(other.trainable_variables, 0))
     for name, mask in optimizer.masks.items():
         np.testing.assert_array_equal(again.masks[name], mask)
@@ -232,7 +233,9 @@ def test_a_state_of_another_training_is_refused(tmp_path: Path) -> None:
     model.save_weights(tmp_path / "model.weights.h5")
     other, optimizer = start(RigL(0.5, schedule=UpdateSchedule(end=40, every=4)))
     before = values(optimizer)
-    with pytest.raises(ValueError, match=r"state has \d+ active weights in layer 'net/fc1/kernel'; the plan has \d+"):
+    with pytest.raises(
+        ValueError, match=r"state was saved under another recipe: drop_fraction was .*; sparsity was 0\.7"
+    ):
         other.load_weights(tmp_path / "model.weights.h5")
     assert_same(values(optimizer), before)
     unbuilt, _ = start(rigl(), at_once=False)

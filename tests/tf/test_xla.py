@@ -38,13 +38,12 @@ def expected_mask(recipe: Recipe, connections: Connections, mask: Any, keep: int
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("recipe", [RigL(0.5, schedule=SCHEDULE), SET(0.5, schedule=SCHEDULE)], ids=["rigl", "set"])
 def test_masks_are_those_of_each_layer_alone(recipe: Recipe, dtype: Any, mode: str) -> None:
-    """Ties, nothing to keep and nothing to grow included; half of the layers have another dtype."""
+    """Ties, nothing to keep, nothing to grow and no information included; half of the layers have another dtype."""
     rng = np.random.default_rng(0)
     dtypes = [dtype if i % 2 else np.float32 for i in range(len(SIZES))]
     draws = recipe.rule.reads_random
 
     def of(weight: Any, gradient: Any, i: int, range_: Any) -> Connections:
-        gradient = gradient if recipe.rule.reads_gradient else None
         return Connections(weight, gradient, range_ if draws else None, KEYS[i] if draws else None)
 
     @lambda function: compiled(function, mode)
@@ -65,6 +64,8 @@ def test_masks_are_those_of_each_layer_alone(recipe: Recipe, dtype: Any, mode: s
 
     for distinct in (1, 3, 1000):
         arrays = [[draw(rng, own, n, distinct) for own, n in zip(dtypes, SIZES, strict=True)] for _ in range(2)]
+        for i in (2, 4):
+            arrays[1][i][:] = 0
         masks = [rng.random(n) < 0.3 for n in SIZES]
         active = [int(mask.sum()) for mask in masks]
         grow = [int(rng.choice([0, n, n // 3])) for n in active]

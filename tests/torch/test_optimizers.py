@@ -47,8 +47,18 @@ OPTIMIZERS: dict[str, tuple[type[Optimizer], dict[str, Any], Sequence[str]]] = {
 CASES = [
     (name, implementation) for name, (_, _, implementations) in OPTIMIZERS.items() for implementation in implementations
 ]
-FILLS_ITS_STATE = ("adamax", "rprop")
-"""These write constants (eps, step sizes) into the state of weights without gradient, at every step."""
+FIRST_OPTIONS = {"sum": "initial_accumulator_value", "step_size": "lr"}
+"""The options that give the first numbers of such state; all other state starts at 0."""
+
+
+def fresh_state(model: nn.Module, optimizer: Optimizer) -> dict[str, dict[str, float]]:
+    """What the optimizer gives a new weight, in each of its groups."""
+    names = {param: name for name, param in model.named_parameters()}
+    first = [
+        {key: group[own] for key, own in FIRST_OPTIONS.items() if own in group} for group in optimizer.param_groups
+    ]
+    pairs = zip(optimizer.param_groups, first, strict=True)
+    return {names[param]: numbers for group, numbers in pairs for param in group["params"]}
 
 
 def make(name: str, implementation: str) -> tuple[nn.Sequential, Optimizer]:
@@ -62,7 +72,10 @@ def make(name: str, implementation: str) -> tuple[nn.Sequential, Optimizer]:
 
 
 def dense_step(model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor], step: int) -> tuple[Any, Any]:
-    """The optimizer's own step, in a copy without hooks, on gradients that are masked by hand."""
+    """The optimizer's own step, in a copy without hooks, on gradients that are masked by hand.
+
+    Outside the masks weights are 0 after it, and their state is that of new weights.
+    """
     model, optimizer = copy.deepcopy((model, optimizer))
     optimizer.zero_grad()
     loss_of(model, batch(step)).backward()
@@ -75,31 +88,41 @@ def dense_step(model: nn.Module, optimizer: Optimizer, masks: dict[str, Tensor],
         for name, param in model.named_parameters():
             if name in masks:
                 param[~masks[name]] = 0
+                for key, values in per_weight(optimizer.state[param], param).items():
+                    number = fresh_state(model, optimizer)[name].get(key, 0)
+                    values[~masks[name] & (values != number)] = number
     return snapshot(model, optimizer)
 
 
-def check_zeros(weights: dict[str, Tensor], states: dict[str, Any], sparse: SparseTraining, *, state_too: bool) -> None:
+def check_fresh(values: Tensor, number: float) -> None:
+    assert torch.equal(values, torch.full_like(values, number))
+
+
+def check_outside(weights: dict[str, Tensor], states: dict[str, Any], sparse: SparseTraining, fresh: Any) -> None:
+    """Outside the masks weights are 0, and their state is that of new weights."""
     for (name, mask), active in zip(sparse.masks.items(), sparse.plan.active, strict=True):
         assert int(mask.sum()) == active
-        for value in (weights[name], *(per_weight(states[name], mask).values() if state_too else ())):
-            assert not value[~mask].any()
+        check_fresh(weights[name][~mask], 0)
+        for key, values in per_weight(states[name], mask).items():
+            check_fresh(values[~mask], fresh[name].get(key, 0))
 
 
 def check_update(
-    before: tuple[Any, Any], after: tuple[Any, Any], old: dict[str, Tensor], new: dict[str, Tensor]
+    before: tuple[Any, Any], after: tuple[Any, Any], old: dict[str, Tensor], new: dict[str, Tensor], fresh: Any
 ) -> None:
-    """Survivors keep their bits, newly active weights are zero, and nothing else has changed."""
+    """Survivors keep their bits, newly active weights are new, and nothing else has changed."""
     (weights, states), (new_weights, new_states) = before, after
     for name, weight in weights.items():
         state, new_state = states[name], new_states[name]
         keep = old[name] & new[name] if name in old else torch.ones_like(weight, dtype=torch.bool)
-        for value, new_value in [
-            (weight, new_weights[name]),
-            *((state[key], new_state[key]) for key in per_weight(state, weight)),
+        held = per_weight(state, weight)
+        for value, new_value, number in [
+            (weight, new_weights[name], 0),
+            *((state[key], new_state[key], fresh[name].get(key, 0)) for key in held),
         ]:
             assert same_bits(value[keep], new_value[keep])
-            assert not new_value[~keep].any()
-        shared = state.keys() - per_weight(state, weight).keys()  # step counters, row statistics
+            check_fresh(new_value[~keep], number)
+        shared = state.keys() - held.keys()  # step counters, row statistics
         assert state.keys() == new_state.keys()
         assert all(same_bits(state[key], new_state[key]) for key in shared)
 
@@ -110,15 +133,15 @@ def test_every_optimizer_trains_sparsely(name: str, implementation: str) -> None
     model, optimizer = make(name, implementation)
     sparse = sparsify(model, optimizer, rigl())
     assert len(sparse.masks) == 2
-    moved = 0
+    moved, fresh = 0, fresh_state(model, optimizer)
     for step in range(30):
         before, old, updating = snapshot(model, optimizer), sparse.masks, SCHEDULE.fires(sparse.step)
         expected = None if updating else dense_step(model, optimizer, old, step)
         train_step(model, optimizer, batch(step))
         after, new = snapshot(model, optimizer), sparse.masks
-        check_zeros(*after, sparse, state_too=updating or name not in FILLS_ITS_STATE)
+        check_outside(*after, sparse, fresh)
         if updating:
-            check_update(before, after, old, new)
+            check_update(before, after, old, new, fresh)
             moved += sum(int((new[layer] & ~old[layer]).sum()) for layer in new)
         else:
             assert same_bits(old, new)
@@ -188,7 +211,7 @@ def test_methods_that_update_after_the_gradient_step(recipe: Recipe) -> None:
         stepped = dense_step(model, optimizer, old, step)
         train_step(model, optimizer, batch(step))
         if updating:
-            check_update(stepped, snapshot(model, optimizer), old, sparse.masks)
+            check_update(stepped, snapshot(model, optimizer), old, sparse.masks, fresh_state(model, optimizer))
             moved += sum(int((mask & ~old[layer]).sum()) for layer, mask in sparse.masks.items())
         else:
             assert same_bits(stepped, snapshot(model, optimizer))

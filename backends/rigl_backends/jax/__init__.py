@@ -12,6 +12,7 @@ from rigl_backends.jax import namespace as jax_namespace
 from rigl_backends.jax.describe import describe
 from rigl_backends.jax.handle import SparseState, apply_masks, masks, step, table
 from rigl_backends.jax.layers import choose_layers
+from rigl_backends.jax.resume import resume
 from rigl_backends.jax.saliency import grasp_scores, synflow_scores
 from rigl_backends.jax.sparsify import plan, sparsify
 
@@ -24,6 +25,7 @@ __all__ = [
     "jax_namespace",
     "masks",
     "plan",
+    "resume",
     "sparsify",
     "step",
     "synflow_scores",

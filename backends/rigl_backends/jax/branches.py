@@ -15,7 +15,7 @@ import jax
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
-from rigl_backends.jax.trees import cast_like, is_traced, widened
+from rigl_backends.jax.trees import cast_like, is_traced, varying, widened
 
 _T = TypeVar("_T")
 
@@ -40,8 +40,14 @@ def changed_if(condition: Array, change: Callable[..., _T], *values: Any) -> _T:
     result: Any = values
     if not is_traced(condition):
         return change(*values) if condition else result
-    trace = jax.make_jaxpr(lambda *values: cast_like(values, change(*values)))(*values)
     leaves, structure = jax.tree.flatten(values)
+    while True:
+        values = jax.tree.unflatten(structure, leaves)
+        trace = jax.make_jaxpr(lambda *values: cast_like(values, change(*values)))(*values)
+        wider = [varying(leaf, after) for leaf, after in zip(leaves, trace.out_avals, strict=True)]
+        if all(new is leaf for new, leaf in zip(wider, leaves, strict=True)):
+            break
+        leaves = wider  # what the change makes of them differs between devices
     changed: _T = jax.tree.unflatten(structure, _changed_if(trace.jaxpr, condition, leaves, trace.consts))
     return changed
 
@@ -63,7 +69,7 @@ def either(condition: Array, then: Callable[..., _T], otherwise: Callable[..., _
 def _changed_if(change: Jaxpr, condition: Array, values: list[Any], constants: list[Any]) -> list[Any]:
     def round_(state: tuple[Array, list[Any]]) -> tuple[Array, list[Any]]:
         again, values = state
-        return again & False, _run(change, values, constants)
+        return again & False, list(map(varying, _run(change, values, constants), values))
 
     changed: list[Any] = lax.while_loop(lambda state: state[0], round_, (condition, values))[1]
     return changed

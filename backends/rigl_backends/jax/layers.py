@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
@@ -11,6 +12,7 @@ from rigl_backends.jax.trees import Path, Tree, is_floating, name_of, named_leav
 from rigl_core.adapter import Axes, Choice, Layer, errors, with_axes
 
 _ATTENTION = ("query", "key", "value", "out")
+_AXES_OF_CONV = 5
 _NEVER_BY_RANK = ("bias", "scale", "embedding", "embeddings")
 
 
@@ -32,9 +34,10 @@ def choose_layers(
     kernels stay dense. A flax kernel with a single input channel does too: the arrays do not tell a
     depthwise convolution from the first one of a grey image; ``include`` sparsifies it.
 
-    In and out axes come from the same conventions and are unknown otherwise, as for plain dicts; only ER
-    asks for them. flax: (in, out), for names with "conv" (..., in, out), for attention (in, heads, depth)
-    and (heads, depth, out). equinox: (out, in, ...).
+    In and out axes come from the same conventions and are unknown otherwise, as for plain dicts; only ER and
+    structures ask for them, and refuse a layer whose axes are unknown: give ``axes``. flax: (in, out), for names with
+    "conv" (..., in, out), for attention (in, heads, depth) and (heads, depth, out). equinox: (out, in, ...).
+    Stacks of layers, as flax's ``nn.scan`` and equinox's ``filter_vmap`` make them, have unknown axes.
 
     Args:
         params: any pytree of arrays (or of their shapes and dtypes).
@@ -47,7 +50,8 @@ def choose_layers(
     """
     arrays = named_leaves(params)
     is_chosen = Choice(include, exclude, list(arrays))
-    uses = {name_of(path): _use(params, path, leaf, arrays) for path, leaf in tree_flatten_with_path(params)[0]}
+    shapes = {name: shape_of(array) for name, array in arrays.items()}
+    uses = {name_of(path): _use(params, path, leaf, shapes) for path, leaf in tree_flatten_with_path(params)[0]}
     named = any(use is not None and use.sparse for use in uses.values())
     chosen = []
     for name, array in arrays.items():
@@ -73,6 +77,12 @@ def layers_of(
     return tuple(layers)
 
 
+def other_sizes(params: Tree, layers: Sequence[Layer]) -> dict[str, int]:
+    """The sizes of the floating-point arrays that are no layers, by name."""
+    names = {layer.name for layer in layers}
+    return {name: leaf.size for name, leaf in named_leaves(params).items() if name not in names and is_floating(leaf)}
+
+
 def check_choice(layers: Sequence[Layer] | None, *others: object) -> None:
     """Refuse layers together with ``include``, ``exclude`` or ``axes``."""
     if layers is not None and any(others):
@@ -85,44 +95,60 @@ def _check_dtypes(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> None:
         errors.check_dtype(layer, arrays[layer.name].dtype)
 
 
-def _use(params: Tree, path: Path, leaf: Any, names: Collection[str]) -> _Use | None:
+def _use(params: Tree, path: Path, leaf: Any, shapes: Mapping[str, tuple[int, ...]]) -> _Use | None:
     """Ask the conventions of the library that owns a leaf; None if none is known."""
     name, shape = name_of(path), shape_of(leaf)
     own_name = name.rpartition("/")[2]
     owner = _owner(params, path)
     if type(owner).__module__.startswith("equinox.nn"):
-        return _equinox_use(owner, own_name)
+        return _equinox_use(owner, own_name, len(shape))
     if len(shape) < 2 or not is_floating(leaf):
         return None
     if own_name == "kernel":
-        return _flax_use(name, shape, names)
+        return _flax_use(name, shape, shapes)
     return _Use(sparse=True, axes={}) if own_name == "weight" else None
 
 
-def _flax_use(name: str, shape: tuple[int, ...], names: Collection[str]) -> _Use:
+def _flax_use(name: str, shape: tuple[int, ...], shapes: Mapping[str, tuple[int, ...]]) -> _Use:
     module, _, role = name.removesuffix("/kernel").rpartition("/")
-    prefix = f"{module}/" if module else ""
-    attention = role in _ATTENTION and all(f"{prefix}{other}/kernel" in names for other in _ATTENTION)
-    if attention and len(shape) == 3:
+    if _is_attention(module, role, shapes):
         heads = {"in_axes": (0, 1), "out_axes": (2,)} if role == "out" else {"in_axes": (0,), "out_axes": (1, 2)}
         return _Use(sparse=True, axes=heads)
     last = {"in_axes": (len(shape) - 2,), "out_axes": (len(shape) - 1,)}
     if len(shape) == 2:
         return _Use(sparse=True, axes=last)
-    # A kernel of three axes can be a convolution's or a DenseGeneral's: only a name tells.
-    return _Use(sparse=shape[-2] != 1, axes=last if "conv" in name.lower() else {})
+    # A kernel of three axes can be a convolution's, a DenseGeneral's or a stack of Dense's: only a name tells.
+    conv = "conv" in name.lower() and not re.search("dense|linear", role.lower()) and len(shape) <= _AXES_OF_CONV
+    return _Use(sparse=shape[-2] != 1, axes=last if conv else {})
 
 
-def _equinox_use(owner: Any, own_name: str) -> _Use:
-    """Asked by class name, so that nobody needs equinox; subclasses count as their equinox class."""
+def _is_attention(module: str, role: str, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a module has the four kernels of attention, and their axes are no stack's.
+
+    Of query, key and value they are (in, heads, depth), and (heads, depth, out) of out. In a stack of four Dense they
+    are (layers, in, out): all begin alike. Where everything is of one size, nothing tells.
+    """
+    own = [shapes.get(f"{module}/{other}/kernel" if module else f"{other}/kernel", ()) for other in _ATTENTION]
+    if role not in _ATTENTION or any(len(shape) != 3 for shape in own):
+        return False
+    *inward, out = own
+    return all(shape[1:] == out[:2] for shape in inward) and any(shape[0] != out[0] for shape in inward)
+
+
+def _equinox_use(owner: Any, own_name: str, rank: int) -> _Use:
+    """Asked by class name, so that nobody needs equinox; subclasses count as their equinox class.
+
+    An array with more axes than its module says is a stack, as ``filter_vmap`` makes it, whose axes are unknown.
+    """
     classes = {cls.__name__ for cls in type(owner).__mro__ if cls.__module__.startswith("equinox.nn")}
     axes: dict[str, Any] = {"in_axes": (1,), "out_axes": (0,)}
     if classes & {"Conv", "ConvTranspose"} and own_name == "weight":
         depthwise = owner.groups > 1 and owner.groups == owner.in_channels
-        return _Use(not depthwise, {**axes, "groups": owner.groups, "depthwise": depthwise})
+        of_one = rank == owner.num_spatial_dims + 2
+        return _Use(not depthwise, {**axes, "groups": owner.groups, "depthwise": depthwise} if of_one else {})
     linear = "Linear" in classes and own_name == "weight"
     recurrent = bool(classes & {"GRUCell", "LSTMCell"}) and own_name in ("weight_ih", "weight_hh")
-    return _Use(linear or recurrent, axes if linear or recurrent else {})
+    return _Use(linear or recurrent, axes if (linear or recurrent) and rank == 2 else {})
 
 
 def _owner(node: Any, path: Path) -> Any:

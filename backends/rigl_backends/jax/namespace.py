@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.buffer_callback import buffer_callback
 
-from rigl_backends.jax.trees import Tree, is_traced
+from rigl_backends.jax.trees import Tree, is_traced, varying
 from rigl_core.adapter import FloatInfo, Namespace
 
 int32 = jnp.int32
@@ -80,7 +80,7 @@ def call_on_host(choose: Callable[..., Any], shape: Sequence[int], /, *arrays: T
 
     like = jax.ShapeDtypeStruct(shape, jnp.bool_)  # type: ignore[no-untyped-call]
     called: Array = buffer_callback(write, like, vmap_method="sequential")(*jax.tree.map(lax.stop_gradient, arrays))
-    return called
+    return varying(called, arrays)
 
 
 def _on_host(choose: Callable[..., Any], /, *arrays: Array) -> Array | None:
@@ -110,7 +110,7 @@ def _kth_largest(scores: Array, k: Array) -> Array:
         reached = jnp.sum(keys >= higher, axis=-1, keepdims=True, dtype=jnp.int32)
         return jnp.where(reached >= jnp.maximum(k, 1), higher, key)
 
-    lowest = jnp.zeros((*keys.shape[:-1], 1), keys.dtype)
+    lowest = varying(jnp.zeros((*keys.shape[:-1], 1), keys.dtype), keys, k)
     return _from_sortable(lax.fori_loop(0, bits, set_bit, lowest), scores.dtype)
 
 

@@ -15,7 +15,7 @@ from jax import Array
 from rigl_backends.jax.branches import changed_if, either
 from rigl_backends.jax.handle import SparseState, look, memory_by_layer, with_memory
 from rigl_backends.jax.layer import Memory, SparseLayer, applied, move_pool, nameless, no_update, zero_weight_outside
-from rigl_backends.jax.state import keeps_zeros, state_of, with_state_of, zero_state_outside
+from rigl_backends.jax.state import Held, NewState, fresh_outside, leaves_at, with_leaves_at
 from rigl_backends.jax.trees import Tree, cast_like, named_leaves, widened, with_leaves, zero_outside, zero_tree_outside
 from rigl_core.adapter import GRADIENT_NOISE, Clock, Counts, Namespace, Plan, Rule, random_key
 
@@ -35,6 +35,7 @@ class SparseStep:
         params: the parameters.
         extra_args: for the inner transformation.
         xp: the namespace in which connections are chosen.
+        held: what the inner transformation holds for each weight.
     """
 
     plan: Plan
@@ -45,16 +46,18 @@ class SparseStep:
     params: Tree
     extra_args: Mapping[str, Any]
     xp: Namespace
+    held: Held
 
     def take_step(self, state: SparseState) -> tuple[Tree, SparseState]:
         """The updates, and the state after the step."""
         due, read = self.clock.due, self.gradients if self._rule.reads_gradient else None
-        finite, unmasked = look(state, due, self._weights, read, callbacks=self.xp.on_host is not None)
-        updates, after = self._changed(due & finite, state)
-        own, masks, clock = named_leaves(updates), after.masks, self.clock.next(waits=due & ~finite)
+        callbacks, recipe = self.xp.on_host is not None, self.plan.recipe
+        moves, unmasked = look(state, recipe, due, self._weights, read, callbacks=callbacks)
+        updates, after = self._changed(due & moves, state)
+        own, masks, clock = named_leaves(updates), after.masks, self.clock.next(waits=due & ~moves)
         own = {name: zero_weight_outside(own[name], weight, masks[name]) for name, weight in self._weights.items()}
         return with_leaves(updates, own), after._replace(
-            inner_state=self._zero_state_outside(after, state.inner_state),
+            inner_state=self._fresh_state_outside(after),
             step=clock.step,
             deferred=clock.deferred,
             unmasked=unmasked,
@@ -107,7 +110,7 @@ class SparseStep:
             state: before.
         """
         own, masks, memory = self._wide(given), dict(state.masks), memory_by_layer(state, self._weights)
-        held = state_of(state.inner_state, self.params)
+        held = {name: leaves_at(state.inner_state, self._positions[name]) for name in self._weights}
         changing: tuple[dict[str, Any], ...] = (own, masks, memory, held)
         tables, update = jax.tree.map(jnp.asarray, self.plan.tables), self.clock.update
         for number, pool in enumerate(self.plan.pools):
@@ -118,7 +121,8 @@ class SparseStep:
             for arrays, new in zip(changing, after, strict=True):
                 arrays.update(zip(names, new, strict=True))
         others = jax.tree.map(no_update, given) if self._replaces else given
-        inner_state = with_state_of(state.inner_state, self.params, held)
+        leaves = {i: leaf for name in held for i, leaf in zip(self._positions[name], held[name], strict=True)}
+        inner_state = with_leaves_at(state.inner_state, leaves)
         return with_leaves(others, own), with_memory(state._replace(inner_state=inner_state, masks=masks), memory)
 
     def _move_pool(self, pool: Sequence[int], counts: Counts, *before: list[Any]) -> tuple[list[Any], ...]:
@@ -139,34 +143,46 @@ class SparseStep:
         return tuple(map(list, zip(*after, strict=True)))
 
     def _before(self, i: int, given: Array, mask: Array, memory: Memory) -> tuple[SparseLayer, Array | None, Array]:
-        """A layer, its dense gradient if an update reads it, and its update, before the topology moves."""
+        """A layer, its dense gradient, and its update, before the topology moves.
+
+        The gradient is None for a layer that the inner transformation does not train.
+        """
         name, key = self.plan.layers[i].name, None if self.keys is None else self.keys[i]
         weight, gradient, update = self._weights[name], self._dense[name], given
         if self._replaces:
             gradient, update = given.astype(gradient.dtype), no_update(given)
         else:
             weight = applied(weight, update)
-        flat = gradient.reshape(-1) if self._rule.reads_gradient else None
+        flat = None if name in self.held.still else gradient.reshape(-1)
         return self._layer(i, weight, mask, memory, key), flat, update
 
     def _after(
         self, i: int, update: Array, layer: SparseLayer, held: list[Array]
     ) -> tuple[Array, Array, Memory, list[Array]]:
         """A layer's update, mask, memory and optimizer state, after the topology has moved."""
-        weight = self._weights[self.plan.layers[i].name]
+        name = self.plan.layers[i].name
+        weight = self._weights[name]
         mask, survivors, new = (x.reshape(weight.shape) for x in (layer.mask, layer.survivors, layer.weight))
         change = (new - weight).astype(update.dtype)  # exactly: where it counts, one of the two is 0
-        held = held if self._rule.shadow else [zero_outside(array, survivors) for array in held]
+        if not self._rule.shadow:
+            fresh = self._new_state.of({name: new}, self._positions[name])
+            held = [fresh_outside(*pair, survivors) for pair in zip(held, fresh, strict=True)]
         return jnp.where(survivors, update, change), mask, layer.memory, held
 
-    def _zero_state_outside(self, after: SparseState, before: Any) -> Any:
-        """The inner state with zeros outside the masks, unless weights learn there."""
+    def _fresh_state_outside(self, state: SparseState) -> Any:
+        """The inner state as for new weights outside the masks, unless weights learn there."""
         if self._rule.shadow:
-            return after.inner_state
-        update = functools.partial(self.inner.update, **self.extra_args)
-        kept = keeps_zeros(update, self.gradients, before, self.params, self._weights)
-        masks = {name: after.masks[name] for name in self._weights}
-        return zero_state_outside(after.inner_state, self.params, masks, kept)
+            return state.inner_state
+        leaves: dict[int, Array] = {}
+        for name, weight in self._weights.items():
+            mask, keeps = state.masks[name], self.held.keeps[name]
+            changed = [i for i, kept in zip(self._positions[name], keeps, strict=True) if not kept]
+            fresh = self._new_state.of({name: zero_outside(weight, mask)}, changed) if changed else []
+            held = leaves_at(state.inner_state, changed)
+            leaves |= {
+                i: fresh_outside(*pair, mask) for i, pair in zip(changed, zip(held, fresh, strict=True), strict=True)
+            }
+        return with_leaves_at(state.inner_state, leaves)
 
     def _layers(self, state: SparseState) -> dict[str, SparseLayer]:
         """The sparse layers, with the keys of a gradient's noise."""
@@ -193,6 +209,14 @@ class SparseStep:
     @property
     def _rule(self) -> Rule:
         return self.plan.recipe.rule
+
+    @property
+    def _positions(self) -> Mapping[str, Sequence[int]]:
+        return self.held.positions
+
+    @cached_property
+    def _new_state(self) -> NewState:
+        return NewState(self.inner.init, self.params, self.held.numbers)
 
     @property
     def _replaces(self) -> bool:

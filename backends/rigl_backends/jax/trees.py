@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jax import Array, lax
 from jax.tree_util import GetAttrKey, keystr, tree_flatten_with_path, tree_map_with_path
 
 Tree = Any
@@ -100,6 +100,26 @@ def cast_like(like: _T, tree: _T) -> _T:
 def widened(array: Array, dtype: Any) -> Array:
     """The array in a dtype that holds its numbers and those of another dtype."""
     return array if array.dtype == dtype else array.astype(jnp.promote_types(array.dtype, dtype))
+
+
+def varying(array: Array, *like: Tree) -> Array:
+    """The array, marked as one that differs between the devices of a ``shard_map`` if any of these arrays does."""
+    axes: frozenset[str] = frozenset().union(*(_varies_over(leaf) for leaf in jax.tree.leaves(like)))
+    missing = tuple(axes - _varies_over(array))
+    if not missing:
+        return array
+    if hasattr(lax, "pcast"):
+        marked: Array = lax.pcast(array, missing, to="varying")
+        return marked
+    marked_so: Array = lax.pvary(array, missing)  # type: ignore[attr-defined]  # before JAX 0.8.2
+    return marked_so
+
+
+def _varies_over(leaf: Any) -> frozenset[str]:
+    kind = leaf if isinstance(leaf, jax.core.ShapedArray) else jax.typeof(leaf)
+    newest: frozenset[str] = getattr(getattr(kind, "mat", None), "varying", frozenset())
+    axes: frozenset[str] = getattr(kind, "vma", newest)
+    return axes
 
 
 def called(equation: Any) -> Any:

@@ -61,7 +61,8 @@ class SGD(Optimizer):
         self.nesterov = nesterov
 
     def _step_one(self, param: npt.NDArray[Any], grad: npt.NDArray[Any], state: dict[str, Any]) -> None:
-        grad = grad + self.weight_decay * param
+        if self.weight_decay:
+            grad = grad + self.weight_decay * param
         if self.momentum:
             if "momentum" in state:
                 state["momentum"] *= self.momentum
@@ -97,7 +98,7 @@ class Adam(Optimizer):
         state["step"] += 1
         if self.decoupled:
             param *= 1 - self.lr * self.weight_decay
-        else:
+        elif self.weight_decay:
             grad = grad + self.weight_decay * param
         state["mean"] *= beta1
         state["mean"] += (1 - beta1) * grad

@@ -29,7 +29,10 @@ def plan(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    return make_plan(recipe, layers_of(params, layers, include, exclude, axes))
+    chosen = layers_of(params, layers, include, exclude, axes)
+    names = {layer.name for layer in chosen}
+    others = {name: array.size for name, array in params.items() if name not in names and layers is None}
+    return make_plan(recipe, chosen, others)
 
 
 def sparsify(

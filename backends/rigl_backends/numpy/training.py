@@ -40,6 +40,7 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
 
     def _step(self, grads: Gradients) -> None:
         self._check_shapes(grads)
+        self.tell_outside()
         dense = {i: grads.get(layer.layer.name) for i, layer in self._layers.items()}
         flat = {i: grad.reshape(-1) for i, grad in dense.items() if grad is not None}
         self.take_step(flat, lambda: self._gradient_step(grads), finite=lambda: _all_finite(grads))

@@ -20,9 +20,11 @@ from rigl_backends.tf.describe import describe
 from rigl_backends.tf.layers import choose_layers
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.saliency import grasp_scores, synflow_scores
+from rigl_backends.tf.saving import EarlyStopping
 from rigl_backends.tf.sparsify import plan, sparsify
 
 __all__ = [
+    "EarlyStopping",
     "SparseOptimizer",
     "choose_layers",
     "describe",

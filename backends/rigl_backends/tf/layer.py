@@ -9,10 +9,15 @@ import keras
 import tensorflow as tf
 
 from rigl_backends.tf import namespace as tensorflow_namespace
+from rigl_backends.tf.namespace import in_xla
+from rigl_backends.tf.state import PerWeight
 from rigl_core import adapter
 from rigl_core.adapter import Connections, Counts, Layer, Recipe, Updated, first_memory, move_layers, random_key_table
 
 CountsOf = Callable[[int], Counts]
+
+EACH_POOL = 1 << 17
+"""The connections whose work takes as long as what every pool takes besides, of any size."""
 
 
 class SparseLayer(adapter.SparseLayer):
@@ -22,6 +27,7 @@ class SparseLayer(adapter.SparseLayer):
         variable: the weights, in the layer's shape.
         mask_variable: the topology, flat.
         waits_for: what is to be written before an update of this layer.
+        found_outside: the most weights outside the mask that were counted since they were last told.
     """
 
     xp = tensorflow_namespace
@@ -32,7 +38,7 @@ class SparseLayer(adapter.SparseLayer):
         layer: Layer,
         recipe: Recipe,
         variable: Any,
-        state: Sequence[keras.Variable],
+        state: Sequence[PerWeight],
         add: Callable[[str, tf.Tensor], keras.Variable],
     ) -> None:
         """Args are for `SparseOptimizer`.
@@ -46,6 +52,7 @@ class SparseLayer(adapter.SparseLayer):
         """
         super().__init__(layer, recipe)
         self.variable = variable
+        self.found_outside = tf.Variable(tf.constant(0, tf.int64), trainable=False)
         self._state, self._add = state, add
         updates = recipe.schedule.updates if recipe.schedule is not None and self.rule.reads_random else 0
         self._random_keys = tf.constant(random_key_table(recipe.seed, [layer.name], updates)[:, 0])
@@ -91,10 +98,18 @@ class SparseLayer(adapter.SparseLayer):
 
     def zero_state_outside(self, mask: tf.Tensor) -> None:
         written = self.variable
-        for variable in self._state:
+        for variable, fresh in self._state:
             mask = after([tf.convert_to_tensor(written)], mask)  # each takes a new array first
-            variable.assign(self._in_shape(mask, variable))
+            values = tf.convert_to_tensor(variable)
+            outside = self.variable if fresh is None else self.xp.full_like(values, fresh)
+            variable.assign(self.xp.where(self.shaped(mask), values, tf.convert_to_tensor(outside)))
             written = variable
+
+    def count_outside(self) -> None:
+        """Count the weights outside the mask that are not 0."""
+        places = (self.weight != 0) & ~self.mask
+        found = tf.math.count_nonzero(places) if in_xla() else tf.size(tf.where(places), tf.int64)
+        self.found_outside.assign(tf.maximum(self.found_outside, found))
 
     def zero_gradient_outside(self, gradient: Any) -> tf.Tensor:
         """The gradient of active weights alone, in the layer's shape."""
@@ -115,7 +130,8 @@ class SparseLayer(adapter.SparseLayer):
     @property
     def written(self) -> list[tf.Tensor]:
         """What has been written, to be waited for."""
-        variables = (self.variable, self.mask_variable, *self._memory.values(), *self._state)
+        state = [one.variable for one in self._state]
+        variables = (self.variable, self.mask_variable, *self._memory.values(), *state)
         return [tf.convert_to_tensor(variable) for variable in variables]
 
     # What a step does.
@@ -177,4 +193,23 @@ class Pool(NamedTuple):
         """
         for layer in self.layers:
             layer.waits_for = waits_for
+            layer.count_outside()
         move_layers(self.layers, update, self.gradients, counts)
+
+
+def move_all(pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf) -> None:
+    """Two pools at a time, one of the largest and one of the smallest, of which one at a time is written.
+
+    What is written takes memory for a new array beside the old one.
+    """
+    waiting, work = sorted(pools, key=lambda pool: pool.size), [0, 0]
+    done: list[list[tf.Tensor]] = [[], []]
+    last: list[tf.Tensor] = []
+    while waiting:
+        lane = int(work[1] < work[0])
+        pool = waiting.pop(0 if lane else -1)
+        with tf.control_dependencies(done[lane]):
+            own = counts(pool.number)
+        pool.move(update, own, waits_for=last)
+        done[lane] = last = pool.written
+        work[lane] += pool.size + EACH_POOL

@@ -6,6 +6,8 @@ the name of the Keras layer that owns it.
 
 from __future__ import annotations
 
+import dataclasses
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -41,6 +43,22 @@ _KINDS_BY_OWNER = {
 def variable_name(variable: Any) -> str:
     """A variable's name in patterns and plans: its Keras path, or a plain `tf.Variable`'s name."""
     return str(getattr(variable, "path", None) or variable.name.partition(":")[0])
+
+
+def check_keras(parameter: str, value: object, expected: type, name: str) -> None:
+    """Refuse what is no ``expected`` of Keras 3, which users call ``name``."""
+    if isinstance(value, expected):
+        return
+    if any(cls.__module__.partition(".")[0] == "tf_keras" for cls in type(value).__mro__):
+        raise TypeError(
+            f"{parameter} is a {type(value).__name__} of tf_keras, which is Keras 2: it must be a {name} of Keras 3."
+        )
+    if isinstance(value, tf.Module):
+        raise TypeError(
+            f"{parameter} is the tf.Module {type(value).__name__}, which does not tell what its variables are: name "
+            "them in include, with their axes, and give list(module.trainable_variables) to plan() or build()."
+        )
+    raise errors.wrong_type(parameter, value, name)
 
 
 def choose_layers(
@@ -84,12 +102,15 @@ def layers_of(
     """
     if layers is not None and (include or exclude or axes):
         raise errors.too_many_choices("include", "exclude", "axes")
-    chosen = check_layers(choose_layers(model, include, exclude, axes) if layers is None else layers)
-    find_layers(chosen, variables_of(model), None)
+    chosen, variables = choose_layers(model, include, exclude, axes) if layers is None else layers, variables_of(model)
+    if layers is None and not chosen:
+        raise errors.nothing_chosen([f"{variable_name(one)!r} {tuple(one.shape)}" for one in variables])
+    chosen = check_layers(chosen)
+    find_layers(chosen, variables, None)
     return chosen
 
 
-def variables_of(model: kl.Layer | Sequence[Any]) -> list[Any]:
+def variables_of(model: Any) -> list[Any]:
     """What is trained of a model, or the variables that were given.
 
     Raises:
@@ -97,8 +118,7 @@ def variables_of(model: kl.Layer | Sequence[Any]) -> list[Any]:
     """
     if isinstance(model, list | tuple):
         return list(model)
-    if not isinstance(model, kl.Layer):
-        raise errors.wrong_type("model", model, "keras.Model")
+    check_keras("model", model, kl.Layer, "keras.Model")
     if not model.built:
         raise ValueError("model is not built, so it has no weights yet: call it on a batch, or give it an input shape.")
     return list(model.trainable_variables)
@@ -124,6 +144,21 @@ def layers_among(
         if is_chosen:
             chosen.append(Layer(name, shape, **_counted_from_front(kind.axes, len(shape))))
     return with_axes(chosen, axes, names)
+
+
+def others_among(variables: Sequence[Any], layers: Sequence[Layer]) -> dict[str, int]:
+    """The sizes of the variables that are no layers, by name."""
+    names = {layer.name for layer in layers}
+    sizes = {variable_name(variable): math.prod(variable.shape) for variable in variables}
+    return {name: size for name, size in sizes.items() if name not in names}
+
+
+def named_as(variables: Sequence[Any], layers: Sequence[Layer]) -> tuple[Layer, ...]:
+    """The layers under the names of their variables, which may differ in a loaded model, if these are unique."""
+    names = [variable_name(variable) for variable in variables]
+    if len(set(names)) < len(names):
+        return tuple(layers)
+    return tuple(dataclasses.replace(layer, name=name) for layer, name in zip(layers, names, strict=True))
 
 
 def find_layers(layers: Sequence[Layer], variables: Sequence[Any], positions: Sequence[int] | None) -> list[Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
 import keras
@@ -13,15 +13,16 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.tf.layer import SparseLayer
-from rigl_backends.tf.layers import choose_layers, find_layers
-from rigl_backends.tf.parts import registered_parts
-from rigl_backends.tf.state import of_inner_optimizer, single_optimizers, state_of
+from rigl_backends.tf.layers import find_layers, layers_of, named_as, others_among
+from rigl_backends.tf.saving import SavedRecipe, registered_parts
+from rigl_backends.tf.state import PerWeight, check_averages, per_weight_state
 from rigl_backends.tf.training import SparseTraining
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, check_pool, errors, make_plan
+from rigl_backends.tf.wrapper import Wrapper
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, errors, make_plan, warn_about
 
 
 @keras.saving.register_keras_serializable(package="rigl_backends")
-class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
+class SparseOptimizer(Wrapper):
     """The optimizer that `sparsify` makes; used as any other of Keras.
 
     The weights become sparse when it is built: by `sparsify` if that is given the model, by
@@ -39,6 +40,7 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         exclude: name patterns of variables to leave alone, outside every count.
         axes: in and out axes by name pattern.
         scores: arrays by layer name, for recipes that ask for them. They are no part of the configuration.
+        changed: fields of the recipe that may differ from the recipe of a state that is loaded; see `sparsify`.
         name: the optimizer's name.
     """
 
@@ -53,47 +55,39 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         exclude: Sequence[str] = (),
         axes: Axes | None = None,
         scores: Mapping[str, Any] | None = None,
+        changed: Collection[str] = (),
         name: str | None = None,
     ) -> None:
-        super().__init__(learning_rate=0.0, name=name)
-        self.inner_optimizer = inner_optimizer
+        super().__init__(inner_optimizer, name)
         self.recipe = recipe
         self._layers = None if layers is None else tuple(layers)
         self._positions = None if positions is None else tuple(positions)
         self._include, self._exclude = tuple(include), tuple(exclude)
-        self.__dict__.update(_axes=axes, _scores=scores)  # Keras would wrap attributes, and save them
+        # Keras would wrap attributes, and save them.
+        self.__dict__.update(_axes=axes, _scores=scores, _others=None)
+        self._saved_recipe = SavedRecipe(recipe, changed, self._tell_outside)
         self._awaits_state = False
         self._training: SparseTraining | None = None
 
-    iterations = of_inner_optimizer("iterations")  # it stands still while a topology moves
-    learning_rate = of_inner_optimizer("learning_rate")
-    loss_scale_factor = of_inner_optimizer("loss_scale_factor")
-    scale_loss = of_inner_optimizer("scale_loss")
-    exclude_from_weight_decay = of_inner_optimizer("exclude_from_weight_decay")
-    # Keras's SwapEMAWeights looks for it in what a LossScaleOptimizer holds.
-    _model_variables_moving_average = of_inner_optimizer("_model_variables_moving_average")
-
-    @property
-    def variables(self) -> list[keras.Variable]:
-        """Its own, such as masks, and the inner optimizer's."""
-        return [*self._variables, *self.inner_optimizer.variables]
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """Set all `variables`."""
-        for variable, weight in zip(self.variables, weights, strict=True):
-            variable.assign(weight)
+    def __dir__(self) -> list[str]:
+        """Without what Keras must not get, or load alone, while a model is half loaded: it takes all that is listed."""
+        return [name for name in super().__dir__() if name not in ("inner_optimizer", "masks", "table")]
 
     @property
     def plan(self) -> Plan:
         """The exact counts."""
-        return self._built_training().plan
+        self._built_training()
+        plan: Plan = self.__dict__["_plan"]
+        return plan
 
     @property
     def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Copies of the masks, by layer name, in the layers' shapes."""
-        masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in self.plan.layers}
-        for layer in self._built_training().layers.values():
-            masks[layer.layer.name][...] = layer.shaped(layer.mask).numpy()
+        """Copies of the masks, by layer name, in the layers' shapes. Like `table`, it warns of weights outside them."""
+        training, layers = self._built_training(), self.plan.layers
+        training.outside.tell()
+        masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
+        for i, layer in training.layers.items():
+            masks[layers[i].name][...] = layer.shaped(layer.mask).numpy()
         return masks
 
     @property
@@ -120,17 +114,17 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
             return
         with tf.init_scope():  # the first call may be traced, and the weights must change once
             variables = list(variables)
-            self._check_replicas()
-            given, axes = self._layers, self.__dict__["_axes"]
-            layers = choose_layers(variables, self._include, self._exclude, axes) if given is None else given
-            plan = make_plan(self.recipe, layers)
+            self._check_replicas(variables)
+            plan = self._make_plan(variables)
             of_layers = find_layers(plan.layers, variables, self._positions)
-            self._check_start(plan)
-            self.inner_optimizer.build(variables)
+            positions = [next(i for i, one in enumerate(variables) if one is own) for own in of_layers]
+            if not self.inner_optimizer.built:
+                self.inner_optimizer.build(variables)
+            state = per_weight_state(self.inner_optimizer, variables, [positions[i] for i in plan.sparse_layers])
             super().build(variables)
-            self._layers = plan.layers
-            self._positions = tuple(self._get_variable_index(variable) for variable in of_layers)
-            self._start(plan, of_layers)
+            self._layers, self._positions = plan.layers, tuple(positions)
+            self._start(plan, variables, state)
+            warn_about(plan)
 
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def apply(self, grads: Sequence[Any], trainable_variables: Sequence[Any] | None = None) -> None:
@@ -158,8 +152,16 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Let the inner optimizer set the final weights (a moving average, say), and keep them sparse."""
+        self._tell_outside()
         self.inner_optimizer.finalize_variable_values(var_list)
         self._built_training().zero_what_was_written()
+
+    def save_own_variables(self, store: Any) -> None:
+        """Save the variables, and the recipe."""
+        if self.built:
+            self._built_training()
+        super().save_own_variables(store)
+        self._saved_recipe.write(store)
 
     def load_own_variables(self, store: Mapping[str, Any]) -> None:
         """Restore what Keras saved.
@@ -167,16 +169,10 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         Raises:
             ValueError: if it is of another recipe, layers or optimizer; nothing has been changed then.
         """
-        training, plan = self._built_training(), self.plan
-        if len(store.keys()) != len(self.variables):
-            raise ValueError(
-                f"state holds {len(store.keys())} variables, and the optimizer has {len(self.variables)}: "
-                "make it as the one that was saved."
-            )
-        index = {id(variable): str(i) for i, variable in enumerate(self._variables)}
-        for pool in plan.pools:
-            check_pool(plan, pool, [store[index[id(training.layers[i].mask_variable)]][...] for i in pool])
-        super().load_own_variables(store)
+        masks = {i: layer.mask_variable for i, layer in self._built_training().layers.items()}
+        self._saved_recipe.check(store, self.variables, masks)
+        for i, variable in enumerate(self.variables):
+            variable.assign(store[str(i)])
         self._awaits_state = False
 
     def get_config(self) -> dict[str, Any]:
@@ -209,38 +205,44 @@ class SparseOptimizer(keras.optimizers.Optimizer):  # type: ignore[misc]
         made._awaits_state = made.recipe.initial.reads_scores
         return made
 
-    def _check_start(self, plan: Plan) -> None:
+    def _make_plan(self, variables: Sequence[Any]) -> Plan:
+        layers, others = self._layers, self.__dict__["_others"]
+        if layers is None:
+            layers = layers_of(variables, None, self._include, self._exclude, self.__dict__["_axes"])
+            others = others_among(variables, layers)
+        plan = make_plan(self.recipe, layers, others)
         if sum(plan.initial_active) == sum(layer.size for layer in plan.layers):
             self._awaits_state = False  # there is nothing to choose
         if not self._awaits_state:
             errors.check_scores(plan, self.__dict__["_scores"])
-        if plan.recipe.rule.shadow and any(one.use_ema for one in single_optimizers(self.inner_optimizer)):
-            raise ValueError(
-                "optimizer averages weights (use_ema), and with this recipe those outside the mask learn too: the "
-                "average would be dense. Leave use_ema out, or take a recipe without shadow."
-            )
+        check_averages(self.inner_optimizer, plan.recipe)
+        self._saved_recipe.belongs_to(plan)
+        return plan
 
-    def _check_replicas(self) -> None:
-        if self._distribution_strategy.num_replicas_in_sync > 1:
-            raise ValueError("optimizer runs on several replicas, whose topologies would differ: use one device.")
-
-    def _start(self, plan: Plan, variables: Sequence[Any]) -> None:
-        """Make the training, and its variables, on the variables of the plan's layers."""
-        state = state_of(self.inner_optimizer, self._trainable_variables)
+    def _start(self, plan: Plan, variables: Sequence[Any], state: Mapping[int, Sequence[PerWeight]]) -> None:
+        """Make the training, and its variables; ``state`` is for each weight of the variables, by their positions."""
+        assert self._positions is not None
+        of_layers = [variables[position] for position in self._positions]
         deferred = self._add_array("", "deferred", tf.constant(False))
         layers = {}
         for i in plan.sparse_layers:
-            layer, own_state = plan.layers[i], state[self._get_variable_index(variables[i])]
-            add = functools.partial(self._add_array, f"{layer.name}_")
-            layers[i] = SparseLayer(layer, plan.recipe, variables[i], own_state, add)
-        self._training = SparseTraining(plan, layers, self._iterations, deferred, self.inner_optimizer)
+            add = functools.partial(self._add_array, f"{plan.layers[i].name}_")
+            layers[i] = SparseLayer(plan.layers[i], plan.recipe, of_layers[i], state[self._positions[i]], add)
+        # A loaded model may have other names. Random choices keep those that it was sparsified with.
+        self.__dict__["_plan"] = dataclasses.replace(plan, layers=named_as(of_layers, plan.layers))
+        names = [layer.name for layer in self.__dict__["_plan"].layers]
+        self._training = SparseTraining(plan, layers, names, self._iterations, deferred, self.inner_optimizer)
         self._training.start(self.__dict__.pop("_scores"))
 
-    def _add_array(self, prefix: str, kind: str, values: tf.Tensor) -> keras.Variable:
-        name = f"{prefix}{kind}".replace("/", "_")
-        return self.add_variable(values.shape, lambda shape, dtype: values, dtype=values.dtype.name, name=name)
+    def _tell_outside(self) -> None:
+        if self._training is not None and tf.executing_eagerly():  # which a SavedModel is not written in
+            self._training.outside.tell()
 
     def _built_training(self) -> SparseTraining:
         if self._training is None:
             raise ValueError("optimizer is not built: call build(model.trainable_variables), or train one step.")
+        if self._saved_recipe.refits:
+            self._saved_recipe.refits = False
+            with tf.init_scope():  # a step may be traced
+                self._training.refit(self.step)
         return self._training

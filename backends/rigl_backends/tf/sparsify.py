@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
 
-from rigl_backends.tf.layers import layers_of, variables_of
+from rigl_backends.tf.layers import check_keras, layers_of, others_among, variables_of
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_core.adapter import Axes, Layer, Plan, Recipe, check_pattern_list, check_recipe, errors, make_plan
 
@@ -31,7 +31,8 @@ def plan(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    return make_plan(recipe, layers_of(model, layers, include, exclude, axes))
+    chosen = layers_of(model, layers, include, exclude, axes)
+    return make_plan(recipe, chosen, others_among(variables_of(model), chosen) if layers is None else None)
 
 
 def sparsify(
@@ -44,6 +45,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
     scores: Mapping[str, Any] | None = None,
+    changed: Collection[str] = (),
 ) -> SparseOptimizer:
     """An optimizer that trains sparsely, with ``optimizer`` for its gradient steps.
 
@@ -51,12 +53,21 @@ def sparsify(
     active weights only; an update takes the place of a gradient step, in which the inner optimizer stands
     still. Put a `keras.optimizers.LossScaleOptimizer` outside.
 
-    What you write into weights or the optimizer's state outside the masks, such as a checkpoint of a dense model, is
-    zeroed: by the first step, or by the next one whose number is a multiple of 100; or by any step, if the optimizer
-    does not work element by element, as SGD and Adam do. Where XLA compiles these, it stays until the next update.
+    Weights that you restore apart from the topology, such as the best ones of `keras.callbacks.EarlyStopping` (use
+    `rigl_backends.tf.EarlyStopping` in its place) or those of a dense model, may lie outside the masks. A
+    `SparsityWarning` tells it at ``masks``, at ``table``, when the optimizer is saved, at the next eager step, and at
+    the end of the next ``fit()``. An eager step then zeroes what lies outside. Compiled steps zero it, and make the
+    optimizer's state fresh there, at the first step and at the next one whose number is a multiple of 100; or at every
+    step, if the optimizer does not work element by element, as SGD and Adam do. Where XLA compiles these, it stays
+    until the next update, and only a look before that tells it.
 
-    Layers are called by the paths of their variables, such as ``sequential/dense/kernel``. Random choices
-    depend on these names: give the layers names of your own for topologies that can be drawn again.
+    Outside the masks, and for newly active weights, the optimizer's state is what the optimizer gives a new weight,
+    such as 0.1 in Adagrad. An optimizer of your own may hold matrices in the shape of a square layer. To tell them
+    from the state of single weights, it is made again from its configuration, and tried out on a small weight.
+
+    Layers are called by the paths of their variables, such as ``sequential/dense/kernel``; in a loaded model, by its
+    own. Random choices depend on the names at this time: give the layers names of your own for topologies that can be
+    drawn again.
 
     Args:
         optimizer: any Keras optimizer, not yet wrapped.
@@ -70,9 +81,12 @@ def sparsify(
         axes: in and out axes by name pattern, where neither model nor paths tell.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets; see `grasp_scores` and `synflow_scores`).
+        changed: fields of the recipe that you changed on purpose since a state was saved, such as ``["schedule"]``. A
+            state of another recipe is refused otherwise. If the plan has other counts now, the first step after loading
+            brings the masks to them.
 
     Returns:
-        A Keras optimizer that is also the handle: masks, step, table and plan.
+        A Keras optimizer that is also the handle: masks, step, table and plan. The recipe is saved with it.
 
     Raises:
         TypeError, ValueError: naming the parameter; nothing has been changed then.
@@ -84,18 +98,17 @@ def sparsify(
         raise errors.too_many_choices("model", "include", "exclude", "axes")
     if model is None:
         choice: dict[str, Any] = {"layers": layers, "include": include, "exclude": exclude, "axes": axes}
-        return SparseOptimizer(optimizer, recipe, scores=scores, **choice)
-    if not isinstance(model, keras.layers.Layer):
-        raise errors.wrong_type("model", model, "keras.Model")
-    chosen = layers_of(model, None, include, exclude, axes)
-    sparse = SparseOptimizer(optimizer, recipe, layers=chosen, scores=scores)
+        return SparseOptimizer(optimizer, recipe, scores=scores, changed=changed, **choice)
+    check_keras("model", model, keras.layers.Layer, "keras.Model")
+    planned = plan(model, recipe, include=include, exclude=exclude, axes=axes)
+    sparse = SparseOptimizer(optimizer, recipe, layers=planned.layers, scores=scores, changed=changed)
+    sparse.__dict__["_others"] = planned.others
     sparse.build(variables_of(model))
     return sparse
 
 
-def _check_optimizer(optimizer: object) -> None:
-    if not isinstance(optimizer, keras.optimizers.Optimizer):
-        raise errors.wrong_type("optimizer", optimizer, "keras.optimizers.Optimizer")
+def _check_optimizer(optimizer: Any) -> None:
+    check_keras("optimizer", optimizer, keras.optimizers.Optimizer, "keras.optimizers.Optimizer")
     if isinstance(optimizer, SparseOptimizer):
         raise errors.already_sparsified("optimizer")
     if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):

@@ -1,16 +1,19 @@
-"""What Keras's optimizers hold and do: state for each weight, accumulated gradients; and which keep zeros."""
+"""What Keras's optimizers hold for each weight, and give a new one; and which keep zeros."""
 
 from __future__ import annotations
 
-import contextlib
+import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
 
 import keras
+import numpy as np
+import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.tf.namespace import finfo
+from rigl_core.adapter import Recipe
 
 _ELEMENT_WISE = (
     keras.optimizers.SGD,
@@ -23,7 +26,138 @@ _ELEMENT_WISE = (
     keras.optimizers.Nadam,
     keras.optimizers.Lion,
 )
-"""Where weight, gradient and state are 0 their step is 0 / (0 + epsilon) at most. Subclasses may do anything."""
+"""Where weight and gradient are 0, and state is fresh, all stays so: the step is 0 / (0 + epsilon) at most. Subclasses
+may do anything."""
+
+PROBE_STEPS = 12
+"""The gradient steps of a probe: some optimizers change a part of their state at every tenth step only."""
+
+
+class PerWeight(NamedTuple):
+    """A variable of an optimizer that holds one number for each weight.
+
+    Attributes:
+        variable: the numbers, in the shape of the weights.
+        fresh: the number that the optimizer gives a new weight; None for the value of the weight itself.
+    """
+
+    variable: keras.Variable
+    fresh: float | None
+
+
+def per_weight_state(
+    optimizer: keras.optimizers.Optimizer, variables: Sequence[Any], layers: Collection[int]
+) -> dict[int, list[PerWeight]]:
+    """The state for each weight of some variables, with what the optimizer gives a new weight.
+
+    Its own state tells that until it has made a step; then, a new optimizer of the same configuration does.
+
+    Args:
+        optimizer: a built optimizer.
+        variables: all that it was built with.
+        layers: the positions of the variables to look at.
+
+    Raises:
+        ValueError: if the configuration of an optimizer that has made steps does not make it again; or if an optimizer
+            gives each weight another number.
+    """
+    new = _made_again(optimizer) if int(optimizer._iterations) else optimizer
+    if new is None:
+        raise ValueError(
+            "optimizer has made steps already, and its configuration does not make a new one, which would show the "
+            "state of a new weight: give sparsify a new optimizer, or write its get_config()."
+        )
+    if not new.built:
+        new.build(list(variables))
+    held, first = state_of(optimizer, variables), state_of(new, variables)
+    squares = {len(variables[i].shape) for i in layers if len(set(variables[i].shape)) < len(variables[i].shape)}
+    others = {rank: _kinds_of_matrices(optimizer, rank) for rank in squares}
+    return {
+        i: [
+            PerWeight(own, _fresh(its, variables[i]))
+            for own, its in zip(held[i], first[i], strict=True)
+            if _kind(own, variables[i]) not in others.get(len(variables[i].shape), ())
+        ]
+        for i in layers
+    }
+
+
+def _fresh(state: keras.Variable, weight: Any) -> float | None:
+    values, weights = tf.convert_to_tensor(state), tf.convert_to_tensor(weight)
+    first = tf.reshape(values, [-1])[:1]
+    if tf.reduce_all(values == 0):
+        return 0.0
+    if tf.reduce_all(values == weights):
+        return None
+    if tf.reduce_all(values == first):
+        return float(first[0])
+    raise ValueError(
+        f"optimizer starts {state.name!r} with another number for each weight, so the state of a new weight is "
+        "unknown: use another optimizer."
+    )
+
+
+def _kinds_of_matrices(optimizer: keras.optimizers.Optimizer, rank: int) -> set[str]:
+    """The kinds of state that have the shape of a square weight without belonging to single weights.
+
+    Keras's own optimizers have none. Others are tried out: what belongs to single weights moves with them when all
+    axes are rolled, each by another distance. If an optimizer cannot be tried out, or draws at random, names decide.
+    """
+    foreign = [one for one in single_optimizers(optimizer) if type(one).__module__.partition(".")[0] != "keras"]
+    return {kind for one in foreign for kind in _kinds_that_stay(one, rank)}
+
+
+def _kinds_that_stay(optimizer: keras.optimizers.Optimizer, rank: int) -> set[str]:
+    drawn = np.random.default_rng(0).normal(size=(1 + PROBE_STEPS, *[rank + 1] * rank))
+    shifts, axes = tuple(range(1, rank + 1)), tuple(range(rank))
+    first, again = _probe(optimizer, drawn), _probe(optimizer, drawn)
+    rolled = _probe(optimizer, np.roll(drawn, (0, *shifts), (0, *(axis + 1 for axis in axes))))
+    return {
+        kind
+        for kind in first.keys() & again.keys() & rolled.keys()
+        if _near(first[kind], again[kind]) and not _near(np.roll(first[kind], shifts, axes), rolled[kind])
+    }
+
+
+def _near(x: npt.NDArray[Any], y: npt.NDArray[Any]) -> bool:
+    return np.allclose(x, y, rtol=0, atol=1e-3 * float(np.abs(x).max()), equal_nan=True)
+
+
+def _probe(optimizer: keras.optimizers.Optimizer, drawn: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """The state of a small weight after some steps, by its kind; nothing if the optimizer cannot be tried out.
+
+    Args:
+        optimizer: the optimizer, which stays as it is.
+        drawn: the weight, and the gradient of each step.
+    """
+    weight = keras.Variable(drawn[0], name="probe", dtype="float32")
+    try:
+        probe = _made_again(optimizer)
+        assert probe is not None
+        probe.build([weight])
+        for gradient in drawn[1:]:
+            probe.apply([tf.constant(gradient, tf.float32)], [weight])
+    except Exception:  # a user's own class may raise anything
+        return {}
+    (state,) = state_of(probe, [weight])
+    return {_kind(one, weight): one.numpy() for one in state}
+
+
+def _made_again(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optimizer | None:
+    """A new optimizer of the same configuration, except for a schedule; None if the configuration makes none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            config = optimizer.get_config()
+            if not isinstance(config.get("learning_rate", 0.1), float):
+                config["learning_rate"] = 0.1
+            return type(optimizer).from_config(config)
+        except Exception:  # a user's own class may raise anything
+            return None
+
+
+def _kind(state: keras.Variable, weight: Any) -> str:
+    return str(state.name).removeprefix(f"{_path(weight)}_")
 
 
 def state_of(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> list[list[keras.Variable]]:
@@ -56,7 +190,7 @@ def state_of(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) ->
 
 
 def keeps_zeros(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> bool:
-    """Whether weights and state that are 0, and have a gradient of 0, are +0 after any step of this optimizer.
+    """Whether weights that are 0, with fresh state and a gradient of 0, stay +0 with fresh state in any step.
 
     Clipping by a norm does not keep them where the norm is not finite: 0 * NaN. Nor does a constraint that moves the
     weights, or an epsilon that is 0 in their precision.
@@ -67,87 +201,18 @@ def keeps_zeros(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any])
     return type(optimizer) in _ELEMENT_WISE and not clips and free and getattr(optimizer, "epsilon", 1.0) >= least
 
 
+def check_averages(optimizer: keras.optimizers.Optimizer, recipe: Recipe) -> None:
+    """Refuse averages of weights, if the recipe lets weights outside the masks learn."""
+    if recipe.rule.shadow and any(one.use_ema for one in single_optimizers(optimizer)):
+        raise ValueError(
+            "optimizer averages weights (use_ema), and with this recipe those outside the mask learn too: the average "
+            "would be dense. Leave use_ema out, or take a recipe without shadow."
+        )
+
+
 def single_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
     """Those that a `keras.optimizers.MultiOptimizer` holds; of any other optimizer just itself."""
     return list(getattr(optimizer, "optimizers", [optimizer]))
-
-
-def of_inner_optimizer(name: str) -> property:
-    """An attribute, or a method, that is the inner optimizer's."""
-
-    def set_value(self: Any, value: Any) -> None:
-        if hasattr(self, "inner_optimizer"):  # Keras sets defaults first
-            setattr(self.inner_optimizer, name, value)
-
-    return property(lambda self: getattr(self.inner_optimizer, name), set_value)
-
-
-@contextlib.contextmanager
-def changed_gradients(optimizer: keras.optimizers.Optimizer, change: Callable[[Any, Any], Any]) -> Iterator[None]:
-    """While this lasts, an optimizer's steps take changed gradients, which are accumulated and clipped already.
-
-    Args:
-        optimizer: any of Keras; one that holds others changes theirs.
-        change: maps the gradient of a variable, and the variable, to the gradient that is used.
-    """
-
-    def changed(update_step: Callable[..., None]) -> Callable[..., None]:
-        return lambda gradient, variable, rate: update_step(change(gradient, variable), variable, rate)
-
-    for one in single_optimizers(optimizer):
-        vars(one)["update_step"] = changed(one.update_step)
-    try:
-        yield
-    finally:
-        for one in single_optimizers(optimizer):
-            del vars(one)["update_step"]
-
-
-class Accumulation:
-    """An optimizer's ``gradient_accumulation_steps`` and ``loss_scale_factor``, which an update must see through.
-
-    Keras adds the gradients of all calls of a step except the last to accumulators of the optimizer; the
-    last call takes the mean, clips it and moves the weights.
-
-    Attributes:
-        calls: how many calls of ``apply`` make one optimizer step.
-    """
-
-    def __init__(self, optimizer: keras.optimizers.Optimizer) -> None:
-        self.calls: int = optimizer.gradient_accumulation_steps or 1
-        self._optimizer = optimizer
-
-    def is_last_call(self) -> tf.Tensor:
-        """Whether the coming call ends an optimizer step."""
-        return (self._optimizer._iterations + 1) % self.calls == 0
-
-    def step_gradient(self, gradient: Any, variable: Any) -> tf.Tensor:
-        """The gradient of the whole step, given the one of its last call."""
-        gradient = self._unscaled(gradient)
-        return gradient if self.calls == 1 else (gradient + self.sum_of(variable)) / self.calls
-
-    def add(self, gradient: Any, variable: Any) -> None:
-        """Add one gradient of a call that is not the last."""
-        self.sum_of(variable).assign_add(self._unscaled(gradient))
-
-    def end_call(self) -> None:
-        """Count a call that was not the last and that the optimizer has not seen."""
-        self._optimizer._iterations.assign_add(1)
-
-    def forget(self) -> None:
-        """Be as before the first call of the coming step."""
-        if self.calls > 1:
-            self._optimizer._backend_reset_gradient_accumulators()
-            self._optimizer._iterations.assign_sub(self.calls - 1)
-
-    def sum_of(self, variable: Any) -> keras.Variable:
-        """The accumulator of a variable."""
-        return self._optimizer._accumulated_gradients[self._optimizer._get_variable_index(variable)]
-
-    def _unscaled(self, gradient: Any) -> tf.Tensor:
-        gradient = tf.convert_to_tensor(gradient)
-        scale = self._optimizer.loss_scale_factor
-        return gradient if scale is None else gradient / scale
 
 
 def _path(variable: Any) -> str:

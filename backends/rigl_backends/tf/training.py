@@ -12,17 +12,16 @@ import tensorflow as tf
 
 from rigl_backends.tf import namespace as tensorflow_namespace
 from rigl_backends.tf import xla
-from rigl_backends.tf.layer import CountsOf, Pool, SparseLayer
+from rigl_backends.tf.accumulation import Accumulation, changed_gradients
+from rigl_backends.tf.layer import CountsOf, Pool, SparseLayer, move_all
 from rigl_backends.tf.namespace import all_finite, in_xla
-from rigl_backends.tf.state import Accumulation, changed_gradients, keeps_zeros
-from rigl_core.adapter import NEVER, Clock, Connections, Plan, initial_masks
+from rigl_backends.tf.outside import Outside
+from rigl_backends.tf.state import keeps_zeros
+from rigl_core.adapter import NEVER, Clock, Connections, Plan, initial_masks, refit
 
 ZEROED_EVERY = 100
 """Steps after which everything outside the masks is zeroed, of optimizers too that leave zeros alone: anybody else may
 have written there."""
-
-EACH_POOL = 1 << 17
-"""The connections whose work takes as long as what every pool takes besides, of any size."""
 
 Call = Sequence[tuple[Any, Any]]
 """The gradients (None: not used) and variables of one call of an optimizer."""
@@ -34,12 +33,14 @@ class SparseTraining:
     Attributes:
         plan: the exact counts.
         layers: the layers that are not dense, by their position in the plan.
+        outside: tells what lies outside the masks.
     """
 
     def __init__(
         self,
         plan: Plan,
         layers: Mapping[int, SparseLayer],
+        names: Sequence[str],
         step: keras.Variable,
         deferred: keras.Variable,
         optimizer: keras.optimizers.Optimizer,
@@ -49,11 +50,13 @@ class SparseTraining:
         Args:
             plan: the exact counts.
             layers: those of ``plan.sparse_layers``, by position.
+            names: what users call the plan's layers.
             step: the number of the coming optimizer step.
             deferred: whether an update that fired is still to be made.
             optimizer: makes the gradient steps.
         """
         self.plan, self.layers = plan, layers
+        self.outside = Outside({names[i]: layer for i, layer in layers.items()})
         self._rule, self._schedule = plan.recipe.rule, plan.recipe.schedule or NEVER
         self._step, self._deferred = step, deferred
         self._layer_of = {optimizer._var_key(layer.variable): layer for layer in layers.values()}
@@ -80,6 +83,14 @@ class SparseTraining:
         for layer, connections, mask in starts:
             layer.start(connections, mask)
 
+    def refit(self, step: int) -> None:
+        """Before a step: bring masks that were loaded under another budget to the plan's counts."""
+        for number, pool in enumerate(self.plan.pools):
+            layers = [self.layers[i] for i in pool]
+            for layer in layers:
+                layer.waits_for = ()
+            refit(self.plan, number, layers, step)
+
     def zero_what_was_written(self) -> None:
         """Zero everything outside the masks."""
         for layer in self.layers.values():
@@ -104,7 +115,8 @@ class SparseTraining:
 
     def _take_step(self, call: Call) -> None:
         rule, clock = self._rule, self._clock
-        gradients = self._dense_gradients(call) if rule.reads_gradient or rule.reads_every_gradient else {}
+        self._look_outside()
+        gradients = self._dense_gradients(call) if self._moves or rule.reads_every_gradient else {}
         for position, gradient in gradients.items():
             self.layers[position].observe(gradient)
         if not self._moves:
@@ -120,6 +132,14 @@ class SparseTraining:
         if rule.on_update == "replace":
             tf.cond(moving, self._accumulation.forget, lambda: self._gradient_step(call))
         self._advance(clock.next(waits))
+
+    def _look_outside(self) -> None:
+        """Tell or count what others wrote outside the masks. XLA copies weights for a branch; there updates count."""
+        if tf.executing_eagerly():
+            if self.outside.tell():
+                self.zero_what_was_written()
+        elif not (in_xla() and self._keeps_zeros):
+            self.outside.count(now=self._clock.step % ZEROED_EVERY == 0)
 
     @property
     def _moves(self) -> bool:
@@ -187,32 +207,15 @@ class SparseTraining:
     # The topology update.
 
     def _move(self, gradients: Mapping[int, tf.Tensor], update: tf.Tensor, *, when: tf.Tensor) -> None:
-        """The update of every pool. A layer on its own that was not used, and so has no gradient, stays (T6)."""
+        """The update of every pool, except for pools of which no layer was used: what has no gradient stays (T6)."""
         pools = [
             Pool([self.layers[i] for i in pool], [gradients.get(i) for i in pool], number)
             for number, pool in enumerate(self.plan.pools)
-            if not self._rule.reads_gradient or len(pool) > 1 or pool[0] in gradients
+            if any(i in gradients for i in pool)
         ]
         counts = self._counts_of(update)
         if not xla.move(pools, update, counts, when=when):
-            tf.cond(when, lambda: self._move_all(pools, update, counts), lambda: None)
-
-    def _move_all(self, pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf) -> None:
-        """Two pools at a time, one of the largest and one of the smallest, of which one at a time is written.
-
-        What is written takes memory for a new array beside the old one.
-        """
-        waiting, work = sorted(pools, key=lambda pool: pool.size), [0, 0]
-        done: list[list[tf.Tensor]] = [[], []]
-        last: list[tf.Tensor] = []
-        while waiting:
-            lane = int(work[1] < work[0])
-            pool = waiting.pop(0 if lane else -1)
-            with tf.control_dependencies(done[lane]):
-                own = counts(pool.number)
-            pool.move(update, own, waits_for=last)
-            done[lane] = last = pool.written
-            work[lane] += pool.size + EACH_POOL
+            tf.cond(when, lambda: move_all(pools, update, counts), lambda: None)
 
     def _counts_of(self, update: tf.Tensor) -> CountsOf:
         """From one row of each table: what is sliced must begin at a known row, or XLA compiles each row anew."""

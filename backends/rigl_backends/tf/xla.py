@@ -1,8 +1,8 @@
 """Topology updates for XLA on CPUs, where NumPy cannot be called. `move` is the door.
 
 XLA takes half a second to compile what one layer chooses with. So layers lie in packs: rows of one width, one layer
-below the other. All layers of a pack are chosen from by the same small program, which goes from layer to layer. Every
-pack moves in a loop of its own, so that the arrays of the next one take the same memory.
+below the other. One small program chooses from all layers of a pack, one after the other. Every pack moves in a loop of
+its own, so that the arrays of the next one take the same memory.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from rigl_core.adapter import CRITERIA, Connections, Counts, Rule, Updated, choo
 
 ROW = 1 << 14
 """Connections read at a time: few enough for the cache, enough for the loops around them to cost little."""
-
 Table = npt.NDArray[np.int32]
 
 
@@ -168,8 +167,20 @@ def updated_in_pack(
 
 
 def packed_namespace(pack: Pack) -> SimpleNamespace:
-    """TensorFlow's operations on the arrays of a pack, of which each layer has its own choice."""
-    return SimpleNamespace(**{**vars(namespace), "on_host": None, "best_of": functools.partial(_best_of, pack)})
+    """TensorFlow's operations on the arrays of a pack, of which each layer has its own choice and its own sums."""
+    own = {"on_host": None, "best_of": functools.partial(_best_of, pack), "sum": functools.partial(_sum, pack)}
+    return SimpleNamespace(**{**vars(namespace), **own})
+
+
+def _sum(pack: Pack, x: tf.Tensor, /, *, axis: int, dtype: tf.DType, keepdims: bool) -> tf.Tensor:
+    """The sum of each layer, in each of its rows, read row by row: XLA would hold the numbers of all rows."""
+
+    def add(row: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        own = tf.reduce_sum(tf.cast(x[row], dtype), keepdims=True)
+        return row + 1, tf.tensor_scatter_nd_add(total, [[tf.gather(pack.layer, row)]], own)
+
+    start = (tf.constant(0), tf.zeros([len(pack.layers)], dtype))
+    return tf.gather(tf.while_loop(lambda row, _: row < len(pack.layer), add, start)[1], pack.layer)[:, None]
 
 
 def _best_of(

@@ -9,10 +9,10 @@ except ModuleNotFoundError as error:
 
 from rigl_backends.torch import namespace as torch_namespace
 from rigl_backends.torch.describe import describe
+from rigl_backends.torch.handle import SparseTraining
 from rigl_backends.torch.layers import choose_layers
 from rigl_backends.torch.saliency import grasp_scores, synflow_scores
 from rigl_backends.torch.sparsify import plan, sparsify
-from rigl_backends.torch.training import SparseTraining
 
 __all__ = [
     "SparseTraining",

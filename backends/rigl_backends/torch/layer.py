@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from rigl_backends.torch import namespace as torch_namespace
 from rigl_backends.torch.bits import bits_of, fits, mask_of, set_bits, zero_outside
-from rigl_backends.torch.state import state_of
+from rigl_backends.torch.state import WeightState
 from rigl_core import adapter
 from rigl_core.adapter import Connections, Layer, Recipe, errors
 
@@ -20,6 +20,7 @@ class SparseLayer(adapter.SparseLayer):
 
     Attributes:
         param: the parameter.
+        state: what the optimizer holds for each weight.
     """
 
     xp = torch_namespace
@@ -31,6 +32,7 @@ class SparseLayer(adapter.SparseLayer):
         self._bits = bits_of(torch.ones_like(param, dtype=torch.bool), param)
         self._memory: dict[str, Tensor] = {}
         self._seen: list[tuple[int, int]] = []
+        self.state = WeightState(layer, optimizer, param)
 
     # Where the arrays are.
 
@@ -49,7 +51,7 @@ class SparseLayer(adapter.SparseLayer):
     @mask.setter
     def mask(self, mask: Tensor) -> None:
         set_bits(self.bits_for(self.param), mask.reshape(self.layer.shape))
-        self._seen = []  # weights and state outside the new mask may not be 0
+        self._seen = []  # weights and state outside the new mask may not be fresh
 
     @property
     def memory(self) -> dict[str, Tensor]:
@@ -85,8 +87,13 @@ class SparseLayer(adapter.SparseLayer):
         zero_outside(self.param, mask.reshape(self.layer.shape))
 
     def zero_state_outside(self, mask: Tensor) -> None:
-        for values in state_of(self._optimizer, self.param):
-            zero_outside(values, mask.reshape(self.layer.shape))
+        self.state.make_fresh_outside(mask)
+
+    def zero_what_is_outside(self) -> None:
+        """Zero the weights outside the mask, and make their optimizer state fresh unless they learn there."""
+        self.zero_weight_outside(self.bits_for(self.param))
+        if not self.rule.shadow:
+            self.zero_state_outside(self.mask)
 
     # What a step does.
 
@@ -106,14 +113,13 @@ class SparseLayer(adapter.SparseLayer):
             grad.detach().copy_(noisy if scale is None else noisy * scale)
 
     def remember_writes(self) -> None:
-        """After a step: remember how often weights and state, which are 0 outside the mask, have been written."""
+        """After a step: remember how often weights and state, which are fresh outside the mask, have been written."""
         self._seen = self._writes()
 
     def zero_what_was_written(self) -> None:
         """Before a step: zero weights and state outside the mask, if anyone has written to them since the last step."""
         if self._seen != self._writes():
-            self.zero_weight_outside(self.bits_for(self.param))
-            self.zero_state_outside(self.mask)
+            self.zero_what_is_outside()
 
     def check_shape(self) -> None:
         """Refuse a parameter or gradient that is not what the plan was made for."""
@@ -138,7 +144,7 @@ class SparseLayer(adapter.SparseLayer):
 
     def _writes(self) -> list[tuple[int, int]]:
         """Where weights and state are in memory, and how often they were written, as PyTorch counts it."""
-        held = [self.param, *state_of(self._optimizer, self.param)]
+        held = [self.param, *(values for values, _ in self.state.arrays())]
         return [(tensor.data_ptr(), tensor._version) for tensor in held]
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
-from rigl_core.adapter import Axes, Choice, Layer, check_layers, errors, with_axes
+from rigl_backends.torch.computed import Computed, computed_weights, warn_of
+from rigl_core.adapter import Axes, Choice, Layer, check_layers, errors, first_match, with_axes
 
 _OUT_IN: dict[str, Any] = {"in_axes": (1,), "out_axes": (0,)}
+_RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?")
+"""Others, such as ``weight_hh_l0_g``, are what a weight is computed from."""
 _IN_OUT: dict[str, Any] = {"in_axes": (0,), "out_axes": (1,)}
 
 
@@ -34,8 +38,9 @@ def choose_layers(
     """The layers of a model, in its own order, each parameter once.
 
     By default the weights of Linear, Conv1d to Conv3d, their transposed versions, recurrent layers and
-    cells, and attention projections. Biases, norms, embeddings (and what is tied to them), depthwise
-    kernels and parametrized weights (`torch.nn.utils.parametrize`) stay dense.
+    cells, and attention projections, and of Conv1D in Hugging Face's transformers. Biases, norms, embeddings (and what
+    is tied to them) and depthwise kernels stay dense, and so do weights that are computed from other parameters
+    (`torch.nn.utils.parametrize`, ``prune``, ``weight_norm``, ``spectral_norm``).
 
     Args:
         model: the model.
@@ -68,17 +73,39 @@ def layers_of(
     exclude: Sequence[str],
     axes: Axes | None,
 ) -> Sequence[Layer]:
-    """The layers that the user gave, or those that `choose_layers` finds.
+    """The layers that the user gave, or those that `choose_layers` finds; warns of weights that cannot be layers.
 
     Raises:
         TypeError, ValueError: naming the parameter or the layer, also if it is one that cannot be sparsified.
     """
     if layers is not None and (include or exclude or axes):
         raise errors.too_many_choices("include", "exclude", "axes")
-    chosen = check_layers(choose_layers(model, include, exclude, axes) if layers is None else layers)
+    if layers is None:
+        layers = choose_layers(model, include, exclude, axes)
+        warn_of(_left_out(model, {layer.name for layer in layers}, exclude))
+        if not layers:
+            raise errors.nothing_chosen(_seen_in(model))
+    chosen = check_layers(layers)
     for layer, parameter in zip(chosen, parameters_of(model, chosen), strict=True):
         _check(layer, parameter)
     return chosen
+
+
+def _left_out(model: nn.Module, chosen: set[str], exclude: Sequence[str]) -> Iterator[Computed]:
+    """Weights that would be layers if they were not computed, unless the user has named what they are computed from."""
+    for weight in computed_weights(model):
+        named = [name for name in weight.sources if name in chosen or first_match(name, dict.fromkeys(exclude, True))]
+        if _is_layer([_use(weight.module, weight.full_name, weight.name)]) and not named:
+            yield weight
+
+
+def _seen_in(model: nn.Module) -> list[str]:
+    """What a model has: its parameters with their shapes and modules."""
+    return [
+        f"{name!r} {tuple(param.shape)} of {type(model.get_submodule(name.rpartition('.')[0])).__name__}"
+        for name, param in model.named_parameters()
+        if not isinstance(param, UninitializedParameter)
+    ]
 
 
 def parameters_of(model: nn.Module, layers: Iterable[Layer]) -> list[nn.Parameter]:
@@ -146,17 +173,26 @@ def uses_by_parameter(model: nn.Module) -> list[tuple[nn.Parameter, list[_Use]]]
 
 def _use(module: nn.Module, name: str, own_name: str) -> _Use:
     if own_name == "weight":
+        if _is_conv1d(module):
+            return _Use(name, _IN_OUT, sparse=True)
         if isinstance(module, nn.Linear):
             return _Use(name, _OUT_IN, sparse=True)
         if isinstance(module, _ConvNd):
             return _convolution(module, name)
         if isinstance(module, nn.Embedding | nn.EmbeddingBag):
             return _Use(name, _IN_OUT, sparse=False, keeps_dense=True, sparse_gradient=module.sparse)
-    recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase) and own_name.startswith("weight_")
+    recurrent = isinstance(module, nn.RNNBase | nn.RNNCellBase) and _RECURRENT.fullmatch(own_name) is not None
     attention = isinstance(module, nn.MultiheadAttention) and own_name.endswith("proj_weight")
     if recurrent or attention:
         return _Use(name, _OUT_IN, sparse=True)
     return _Use(name, {}, sparse=False)
+
+
+def _is_conv1d(module: nn.Module) -> bool:
+    """Whether this is transformers' Conv1D, a linear layer that stores (in, out); all of GPT-2's weights are."""
+    weight: Any = module.weight
+    named_so = any(cls.__name__ == "Conv1D" for cls in type(module).__mro__)
+    return named_so and tuple(weight.shape[1:]) == (getattr(module, "nf", None),)
 
 
 def _convolution(module: _ConvNd, name: str) -> _Use:

@@ -77,7 +77,10 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     arrays, flags = [], []
     for x in tensors:
         values = (x.coalesce().values() if x.layout == torch.sparse_coo else x).detach()
-        if numpy_shares(values) and values.dtype in (torch.float16, torch.float32, torch.float64):
+        if hasattr(values, "full_tensor"):  # a DTensor: all processes must find the same
+            flag: Any = torch.isfinite(values).all()
+            flags.append(flag.full_tensor())
+        elif numpy_shares(values) and values.dtype in (torch.float16, torch.float32, torch.float64):
             arrays.append(values.numpy())
         elif values.numel():  # the smallest and the largest number tell, a NaN going before both
             real = torch.view_as_real(values) if values.is_complex() else values

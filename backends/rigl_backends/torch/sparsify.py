@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
 from torch.optim import LBFGS, Optimizer
 
+from rigl_backends.torch.handle import SparseTraining, is_sparsified
 from rigl_backends.torch.layers import layers_of, parameters_of
-from rigl_backends.torch.training import SparseTraining, is_sparsified
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, errors, make_plan
+from rigl_backends.torch.travel import Parts, params_of, take_out, unpack
+from rigl_backends.torch.twin import optimizers_in
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, check_changed, check_state, errors, make_plan
 
 
 def plan(
@@ -32,7 +35,10 @@ def plan(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    return make_plan(recipe, layers_of(model, layers, include, exclude, axes))
+    chosen = layers_of(model, layers, include, exclude, axes)
+    held = set(parameters_of(model, chosen)) if layers is None else set(model.parameters())
+    others = {name: param.numel() for name, param in model.named_parameters() if param not in held}
+    return make_plan(recipe, chosen, others)
 
 
 def sparsify(
@@ -45,6 +51,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
     scores: Mapping[str, Any] | None = None,
+    changed: Collection[str] = (),
 ) -> SparseTraining:
     """Make ``model`` sparse and let ``optimizer.step()`` follow the recipe from now on.
 
@@ -55,9 +62,21 @@ def sparsify(
     is added after clipping.
 
     Gradient accumulation, closures, loss scaling, torch.compile and DistributedDataParallel work as they
-    are. What you write into weights or the optimizer's state outside the masks, such as a checkpoint of a
-    dense model, is zeroed at the next step; what you write through ``.data``, which PyTorch does not count,
-    at the next update. Three more things to know: compression between replicas that mixes weights (PowerSGD)
+    are. Gradients that do not come from ``backward()``, but for example from `torch.func.grad`, are only masked in the
+    step: call ``zero_gradients_outside()`` of the handle before you clip them.
+
+    The topology travels in ``optimizer.state_dict()``: to save and load the model and the optimizer, in any order, is
+    enough, before or after ``sparsify``. A state that was loaded before is found in the optimizer. Whatever tools zero
+    or load on the way, no weight of a checkpoint gets lost. A state that was saved without a topology is an error at
+    the first step, and a warning later.
+
+    What you write into weights or the optimizer's state outside the masks, such as a checkpoint of a dense model, is
+    zeroed at the next step. A warning tells of such weights: at that step, or before if you look at the masks, the
+    table or the state. What you write through ``.data``, which PyTorch does not count, is zeroed at the next update;
+    only a look tells of it. A warning also tells of weights that learn without steps of this optimizer: by another
+    optimizer, by hand, or because the model has got new parameters, as `fully_shard` gives it.
+
+    Three more things to know: compression between replicas that mixes weights (PowerSGD)
     hands clipping the whole gradient, and only the optimizer sees the sparse one; where a loss scaler skips an
     overflowing step, optimizers that it does not call (all but the fused ones) have made no step, so the
     schedule waits; and replicas must start with the same weights where a method looks at these (initial
@@ -67,7 +86,10 @@ def sparsify(
     Args:
         model: any module; weights outside the initial topology become zero. Give the bare model, before
             or after wrapping it: the wrappers of replicas and compilers change the names of its layers.
-        optimizer: any `torch.optim` optimizer that holds the model's layers, except L-BFGS.
+        optimizer: any first-order optimizer that holds the model's layers; `docs/optimizers.md` has a list of those
+            that were tried. One whose state cannot be told is refused. It may be a wrapper of others, such as
+            Accelerate's, or SAM. A closure may be evaluated several times; at an update, optimizers that are not
+            PyTorch's then need memory for a copy of all weights and state.
         recipe: how to train sparsely, such as ``rigl_core.RigL(0.9, schedule=...)``.
         layers: which parameters to sparsify; by default those of `choose_layers`.
         include: name patterns of parameters to sparsify besides the default ones, for example embeddings; only
@@ -76,35 +98,80 @@ def sparsify(
         axes: in and out axes by name pattern; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
+        changed: fields of the recipe, such as "schedule", that were changed on purpose since the state was saved that
+            the optimizer loads.
 
     Returns:
-        A handle: masks, step, table, ``remove()``, ``state_dict()`` and ``load_state_dict()``. It need
-        not be kept.
+        A handle: masks, step, table, ``remove()``, ``state_dict()``, ``load_state_dict()`` and ``zero_outside()``,
+        which masks an average of the weights. It need not be kept. To copy a training, copy all at once:
+        ``copy.deepcopy((model, optimizer, sparse))``; copies of the model and the optimizer alone are plain.
 
     Raises:
         TypeError, ValueError: naming the parameter; nothing has been changed then.
     """
-    _check_optimizer(optimizer)
+    check_changed(changed)
+    found = _optimizers_of(optimizer)
     own = plan(model, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
-    params, held = parameters_of(model, own.layers), {p for group in optimizer.param_groups for p in group["params"]}
-    for layer, param in zip(own.layers, params, strict=True):
+    params = parameters_of(model, own.layers)
+    optimizers = _that_hold(found, own.layers, params)
+    errors.check_scores(own, scores)
+    with _without_topology(optimizers) as parts:
+        saved = unpack(parts, own, params)[0] if parts else None
+        if saved is not None:
+            check_state(own, saved, changed)
+        return SparseTraining(own, model, params, optimizers, scores, saved=saved, changed=changed)
+
+
+def _optimizers_of(optimizer: object) -> list[Optimizer]:
+    """The optimizer and those that it wraps, from the outside to the inside, as far as they run hooks."""
+    if not isinstance(optimizer, Optimizer):
+        raise errors.wrong_type("optimizer", optimizer, "torch.optim.Optimizer")
+    found = [inner for _, inner in optimizers_in(optimizer)]
+    if any(isinstance(inner, LBFGS) for inner in found):
+        raise ValueError(
+            "optimizer is L-BFGS, whose history mixes all weights, so it cannot follow a topology that moves: "
+            "use a first-order optimizer."
+        )
+    found = [
+        inner for inner in found if {"_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"} <= set(vars(inner))
+    ]
+    if not found:
+        raise ValueError(
+            f"optimizer is a {type(optimizer).__name__}, which runs no hooks: give the optimizer inside of it, or call "
+            "Optimizer.__init__ in its own."
+        )
+    if any(map(is_sparsified, found)):
+        raise errors.already_sparsified("optimizer")
+    return found
+
+
+def _that_hold(optimizers: list[Optimizer], layers: Sequence[Layer], params: Sequence[nn.Parameter]) -> list[Optimizer]:
+    """The optimizers that hold all layers; the outermost must."""
+    held = set(params_of(optimizers[0]))
+    for layer, param in zip(layers, params, strict=True):
         if param not in held:
             raise errors.not_held(layer)
         if is_sparsified(param):
             raise ValueError(
                 f"layer {layer.name!r} is already sparsified with another optimizer: call remove() on its handle."
             )
-    errors.check_scores(own, scores)
-    return SparseTraining(own, params, optimizer, scores)
+    return [optimizer for optimizer in optimizers if set(params) <= set(params_of(optimizer))]
 
 
-def _check_optimizer(optimizer: object) -> None:
-    if not isinstance(optimizer, Optimizer):
-        raise errors.wrong_type("optimizer", optimizer, "torch.optim.Optimizer")
-    if isinstance(optimizer, LBFGS):
-        raise ValueError(
-            "optimizer is L-BFGS, whose history mixes all weights, so it cannot follow a topology that moves: "
-            "use a first-order optimizer."
-        )
-    if is_sparsified(optimizer):
-        raise errors.already_sparsified("optimizer")
+@contextmanager
+def _without_topology(optimizers: Iterable[Optimizer]) -> Iterator[Parts]:
+    """Take a topology out of the state that optimizers have loaded. If an error follows, put it back."""
+    before = [(optimizer, dict(optimizer.state)) for optimizer in optimizers]
+    found: Parts = {}
+    for optimizer, state in before:
+        parts, rest = take_out(state, {param: param for param in params_of(optimizer)})
+        if parts:
+            found |= parts
+            optimizer.state.clear()
+            optimizer.state.update(rest)
+    try:
+        yield found
+    except Exception:
+        for optimizer, state in before:
+            optimizer.state.update(state)
+        raise

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,9 +10,13 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.namespace import all_finite
-from rigl_backends.torch.state import gradients_of, keeps_zeros
+from rigl_backends.torch.rollback import Rollback, evaluates_once
+from rigl_backends.torch.state import Counters, gradients_of, keeps_zeros
+from rigl_backends.torch.travel import Travel, is_empty_step
+from rigl_backends.torch.watch import Watch
 from rigl_core import adapter
 from rigl_core.adapter import Plan
 
@@ -25,46 +28,74 @@ class _Step(NamedTuple):
         update: the number of the update that the step makes, or None.
         gradients: copies of the dense gradients, flat, by position, for an update after the gradient step.
         hidden: parameters, and the gradients that an update in place of the gradient step has taken from them.
+        counters: what such an update must not advance.
+        rollback: takes the optimizer's step back, if an update in its place can only come after it.
     """
 
     update: int | None
     gradients: Mapping[int, Tensor] = {}
     hidden: Sequence[tuple[Tensor, Tensor]] = ()
+    counters: Counters | None = None
+    rollback: Rollback | None = None
 
 
-class SparseTraining(adapter.SparseTraining[SparseLayer]):
-    """The handle of a sparse training, made by `sparsify`.
+class Steps(adapter.SparseTraining[SparseLayer]):
+    """The steps of a sparse training. What users ask of it is `rigl_backends.torch.handle.SparseTraining`.
 
-    Load the model's, the optimizer's and this handle's state in any order, but all of them after `sparsify`, which
-    zeroes weights outside the initial topology.
-
-    Attributes:
-        plan: the exact counts.
+    Args:
+        plan: the plan.
+        model: the model.
+        params: the parameters of the plan's layers.
+        optimizers: the optimizers whose steps are the training's. The first may wrap the others.
+        scores: arrays by layer name that choose the initial topology.
+        saved: a state from which the training goes on, in place of an initial topology.
+        changed: fields of the recipe that were changed since a state was saved.
     """
 
     def __init__(
-        self, plan: Plan, params: Sequence[nn.Parameter], optimizer: Optimizer, scores: Mapping[str, Any] | None = None
+        self,
+        plan: Plan,
+        model: nn.Module,
+        params: Sequence[nn.Parameter],
+        optimizers: Sequence[Optimizer],
+        scores: Mapping[str, Any] | None = None,
+        *,
+        saved: Mapping[str, Any] | None = None,
+        changed: Collection[str] = (),
     ) -> None:
-        layers = {i: SparseLayer(plan.layers[i], plan.recipe, params[i], optimizer) for i in plan.sparse_layers}
+        outer = optimizers[0]
+        layers = {i: SparseLayer(plan.layers[i], plan.recipe, params[i], outer) for i in plan.sparse_layers}
         super().__init__(plan, layers)
-        self._params, self._optimizer = params, optimizer
+        self.params, self.changed = params, changed
+        self._model, self._optimizers, self._optimizer = model, optimizers, outer
         self._of_param = {layer.param: layer for layer in layers.values()}
         self._step: _Step | None = None
+        self._rollback: Rollback | None = None
+        self._is_empty_step = False
         # Calls of step() inside each other: a subclass's that calls its parent's runs the hooks of both.
-        self._depth = 0
-        self.start(scores)
+        self._depth, self.kept = 0, Kept()
+        self._watch = Watch(model, layers.values(), optimizers, lambda: self.step)
+        self._begin_with(scores, saved)
+        self._travel = Travel(self, list(layers.values()), optimizers)
         # A compiled optimizer.step() runs the hooks as they are: they read the clock, which moves at every step.
         self._hooks = [
-            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),  # type: ignore[no-untyped-call]
-            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),  # type: ignore[no-untyped-call]
+            *(hook for optimizer in optimizers for hook in self._hooks_of(optimizer)),
             *(param.register_post_accumulate_grad_hook(self._on_gradient) for param in self._of_param),  # type: ignore[no-untyped-call]
         ]
 
-    def remove(self) -> None:
-        """Take the hooks off; the weights stay sparse until the optimizer changes them."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+    def _hooks_of(self, optimizer: Optimizer) -> list[Any]:
+        return [
+            optimizer.register_step_pre_hook(torch.compiler.disable(self._before_step)),  # type: ignore[no-untyped-call]
+            optimizer.register_step_post_hook(torch.compiler.disable(self._after_step)),  # type: ignore[no-untyped-call]
+        ]
+
+    def _begin_with(self, scores: Mapping[str, Any] | None, saved: Mapping[str, Any] | None) -> None:
+        if saved is not None:
+            self.load_state_dict(saved, changed=self.changed)
+        else:
+            self.kept.keep(self._layers.values(), loaded=False)
+            self.start(scores)
+            self._watch.settle()
 
     # The hooks.
 
@@ -73,51 +104,96 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
         self._depth = 0  # a step that failed has not ended
         layer = self._of_param[param]
         layer.check_shape()
+        self._watch.on_backward(param)
         if not self.reads_gradients:
             layer.zero_gradient_outside()
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
-        if self._depth == 0 and closure is None:
-            self._begin()
+        changed = self._start_step(closure, args, kwargs) if self._depth == 0 else None
         self._depth += 1
-        if self._depth > 1 or closure is None:
-            return None
+        return changed
 
-        def closure_then_begin() -> Any:
+    def _start_step(self, closure: Callable[[], Any] | None, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
+        """Begin the step now, or once its closure has been evaluated; then return the arguments for that."""
+        self._step, self._rollback = None, None
+        self._is_empty_step = is_empty_step(self._optimizer, args, kwargs)
+        if self._is_empty_step:
+            return None
+        self._check()
+        if self._clock.due and self._rule.on_update == "replace" and self._needs_rollback(closure):
+            self._rollback = Rollback(self._optimizer)
+        if closure is None:
+            self._begin()
+            return None
+        evaluate = self._then_begin(closure)
+        if "closure" in kwargs:
+            return args, {**kwargs, "closure": evaluate}
+        return (args[0], evaluate, *args[2:]), kwargs
+
+    def _needs_rollback(self, closure: Callable[[], Any] | None) -> bool:
+        """Whether hiding the gradients from the optimizer does not make it stand still, or comes too late."""
+        rests = all(layer.state.rests for layer in self._layers.values())
+        return not rests or (closure is not None and not evaluates_once(self._optimizer))
+
+    def _then_begin(self, closure: Callable[[], Any]) -> Callable[[], Any]:
+        """A closure after which the step begins, anew with each evaluation: the last one counts."""
+        memory = {i: layer.memory for i, layer in self._layers.items()}
+
+        def evaluate() -> Any:
             depth, self._depth = self._depth, 0  # a closure that fails ends the step
+            self._watch.settle()  # whatever the optimizer has written
             loss = closure()
+            for i, layer in self._layers.items():
+                layer.memory = memory[i]
             self._begin()
             self._depth = depth
             return loss
 
-        if "closure" in kwargs:
-            return args, {**kwargs, "closure": closure_then_begin}
-        return (args[0], closure_then_begin, *args[2:]), kwargs
+        return evaluate
 
     def _after_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         self._depth = max(self._depth - 1, 0)
         if self._depth == 0 and self._step is not None:
             self._end(self._step)
+        elif self._depth == 0 and self._is_empty_step:
+            self._watch.settle()
+            self._travel.show_places(self._optimizer)
 
     # The step.
+
+    def _check(self) -> None:
+        """Before a step: tell, or refuse, what other code has done to the training."""
+        for layer in self._layers.values():
+            layer.check_shape()
+            layer.state.check()
+        self._travel.before_step(self.step, came=self.kept.loaded)
+        lost = self.kept.lost()
+        self.kept.forget()
+        self._watch.on_step(lost)
 
     def _begin(self) -> None:
         """Make an update in place of the gradient step, or get weights and gradients ready for the optimizer."""
         for layer in self._layers.values():
             layer.check_shape()
-        own = {i: layer.gradient for i, layer in self._layers.items() if self.reads_gradients}
+        own = {i: layer.gradient for i, layer in self._layers.items() if self.reads_gradients or self._clock.due}
         gradients = {i: gradient for i, gradient in own.items() if gradient is not None}
         update = self.due(gradients, finite=self._all_finite)
-        if update is not None and self._rule.on_update == "replace":
+        if update is not None and self._rollback is not None:
+            self._step = _Step(update, {i: x.clone() for i, x in gradients.items()}, rollback=self._rollback)
+        elif update is not None and self._rule.on_update == "replace":
             self.move(update, gradients)
             hidden = gradients_of(self._optimizer)
             for param, _ in hidden:
                 param.grad = None  # so that no parameter moves, and no state advances
-            self._step = _Step(update, hidden=hidden)
+            self._step = _Step(update, hidden=hidden, counters=Counters(self._optimizer))
         else:
-            self._step = _Step(update, {i: x.clone() for i, x in gradients.items() if update is not None})
+            self._step = _Step(update, {} if update is None else self._kept_for_later(gradients))
             self._before_gradient_step()
+
+    def _kept_for_later(self, gradients: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+        """Gradients for an update after the optimizer's step, as copies where their numbers decide."""
+        return {i: gradient.clone() for i, gradient in gradients.items()} if self.reads_gradients else gradients
 
     def _before_gradient_step(self) -> None:
         """Show the optimizer the active weights and their gradients, or all of them where the others learn too."""
@@ -132,18 +208,24 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
     def _end(self, step: _Step) -> None:
         """Zero the weights outside the masks, unless the optimizer leaves zeros alone; make an update that follows."""
         self._step = None
+        if step.update is not None and step.rollback is not None:
+            step.rollback.restore()
+            self.move(step.update, step.gradients)
         zeros_stay = not self._rule.shadow and keeps_zeros(self._optimizer, {param.dtype for param in self._of_param})
         for layer in self._layers.values():
             layer.hide_shadow()
             if not zeros_stay:
-                layer.zero_weight_outside(layer.bits_for(layer.param))
+                layer.zero_what_is_outside()
         if step.update is not None and self._rule.on_update == "after":
             self.move(step.update, step.gradients)
         for layer in self._layers.values():
             layer.remember_writes()
         for param, gradient in step.hidden:
             param.grad = gradient
+        if step.counters is not None:
+            step.counters.restore()
         self.advance(step.update)
+        self._watch.settle()
 
     def _all_finite(self) -> bool:
         """Whether all gradients are finite, also those of dense parameters, since clipping mixes them."""
@@ -156,7 +238,7 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
     def _mask(self, position: int) -> Tensor:
         if position in self._layers:
             return self._layers[position].mask.reshape(self.plan.layers[position].shape)
-        return torch.ones_like(self._params[position], dtype=torch.bool)
+        return torch.ones_like(self.params[position], dtype=torch.bool)
 
     def _array(self, saved: Any) -> Tensor:
         return saved.detach().clone() if isinstance(saved, Tensor) else torch.tensor(np.asarray(saved))
@@ -166,11 +248,3 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
 
     def _may_use_threads(self) -> bool:
         return all(param.device.type == "cpu" for param in self._of_param)  # a GPU's current stream is a thread's own
-
-
-def is_sparsified(owner: Optimizer | Tensor) -> bool:
-    """Whether a `SparseTraining` has its hooks on this optimizer or parameter."""
-    kind = "_optimizer_step_pre_hooks" if isinstance(owner, Optimizer) else "_post_accumulate_grad_hooks"
-    hooks = getattr(owner, kind, None) or {}
-    methods = [inspect.unwrap(hook, stop=inspect.ismethod) for hook in hooks.values()]
-    return any(isinstance(getattr(method, "__self__", None), SparseTraining) for method in methods)

@@ -9,8 +9,10 @@ import numpy as np
 from rigl_core.testing import score_oracle
 from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Harness
+from rigl_core.testing.method_memory import remember
 from rigl_core.testing.method_trainings import SHADOW, method_trainings
-from rigl_core.testing.recording import start, steps
+from rigl_core.testing.properties.test_methods import check_update
+from rigl_core.testing.recording import Recorded, Step, start, steps
 from rigl_core.testing.reference import ReferenceOptimizer
 from rigl_core.testing.strategies import SGD, STILL, Training
 
@@ -74,3 +76,19 @@ def test_momentum_recovers_from_non_finite_gradients(harness: Harness, mode: str
         clean.step(gradients)
         for name, mask in clean.masks().items():
             np.testing.assert_array_equal(session.masks()[name], mask, err_msg=f"{name} at step {number}")
+
+
+@checks("M9", "T4")
+@for_all(method_trainings(["SNFS, no redistribution"], optimizers=(STILL,), replaces=True), eager=15, compiled=1)
+def test_subnormal_momentum_counts_as_zero(harness: Harness, mode: str, training: Training) -> None:
+    """Gradients near the smallest normal number give momentum below it, which some frameworks flush to 0."""
+    memory, session = remember(training), start(harness, mode, training)
+    for number in range(training.steps):
+        before = Recorded.of(session)
+        gradients = {name: gradient * np.float32(2.0**-124) for name, gradient in training.gradients(number).items()}
+        session.step(gradients)
+        schedule = training.schedule
+        step = Step(number, gradients, before, Recorded.of(session), schedule.fires(number))
+        memory.see(gradients)
+        if step.updates:
+            check_update(memory, step, dict(before.weights))

@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from rigl_core.model.warnings import SparsityWarning
 from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Harness
 from rigl_core.testing.recording import Recorded, assert_same, start
@@ -51,3 +58,21 @@ def test_masks_given_out_do_not_change_when_training_goes_on(harness: Harness, m
         session.step(training.gradients(number))
     for name, mask in masks.items():
         assert (mask == copies[name]).all(), name
+
+
+@checks("P2", "P3")
+@for_all(trainings(), eager=10, compiled=1)
+def test_a_state_of_another_recipe_is_refused(harness: Harness, mode: str, training: Training) -> None:
+    """The message lists all differences, and the topology stays as it is."""
+    session, other = start(harness, mode, training), training.recipe
+    other = replace(other, seed=other.seed + 1, schedule=replace(training.schedule, end=training.schedule.end + 1))
+    session.step(training.gradients(0))
+    resumed = start(harness, mode, replace(training, recipe=other))
+    masks = resumed.masks()
+    with pytest.raises(ValueError, match=r"saved under another recipe: schedule was .*; seed was"):
+        resumed.load(session.save())
+    assert resumed.steps() == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SparsityWarning)  # the harness may have loaded the weights before
+        for name, mask in resumed.masks().items():
+            np.testing.assert_array_equal(mask, masks[name])

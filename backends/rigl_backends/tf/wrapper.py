@@ -1,0 +1,60 @@
+"""An optimizer around another one, which it passes on to what Keras and users look for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+import tensorflow as tf
+
+
+def _of_inner(name: str) -> property:
+    """An attribute, or a method, that is the inner optimizer's."""
+
+    def set_value(self: Any, value: Any) -> None:
+        if hasattr(self, "inner_optimizer"):  # Keras sets defaults first
+            setattr(self.inner_optimizer, name, value)
+
+    return property(lambda self: getattr(self.inner_optimizer, name), set_value)
+
+
+class Wrapper(keras.optimizers.Optimizer):  # type: ignore[misc]
+    """What belongs to the inner optimizer is its own.
+
+    Attributes:
+        inner_optimizer: makes the gradient steps.
+    """
+
+    def __init__(self, inner_optimizer: keras.optimizers.Optimizer, name: str | None) -> None:
+        super().__init__(learning_rate=0.0, name=name)
+        self.inner_optimizer = inner_optimizer
+
+    iterations = _of_inner("iterations")  # it stands still while a topology moves
+    learning_rate = _of_inner("learning_rate")
+    loss_scale_factor = _of_inner("loss_scale_factor")
+    scale_loss = _of_inner("scale_loss")
+    exclude_from_weight_decay = _of_inner("exclude_from_weight_decay")
+    # Keras's SwapEMAWeights looks for it in what a LossScaleOptimizer holds.
+    _model_variables_moving_average = _of_inner("_model_variables_moving_average")
+
+    @property
+    def variables(self) -> list[keras.Variable]:
+        """Its own, such as masks, and the inner optimizer's."""
+        return [*self._variables, *self.inner_optimizer.variables]
+
+    def set_weights(self, weights: Sequence[Any]) -> None:
+        """Set all `variables`."""
+        for variable, weight in zip(self.variables, weights, strict=True):
+            variable.assign(weight)
+
+    def _check_replicas(self, variables: Sequence[Any]) -> None:
+        """Refuse replicas, wherever they come from: the optimizer may have been made outside of their scope."""
+        own = [getattr(getattr(one, "value", one), "distribute_strategy", None) for one in variables]
+        strategies = [self._distribution_strategy, tf.distribute.get_strategy(), *own]
+        if any(strategy is not None and strategy.num_replicas_in_sync > 1 for strategy in strategies):
+            raise ValueError("optimizer runs on several replicas, whose topologies would differ: use one device.")
+
+    def _add_array(self, prefix: str, kind: str, values: tf.Tensor) -> keras.Variable:
+        name = f"{prefix}{kind}".replace("/", "_")
+        return self.add_variable(values.shape, lambda shape, dtype: values, dtype=values.dtype.name, name=name)

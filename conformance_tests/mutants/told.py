@@ -1,0 +1,30 @@
+"""Bugs that leave the user without a word."""
+
+from __future__ import annotations
+
+import pytest
+
+from conformance_tests.mutants.registry import caught_by
+from rigl_core import adapter
+from rigl_core.step import checkpoint, training
+from rigl_core.testing.properties import test_resume, test_told
+
+
+@caught_by(test_told.test_weights_outside_the_masks_are_told)
+def weights_outside_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(adapter.SparseTraining, "tell_outside", lambda self: None)
+
+
+@caught_by(test_told.test_weights_outside_the_masks_are_told)
+def weights_inside_are_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(adapter.SparseLayer, "outside", property(lambda self: int(self.mask.sum())))
+
+
+@caught_by(test_told.test_a_layer_without_a_connection_is_told)
+def empty_layers_are_not_told(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(training, "warn_about", lambda plan: None)
+
+
+@caught_by(test_resume.test_a_state_of_another_recipe_is_refused)
+def states_of_any_recipe_are_loaded(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(checkpoint, "check_saved_recipe", lambda *arguments: None)

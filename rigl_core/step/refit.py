@@ -1,0 +1,46 @@
+"""Masks that were saved under another budget, brought to the counts of a plan (contract: P2)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from rigl_core.arrays.namespace import count
+from rigl_core.parts.criteria import MAGNITUDE, RANDOM
+from rigl_core.plan import Counts, Plan
+from rigl_core.step.layer import SparseLayer, brought_to
+from rigl_core.step.update import move_pool
+
+
+def refit(plan: Plan, number: int, layers: Sequence[SparseLayer], step: int) -> None:
+    """Give the layers of a pool as many connections as planned before a step.
+
+    Those with the largest weights stay. If there are too few, connections join in the random order in which the first
+    topology was drawn.
+
+    Args:
+        plan: the plan.
+        number: the pool's number.
+        layers: the layers of the pool.
+        step: the number of the coming optimizer step.
+    """
+    rule = replace(plan.recipe.rule, drop=MAGNITUDE, grow=RANDOM, redistribution=None, regrown="keep")
+    first, planned, unit = layers[0], planned_before(plan, step), plan.weights_per_count(number)
+    masks = [first.bring(layer.mask) for layer in layers]
+    active = sum(int(count(mask, xp=first.xp)[0]) for mask in masks) // unit
+    wanted = sum(planned[i] for i in plan.pools[number]) // unit
+    if active == wanted:
+        return
+    before = [layer.at_refit() for layer in layers]
+    counts = Counts(min(active, wanted), max(wanted - active, 0))
+    updated = move_pool(rule, brought_to(first, before), masks, counts, xp=first.xp)
+    for layer, connections, new in zip(layers, before, updated, strict=True):
+        layer.take(connections, replace(new, mask=layer.bring(new.mask), survivors=layer.bring(new.survivors)))
+
+
+def planned_before(plan: Plan, step: int) -> tuple[int, ...]:
+    """The planned number of active weights of each layer before a step."""
+    schedule = plan.recipe.schedule
+    if schedule is None or step <= schedule.begin:
+        return plan.initial_active
+    return plan.active_after(schedule.latest_update(step - 1))

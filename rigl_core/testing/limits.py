@@ -1,0 +1,53 @@
+"""What a library does not offer. A case that needs it is left out with a reason, and never counts as a failure."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rigl_core.model.layers import Layer
+from rigl_core.recipe import Recipe
+
+
+class NotOffered(Exception):  # noqa: N818
+    """A harness raises this where a case needs what its library does not have; the message says what and why.
+
+    A property of which some cases are offered runs on these. One without any counts as not offered.
+    """
+
+
+class Limits:
+    """The recipes that a library offers; a harness with limits overrides `offered`."""
+
+    name: str
+
+    def offered(self, recipe: Recipe, layers: tuple[Layer, ...], /) -> Recipe:
+        """The recipe that the library offers in place of this one: itself, or one with other numbers or parts.
+
+        A library whose first update comes after ``every`` steps returns the recipe with another schedule, for example.
+
+        Raises:
+            NotOffered: if nothing that it has comes near, such as for another method.
+        """
+        return recipe
+
+    def check_offered(self, recipe: Any, layers: tuple[Layer, ...]) -> None:
+        """Raise `NotOffered` for a recipe that `offered` would change."""
+        if not isinstance(recipe, Recipe):
+            return  # which the adapter has to refuse
+        offered = self.offered(recipe, layers)
+        if offered != recipe:
+            changed = {name: value for name, value in vars(offered).items() if getattr(recipe, name) != value}
+            raise NotOffered(f"{self.name} has only {', '.join(f'{name}={value}' for name, value in changed.items())}")
+
+
+def fit(limits: Limits, case: Any) -> Any:
+    """A training with the recipe that the library offers for it; any other case as it is."""
+    recipe = getattr(case, "recipe", None)
+    if recipe is None:
+        return case
+    offered = limits.offered(recipe, case.layers)
+    if offered == recipe:
+        return case
+    later = offered.schedule.begin - recipe.schedule.begin if recipe.schedule and offered.schedule else 0
+    return replace(case, recipe=offered, steps=case.steps + later)
