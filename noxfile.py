@@ -15,6 +15,12 @@ nox.options.default_venv_backend = "venv"
 nox.options.sessions = ["tests"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
+PEERS = {  # the harness and the package of each implementation in the table of docs/peers.md, ours first
+    "rigl-core": ("conformance_tests.harnesses.torch:TorchHarness", ""),
+    "rigl-torch": ("conformance_tests.peers.rigl_torch:RigLTorchHarness", "rigl-torch==0.5.2"),
+    "sparsimony": ("conformance_tests.peers.sparsimony:SparsimonyHarness", "sparsimony==0.1.0"),
+    "sparselab": ("conformance_tests.peers.sparselab:SparseLabHarness", "sparselab==0.2.2"),
+}
 BACKENDS = ["numpy", "array_api", "torch", "jax", "tf"]
 OLDEST_TESTS = {  # of JAX and TensorFlow in compiled modes only: there versions differ, and it takes half the time
     "numpy": ["tests/core", "tests/numpy", "conformance_tests/test_properties.py", "conformance_tests/test_budget.py"],
@@ -151,6 +157,25 @@ def rigl_torch(session: nox.Session) -> str:
         session.run(*pip, "numpy", "torch", external=True)
         session.run(*pip, "--no-deps", "rigl-torch==0.5.2", external=True)
     return python
+
+
+@nox.session
+def peers(session: nox.Session) -> None:
+    """Libraries from PyPI under the suite: writes the tables of docs/peers.md; with ``-- --check`` it compares them."""
+    temporary = Path(session.create_tmp()).resolve()
+    records = []
+    for name, (harness, package) in PEERS.items():
+        environment, record = temporary / name, str(temporary / f"{name}.json")
+        python = str(environment / "bin" / "python")
+        if not environment.exists():
+            session.run("python", "-m", "venv", str(environment))
+            pip = (python, "-m", "pip", "install", "-q", "-c", "constraints.txt")
+            session.run(*pip, "-e", ".[testing,torch]", external=True)
+            if package:  # they pin an old NumPy, or name what they can do without
+                session.run(*pip, "--no-deps", package, external=True)
+        session.run(python, "-m", "conformance_tests.peers", harness, record, external=True)
+        records.append(record)
+    session.run("python", "-m", "conformance_tests.peers.table", *records, *session.posargs)
 
 
 @nox.session
