@@ -12,8 +12,6 @@ from update import CONTENDERS, shapes_of, start, timed
 WIDTHS = (0.2, 0.35, 0.63, 1.12, 2.0, 2.8)
 """Factors of ResNet-50's channels, for 1, 3, 10, 32, 102 and 200 million weights."""
 QUICK_WIDTHS = (0.2, 0.63)
-MEMORY = 30
-"""The bytes that one contender needs for each weight, at most: so contenders of large sizes run one after another."""
 
 
 def measure(settings: Settings) -> list[Result]:

@@ -1,1 +1,1 @@
-"""Whom the benchmarks measure: a module for each framework, imported in a process of its own."""
+"""The contenders that the benchmarks measure. Each framework has its modules; each runs in a process of its own."""

@@ -18,7 +18,7 @@ from subjects import Kernels
 
 
 class Update:
-    """See `contenders.protocol.Update`; ``dense`` for the step of the optimizer alone.
+    """See `contenders.protocol.Update`. With ``dense``, the step is the optimizer's alone.
 
     ``within`` is for a step that makes its gradients itself, as that of a training does, and so holds them in memory.
     """
@@ -59,7 +59,7 @@ class Update:
 
 
 def _made_within(gradients: Any) -> Any:
-    """The same gradients, out of a loop that XLA cannot merge with what comes next."""
+    """The gradients, unchanged, from a loop that XLA cannot merge with the operations that follow."""
     return jax.lax.fori_loop(0, 2, lambda _, tree: jax.tree.map(jnp.negative, tree), gradients)
 
 

@@ -1,4 +1,4 @@
-"""What a contender offers."""
+"""The interface of contenders."""
 
 from __future__ import annotations
 
@@ -10,26 +10,26 @@ import numpy.typing as npt
 
 
 class Update(Protocol):
-    """Kernels with their gradients, whose topology moves at every step but the first."""
+    """Kernels with given gradients. Their topology moves at every step except the first."""
 
     def prepare(self) -> None:
         """Give the active weights new values, as a training would; not measured."""
 
     def move(self) -> None:
-        """One step, through the public interface; it is over when this returns."""
+        """Make one step through the public interface, and wait for its end."""
 
     def masks(self) -> Mapping[str, npt.NDArray[np.bool_]]:
         """The topology, by layer name."""
 
     def copies(self) -> object:
-        """Copies of all gradients, in new memory: what a measurement of memory must see."""
+        """Copies of all gradients, in new memory, which a measurement of memory must see."""
 
 
 class Steps(Protocol):
-    """The same model twice, dense and sparse, with the same batch."""
+    """A model that is trained densely, and a copy that is trained sparsely, with the same batch."""
 
     def dense(self) -> None:
-        """One step of the dense training; it is over when this returns."""
+        """Make one step of the dense training, and wait for its end."""
 
     def sparse(self) -> None:
-        """The same step of the sparse one."""
+        """Make one step of the sparse training, and wait for its end."""

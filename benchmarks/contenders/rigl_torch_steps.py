@@ -1,4 +1,4 @@
-"""Ordinary steps of rigl-torch 0.5.2. It finds no weights in a GRU; of a transformer it takes the norms too."""
+"""Ordinary steps of rigl-torch 0.5.2. It finds no weights in a GRU; in a transformer it sparsifies the norms, too."""
 
 from __future__ import annotations
 

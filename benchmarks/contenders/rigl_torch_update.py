@@ -15,7 +15,7 @@ from subjects import DROP_FRACTION, SPARSITY, Kernels, weights_like
 
 
 def stand_in_for_torchvision() -> None:
-    """Let rigl-torch be imported without torchvision, of which it asks only whether a module is a block of ResNet."""
+    """Let rigl-torch be imported without torchvision, which it only asks whether a module is a block of ResNet."""
     module = ModuleType("torchvision")
     blocks = SimpleNamespace(Bottleneck=type("Bottleneck", (), {}), BasicBlock=type("BasicBlock", (), {}))
     module.models = SimpleNamespace(resnet=blocks)  # type: ignore[attr-defined]
@@ -62,7 +62,7 @@ class Update:
 
 
 class _Kernel(nn.Module):
-    """What rigl-torch takes for a layer: a module with a weight."""
+    """A module with a weight, which rigl-torch takes for a layer."""
 
     def __init__(self, gradient: torch.Tensor) -> None:
         super().__init__()

@@ -16,7 +16,7 @@ from subjects import Kernels, weights_like
 
 
 class Update:
-    """See `contenders.protocol.Update`; ``dense`` for the step of the optimizer alone, ``xla`` to compile it."""
+    """See `contenders.protocol.Update`. ``dense`` makes the optimizer's step alone; ``xla`` compiles it with XLA."""
 
     def __init__(self, kernels: Kernels, *, dense: bool = False, xla: bool = False) -> None:
         tf.config.experimental.set_synchronous_execution(True)  # a step is over when it returns

@@ -12,7 +12,7 @@ Step = Callable[[], None]
 
 
 class Recurrent(nn.Module):
-    """A GRU over 32 positions of 64 features; its last output tells the class."""
+    """A GRU over 32 positions of 64 features. The class is computed from the last output."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -26,7 +26,7 @@ class Recurrent(nn.Module):
 
 
 class Transformer(nn.Module):
-    """Two blocks of width 128 over 64 positions, and the mean of what they give."""
+    """Two transformer blocks of width 128 over 64 positions, and the mean of their outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -43,7 +43,7 @@ class Transformer(nn.Module):
 
 
 def make_model(name: str) -> tuple[nn.Module, Tensor]:
-    """A model and a batch of inputs; the same at every call."""
+    """A model and a batch of inputs, equal in every call."""
     torch.manual_seed(0)
     if name == "mlp":
         widths = [784, 1024, 1024, 10]
@@ -61,14 +61,14 @@ def make_model(name: str) -> tuple[nn.Module, Tensor]:
 
 
 def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
-    """SGD with momentum, Adam as PyTorch makes it, or Adam in one kernel (``fused=True``)."""
+    """SGD with momentum, Adam with its defaults, or Adam in one kernel (``fused=True``)."""
     if name == "momentum":
         return torch.optim.SGD(model.parameters(), lr=1e-3, momentum=0.9)
     return torch.optim.Adam(model.parameters(), lr=1e-4, fused=name == "fused Adam")
 
 
 def make_step(model: nn.Module, inputs: Tensor, optimizer: torch.optim.Optimizer) -> Step:
-    """The training loop that everybody writes."""
+    """One step of a usual training loop."""
     labels = torch.randint(10, (len(inputs),))
 
     def step() -> None:
