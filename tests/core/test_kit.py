@@ -93,6 +93,8 @@ def test_a_printed_case_can_be_pasted(case: Any) -> None:
     for name, value in vars(case).items():
         if name == "recipe":
             assert pasted.recipe.to_dict() == value.to_dict()
-        else:
+        elif isinstance(value, dict | np.ndarray):
             np.testing.assert_equal(getattr(pasted, name), value)
+        else:
+            assert getattr(pasted, name) == value
     assert type(pasted) is type(case)
