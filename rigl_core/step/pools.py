@@ -97,8 +97,7 @@ def _sharing_weights(numbers: Array, size: int, xp: Namespace) -> Array:
 
 def has_information(rule: Rule, connections: Connections, mask: Array, xp: Namespace) -> Array:
     """Whether a layer's gradient, as far as the rule reads it, is not 0 everywhere (T4, T6): bool array, one entry."""
-    gradient = connections.gradient
-    seen = xp.abs(gradient) >= xp.finfo(gradient.dtype).smallest_normal
+    seen = topology.magnitude(connections.gradient, xp=xp) > 0
     return count(seen if rule.sees_inactive else xp.logical_and(seen, mask), xp=xp) > 0
 
 
