@@ -61,7 +61,7 @@ class TorchSession:
         self.model = _model(setup.params, setup.layers, setup.dtype).to(self.device)
         self.params = dict(self.model.named_parameters())
         self.clip_norm = setup.optimizer.clip_norm
-        self.optimizer = _make(setup.optimizer, list(self.model.parameters()))
+        self.optimizer = make_optimizer(setup.optimizer, list(self.model.parameters()))
         self.sparse = sparsify(self.model, self.optimizer, setup.recipe, scores=setup.scores)
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
@@ -143,7 +143,7 @@ class CenteredSGD(torch.optim.SGD):
         return super().step(closure)
 
 
-def _make(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+def make_optimizer(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.optim.Optimizer:
     if spec.kind == "sgd":
         make = CenteredSGD if spec.centered else torch.optim.SGD
         return make(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import copy
 import io
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rigl_core.testing import Array, Harness, Mask, NotOffered, OptimizerSpec, Setup
+from conformance_tests.harnesses.torch import make_optimizer
+from rigl_core.testing import Array, Harness, Mask, NotOffered, Setup
 
 
 class PeerSession(ABC):
@@ -128,22 +129,6 @@ class PeerSession(ABC):
 
     def sparsify_again(self) -> None:
         self.sparsify()
-
-
-class CenteredSGD(torch.optim.SGD):
-    def step(self, closure: Callable[[], float] | None = None) -> Any:
-        for group in self.param_groups:
-            for param in group["params"]:
-                if param.grad is not None:
-                    param.grad.sub_(param.grad.mean())
-        return super().step(closure)
-
-
-def make_optimizer(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.optim.Optimizer:
-    if spec.kind == "sgd":
-        make = CenteredSGD if spec.centered else torch.optim.SGD
-        return make(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
-    return torch.optim.AdamW(params, spec.lr, weight_decay=spec.weight_decay)
 
 
 def to_numpy(tensor: Tensor) -> Array:

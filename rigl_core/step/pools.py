@@ -18,7 +18,7 @@ def as_one_layer(
     """New masks and kept connections of layers that choose as one; among equals the earlier layer is first (M3)."""
     scores = [both_scores(rule, connections, xp) for connections in pool]
     drop_scores = join([drop for drop, _ in scores], xp)
-    mask, informed = xp.concat(list(masks)), _informed_connections(rule, pool, masks, xp)
+    mask, informed = xp.concat(list(masks)), _of_connections(_informed(rule, pool, masks, xp), masks, xp)
     grow_scores = None
     if rule.grow is not None:
         grow_scores = join([grow for _, grow in scores], xp)
@@ -29,10 +29,14 @@ def as_one_layer(
     return list(zip(split(new | stay, masks), split(kept | stay, masks), strict=True))
 
 
-def _informed_connections(rule: Rule, pool: Sequence[Connections], masks: Sequence[Array], xp: Namespace) -> Array:
-    """The layers of a pool as one bool array: true for the connections of layers with information."""
-    layers = zip(pool, masks, strict=True)
-    return xp.concat([(mask | ~mask) & has_information(rule, connections, mask, xp) for connections, mask in layers])
+def _informed(rule: Rule, pool: Sequence[Connections], masks: Sequence[Array], xp: Namespace) -> list[Array]:
+    """Whether each layer of a pool has information: bool arrays with one entry."""
+    return [has_information(rule, connections, mask, xp) for connections, mask in zip(pool, masks, strict=True)]
+
+
+def _of_connections(informed: Sequence[Array], masks: Sequence[Array], xp: Namespace) -> Array:
+    """What is known of each layer, for each connection of a pool: one bool array."""
+    return xp.concat([(mask | ~mask) & own for own, mask in zip(informed, masks, strict=True)])
 
 
 def _counts_beside(moving: Array, stay: Array, counts: Counts, xp: Namespace) -> tuple[Array, Array]:
@@ -56,12 +60,11 @@ def redistributed(
     """New masks and kept connections of layers that share the growth of an update (M5)."""
     scores = [both_scores(rule, connections, xp) for connections in pool]
     active = xp.concat([count(mask, xp=xp) for mask in masks])
-    informed = xp.concat(
-        [has_information(rule, connections, mask, xp) for connections, mask in zip(pool, masks, strict=True)]
-    )
+    of_layers = _informed(rule, pool, masks, xp)
+    informed = xp.concat(of_layers)
     if rule.scope == "global":
         joined, mask = join([drop for drop, _ in scores], xp), xp.concat(list(masks))
-        moving = mask & _informed_connections(rule, pool, masks, xp)
+        moving = mask & _of_connections(of_layers, masks, xp)
         keep_moving, grow = _counts_beside(moving, mask & ~moving, counts, xp)
         kept = topology.kept_mask(joined, moving, keep_moving, xp=xp)
         keep = xp.concat([count(mask, xp=xp) for mask in split(kept, masks)])

@@ -20,6 +20,17 @@ SCHEDULE = UpdateSchedule(end=40, every=4)
 MODES = ("eager", "function", "xla")
 
 
+def made_again(optimizer: SparseOptimizer) -> SparseOptimizer:
+    """The optimizer that the configuration makes; both are built then, and have one plan."""
+    again = keras.optimizers.deserialize(keras.optimizers.serialize(optimizer))
+    assert isinstance(again, SparseOptimizer)
+    assert again.get_config() == optimizer.get_config()
+    for one in (optimizer, again):
+        one.build(make_model().trainable_variables)
+    assert again.plan == optimizer.plan
+    return again
+
+
 def rigl(**schedule: int) -> Recipe:
     """RigL with a constant drop fraction."""
     timing = UpdateSchedule(**schedule) if schedule else SCHEDULE

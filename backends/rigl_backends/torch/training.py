@@ -145,6 +145,7 @@ class Steps(adapter.SparseTraining[SparseLayer]):
             self._watch.settle()  # whatever the optimizer has written
             loss = closure()
             for i, layer in self._layers.items():
+                layer.check_shape()
                 layer.memory = memory[i]
             self._begin()
             self._depth = depth
@@ -174,8 +175,6 @@ class Steps(adapter.SparseTraining[SparseLayer]):
 
     def _begin(self) -> None:
         """Make an update in place of the gradient step, or get weights and gradients ready for the optimizer."""
-        for layer in self._layers.values():
-            layer.check_shape()
         own = {i: layer.gradient for i, layer in self._layers.items() if self.reads_gradients or self._clock.due}
         gradients = {i: gradient for i, gradient in own.items() if gradient is not None}
         update = self.due(gradients, finite=self._all_finite)
