@@ -82,7 +82,7 @@ def test_a_probe_goes_past_schedulers_hooks_and_other_parameters() -> None:
 
 def tensors(optimizer: Optimizer, param: nn.Parameter) -> dict[str, Tensor]:
     inner = getattr(optimizer, "inner", optimizer)
-    return {".".join(path): tensor.clone() for path, tensor in leaves(inner.state.get(param))}
+    return {".".join(path): tensor.clone() for path, tensor in leaves(inner.state.get(param)).items()}
 
 
 def check_outside(model: nn.Module, optimizer: Optimizer, sparse: SparseTraining, fresh: Any) -> None:

@@ -12,14 +12,12 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from rigl_backends.jax.trees import is_traced
-from rigl_core.adapter import Recipe, compare_recipes
+from rigl_core.adapter import Recipe, compare_recipes, from_bytes, to_bytes
 
 _BYTES = "bytes"
-_PAGE = 2048
 
 
 def text_of(recipe: Recipe) -> str:
@@ -29,7 +27,7 @@ def text_of(recipe: Recipe) -> str:
 
 def written(recipe: Recipe) -> dict[str, Any]:
     """A recipe as a part of the state: its bytes, padded with zeros, and its text as the key of an empty dict."""
-    return {_BYTES: jnp.asarray(_bytes_of(text_of(recipe))), text_of(recipe): {}}
+    return {_BYTES: _array_of(recipe), text_of(recipe): {}}
 
 
 def saved_recipe(state: Mapping[str, Any]) -> dict[str, Any]:
@@ -38,8 +36,8 @@ def saved_recipe(state: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         state: what `written` gave, with known arrays.
     """
-    recipe: dict[str, Any] = json.loads(_text_in(state[_BYTES]))
-    return recipe
+    array = jax.tree.leaves(state[_BYTES])[0]
+    return from_bytes(array.reshape(-1, array.shape[-1])[0])  # an ensemble has one for each member
 
 
 def check_written(state: Mapping[str, Any], recipe: Recipe | None = None) -> None:
@@ -52,26 +50,17 @@ def check_written(state: Mapping[str, Any], recipe: Recipe | None = None) -> Non
     Raises:
         ValueError: with all differences.
     """
-    keys = [key for key in state if key != _BYTES]
-    texts = keys if is_traced(state) else [*keys, _text_in(state[_BYTES])]
-    own = json.loads(keys[0] if recipe is None else text_of(recipe))
-    for text in texts:
-        compare_recipes(own, json.loads(text))
+    found = [json.loads(key) for key in state if key != _BYTES]
+    own = found[0] if recipe is None else json.loads(text_of(recipe))
+    for saved in found if is_traced(state) else [*found, saved_recipe(state)]:
+        compare_recipes(own, saved)
 
 
 def is_written(state: Mapping[str, Any], recipe: Recipe) -> Array:
     """Whether the array holds this recipe: a bool scalar."""
-    own, array = _bytes_of(text_of(recipe)), state[_BYTES]
+    own, array = _array_of(recipe), state[_BYTES]
     return jnp.all(array == own) if array.shape == own.shape else jnp.zeros((), bool)
 
 
-def _bytes_of(text: str) -> np.ndarray[Any, np.dtype[np.uint8]]:
-    data = text.encode()
-    return np.frombuffer(data.ljust(-(-len(data) // _PAGE) * _PAGE, b"\0"), np.uint8)
-
-
-def _text_in(array: Any) -> str:
-    """The text in an array; of an ensemble, that of its first member."""
-    array = jax.tree.leaves(array)[0]
-    data: bytes = np.asarray(array, np.uint8).reshape(-1, array.shape[-1])[0].tobytes()
-    return data.rstrip(b"\0").decode()
+def _array_of(recipe: Recipe) -> Array:
+    return jnp.asarray(to_bytes(recipe.to_dict()))

@@ -111,7 +111,10 @@ def _rests(twin: Any, small: nn.Parameter, last: Mapping[Path, Tensor], with_clo
 
 def state_in(parts: Iterable[tuple[Path, Optimizer]], param: nn.Parameter) -> dict[Path, Tensor]:
     """The tensors of a parameter's state in `optimizers_in` an optimizer, with the keys that lead to them."""
-    return {path: tensor for start, inner in parts for path, tensor in leaves(inner.state.get(param), start)}
+    found: dict[Path, Tensor] = {}
+    for start, inner in parts:
+        found |= leaves(inner.state.get(param), start)
+    return found
 
 
 def _first(twin: Optimizer, small: nn.Parameter) -> dict[Path, Tensor]:

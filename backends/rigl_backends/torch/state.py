@@ -53,11 +53,11 @@ class WeightState:
         """Whether a step of the optimizer changes nothing, and does not fail, where no parameter has a gradient."""
         return self._found.rests
 
-    def arrays(self) -> Iterator[tuple[Tensor, Fresh]]:
+    def arrays(self) -> list[tuple[Tensor, Fresh]]:
         """The arrays that hold one number for each weight, and what a new weight gets in them."""
-        for path, tensor in state_in(self._parts, self._param).items():
-            if path in self._found.fresh:
-                yield tensor, self._found.fresh[path]
+        fresh = self._found.fresh
+        state = state_in(self._parts, self._param)
+        return [(tensor, fresh[path]) for path, tensor in state.items() if path in fresh]
 
     def make_fresh_outside(self, mask: Tensor) -> None:
         """Give all weights outside a mask, which has the layer's shape, the state of new weights."""

@@ -12,24 +12,21 @@ asks for a part of ``state`` for every parameter, so those without state get an 
 
 from __future__ import annotations
 
-import json
 import warnings
 from collections.abc import Collection, Mapping, Sequence
 from itertools import chain
 from typing import Any, Protocol
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
-from rigl_core.adapter import Plan, SparsityWarning, check_state, errors
+from rigl_core.adapter import Plan, SparsityWarning, check_state, errors, from_bytes, to_bytes
 
 _PREFIX = "sparse_"
 _MASK, _HEADER = _PREFIX + "mask", _PREFIX + "header"
-_BLOCK = 4096
 
 Parts = dict[nn.Parameter, dict[str, Tensor]]
 """What travels with each parameter."""
@@ -48,7 +45,7 @@ def pack(state: Mapping[str, Any], layers: Sequence[SparseLayer], first: nn.Para
         for kind, arrays in state["memory"].items()
     }
     header["nonzero"] = {layer.layer.name: int(layer.param.count_nonzero()) for layer in layers}
-    parts[first][_HEADER] = _to_numbers(header).to(first.device)
+    parts[first][_HEADER] = torch.tensor(to_bytes(header), device=first.device)
     return parts
 
 
@@ -70,7 +67,7 @@ def unpack(parts: Parts, plan: Plan, params: Sequence[nn.Parameter]) -> tuple[di
             "the optimizer's state holds the topology of other layers than this training, or a part of it: resume with "
             "the model, optimizer and layers that it was saved with."
         )
-    state = _from_numbers(header)
+    state = from_bytes(header.to("cpu", torch.uint8))
     masks = {
         layer.name: parts.get(param, {}).get(_MASK, torch.ones(layer.shape)).to(torch.bool)
         for layer, param in zip(plan.layers, params, strict=True)
@@ -84,16 +81,6 @@ def unpack(parts: Parts, plan: Plan, params: Sequence[nn.Parameter]) -> tuple[di
     }
     nonzero: dict[str, int] = state.pop("nonzero")
     return {**state, "masks": masks, "memory": memory}, nonzero
-
-
-def _to_numbers(header: Mapping[str, Any]) -> Tensor:
-    text = json.dumps(header).encode()
-    return torch.tensor(list(text.ljust(-(-len(text) // _BLOCK) * _BLOCK, b"\0")), dtype=torch.uint8)
-
-
-def _from_numbers(numbers: Tensor) -> dict[str, Any]:
-    header: dict[str, Any] = json.loads(np.asarray(numbers.to("cpu", torch.uint8)).tobytes().rstrip(b"\0"))
-    return header
 
 
 def take_out(state: Mapping[Any, Any], params: Mapping[Any, nn.Parameter]) -> tuple[Parts, dict[Any, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import OrderedDict, defaultdict, deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,13 +14,23 @@ from torch.optim import Optimizer
 Path = tuple[str, ...]
 
 
-def leaves(state: Any, path: Path = ()) -> Iterator[tuple[Path, Tensor]]:
-    """The tensors of a state, however it nests them, with the keys that lead to them."""
+def leaves(state: Any, path: Path = ()) -> dict[Path, Tensor]:
+    """The tensors of a state, however it nests them, by the keys that lead to them."""
     if isinstance(state, Tensor):
-        yield path, state
-    elif isinstance(state, Mapping | list | tuple | deque):
-        for key, value in state.items() if isinstance(state, Mapping) else enumerate(state):
-            yield from leaves(value, (*path, str(key)))
+        return {path: state}
+    found: dict[Path, Tensor] = {}
+    for key, value in _items(state):
+        if isinstance(value, Tensor):
+            found[*path, str(key)] = value
+        else:
+            found |= leaves(value, (*path, str(key)))
+    return found
+
+
+def _items(state: Any) -> Iterable[tuple[Any, Any]]:
+    if isinstance(state, Mapping):
+        return state.items()
+    return enumerate(state) if isinstance(state, list | tuple | deque) else ()
 
 
 def optimizers_in(optimizer: Optimizer, path: Path = ()) -> Iterator[tuple[Path, Optimizer]]:
@@ -45,7 +55,7 @@ class FirstValues(dict[Any, Any]):
 
     def remember(self, state: Mapping[Any, Any]) -> None:
         """Copy the tensors of a state that are not remembered yet."""
-        for path, tensor in leaves(state):
+        for path, tensor in leaves(state).items():
             if path not in self.first and is_plain(tensor):
                 self.first[path] = tensor.detach().clone()
 
