@@ -36,8 +36,8 @@ def in_proportion(total: Array, weights: Array, *, xp: Namespace) -> Array:
     shares, rest = weights * 0, weights * 0
     for shift in range(30, -1, -3):  # long multiplication and division, three bits of ``total`` at a time
         rest = rest * 8 + (xp.bitwise_right_shift(total, shift) & 7) * weights
-        digit = rest // whole
-        shares, rest = shares * 8 + digit, rest - digit * whole
+        shares = shares * 8 + rest // whole
+        rest = rest % whole
     left = total - count(shares, xp=xp)
     return shares + xp.astype(top_k_mask(rest, left, xp=xp), xp.int32)
 
@@ -112,8 +112,10 @@ def mean_scores(scores: list[Array], masks: list[Array], *, xp: Namespace) -> Ar
     largest = xp.kth_largest(xp.concat([_largest(values, xp) for values in finite]), 1)
     scale = _scale(largest, xp)
     more = _scale(largest * scale, xp)  # very small scores need a factor that one float cannot hold: 2**141 in float32
-    numbers = [xp.astype(values * scale * more, xp.int32) for values in finite]
-    return xp.bitwise_right_shift(_means(numbers, masks, xp), max((len(masks) - 1).bit_length() - _LAYER_BITS, 0))
+    means = [
+        _mean(xp.astype(values * scale * more, xp.int32), mask, xp) for values, mask in zip(finite, masks, strict=True)
+    ]
+    return xp.bitwise_right_shift(xp.concat(means), max((len(means) - 1).bit_length() - _LAYER_BITS, 0))
 
 
 def _finite(scores: Array, mask: Array, xp: Namespace) -> Array:
@@ -138,18 +140,17 @@ def _scale(largest: Array, xp: Namespace) -> Array:
     return scale
 
 
-def _means(numbers: list[Array], masks: list[Array], xp: Namespace) -> Array:
-    """The mean of each layer's active integers, which are below 2**16 and elsewhere 0, cut to 4 binary places.
+def _mean(numbers: Array, mask: Array, xp: Namespace) -> Array:
+    """The mean of the active integers, below 2**16, cut to 4 binary places.
 
-    It is a long division in base 2. A sum of the integers could exceed int32, so its places are counts of set bits.
+    It is a long division in base 2. The sum of the integers could exceed int32, so its places are counts of set bits.
     """
-    active = xp.concat([count(mask, xp=xp) for mask in masks])
+    active = count(mask, xp=xp)
     active = xp.where(active == 0, active + 1, active)
     mean, rest = active * 0, active * 0
     for bit in range(_MEAN_BITS - 1, -_MORE_BITS - 1, -1):
-        rest = rest * 2
-        if bit >= 0:
-            rest = rest + xp.concat([count(xp.bitwise_right_shift(own, bit) & 1, xp=xp) for own in numbers])
-        digit = rest // active
-        mean, rest = mean * 2 + digit, rest - digit * active
+        ones = count(xp.bitwise_right_shift(numbers, bit) & 1, xp=xp) if bit >= 0 else active * 0
+        rest = rest * 2 + ones
+        mean = mean * 2 + rest // active
+        rest = rest % active
     return mean
