@@ -250,8 +250,15 @@ def test_no_indices_where_nothing_is_drawn() -> None:
     assert all(has_iota(RECIPES[name]) for name in ("DSR", "Deep R", "RigL, small random, over all layers"))
 
 
-@pytest.mark.parametrize("name", ["RigL, small random, over all layers", "SNFS", "DNW", "Deep R"])
-@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("RigL, small random, over all layers", jnp.float16),
+        ("SNFS", jnp.bfloat16),
+        ("DNW", jnp.float16),
+        ("Deep R", jnp.bfloat16),
+    ],
+)
 def test_half_precision_under_strict_promotion(name: str, dtype: Any) -> None:
     with jax.numpy_dtype_promotion("strict"):
         tx = sparsify(optax.sgd(0.0625, 0.5), RECIPES[name])

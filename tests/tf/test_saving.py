@@ -79,12 +79,17 @@ def through_checkpoint_before_building(model: keras.Model, path: Path, recipe: A
 
 
 WAYS = [through_file, through_weights, through_checkpoint, through_checkpoint_before_building]
+OTHERS = [name for name in RECIPES if name != "RigL"]
 
 
 @pytest.mark.parametrize(
-    ("recipe", "stop"), [("RigL", 0), ("RigL", 5), *((name, 4) for name in RECIPES if name != "RigL")]
+    ("way", "recipe", "stop"),
+    [
+        *((way, "RigL", stop) for way in WAYS for stop in (0, 5)),
+        *((way, recipe, 4) for way in (through_file, through_checkpoint) for recipe in OTHERS),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
 )
-@pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 def test_resume_bit_for_bit(
     way: Callable[[keras.Model, Path, Any], keras.Model], recipe: str, stop: int, tmp_path: Path
 ) -> None:

@@ -34,10 +34,9 @@ def expected_mask(recipe: Recipe, connections: Connections, mask: Any, keep: int
     return new
 
 
-@pytest.mark.parametrize("mode", ["function", "xla"])
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 @pytest.mark.parametrize("recipe", [RigL(0.5, schedule=SCHEDULE), SET(0.5, schedule=SCHEDULE)], ids=["rigl", "set"])
-def test_masks_are_those_of_each_layer_alone(recipe: Recipe, dtype: Any, mode: str) -> None:
+def test_masks_are_those_of_each_layer_alone(recipe: Recipe, dtype: Any) -> None:
     """Ties, nothing to keep, nothing to grow and no information included; half of the layers have another dtype."""
     rng = np.random.default_rng(0)
     dtypes = [dtype if i % 2 else np.float32 for i in range(len(SIZES))]
@@ -46,7 +45,7 @@ def test_masks_are_those_of_each_layer_alone(recipe: Recipe, dtype: Any, mode: s
     def of(weight: Any, gradient: Any, i: int, range_: Any) -> Connections:
         return Connections(weight, gradient, range_ if draws else None, KEYS[i] if draws else None)
 
-    @lambda function: compiled(function, mode)
+    @lambda function: compiled(function, "xla")
     def together(weights: Any, gradients: Any, masks: Any, keep: Any, grow: Any) -> Any:
         def connections(i: int) -> Connections:
             own = of(weights[i], gradients[i], i, tf.range(SIZES[i]))
