@@ -57,6 +57,11 @@ class ArrayAPISession:
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         self.step(models.gradients(model, self.weights(), inputs, labels))  # the standard does not differentiate
 
+    @_strictly
+    def step_past(self, gradients: Mapping[str, Array]) -> None:
+        own = self.optimizer.params
+        self.optimizer.params = {name: own[name] - 0.1 * _to(g, self.dtype) for name, g in gradients.items()}
+
     def weights(self) -> dict[str, Array]:
         return {name: to_numpy(param) for name, param in self.optimizer.params.items()}
 
@@ -138,6 +143,7 @@ class ArrayAPIHarness(Harness):
     dtypes = ("float32", "float64")
     modes = ("eager",)
     unused_layers = True
+    has = ("steps past",)
     xp = array_api_namespace
     session = ArrayAPISession
     to_backend = staticmethod(_to)

@@ -58,6 +58,7 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
 
     def step_by(self, dense: Arrays) -> None:
         """One step, with the dense gradients of the parameters that were used."""
+        self.tell_outside()
         named = ((i, layer.layer.name) for i, layer in self._layers.items())
         flat = {i: xp.reshape(dense[name], (-1,)) for i, name in named if name in dense}
         self.take_step(flat, lambda: self._gradient_step(dense), finite=lambda: _all_finite(dense))

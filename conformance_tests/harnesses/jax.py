@@ -50,6 +50,13 @@ class JaxSession:
             batch = _to(inputs, self.dtype), jnp.asarray(labels)
             self.params, self.opt_state = self._learn[model](self.params, self.opt_state, *batch)
 
+    def step_past(self, gradients: Mapping[str, Array]) -> None:
+        with self.settings():
+            other = optax.sgd(0.1)
+            given = {name: _to(g, self.dtype) for name, g in gradients.items()}
+            updates, _ = other.update(given, other.init(self.params))
+            self.params = optax.apply_updates(self.params, updates)
+
     def weights(self) -> dict[str, Array]:
         return {name: _array(param) for name, param in self.params.items()}
 
@@ -145,6 +152,7 @@ class JaxHarness(Harness):
     modes = ("eager", "compiled", "graph")  # the last without callbacks, as on a GPU
     unused_layers = False
     slow_modes = ("eager",)  # where every operation is compiled anew for each shape
+    has = ("steps past",)
     xp = jax_namespace
     to_backend = staticmethod(_to)
     to_numpy = staticmethod(_array)

@@ -36,6 +36,9 @@ class NumPySession:
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         self.step(models.gradients(model, self.params, inputs, labels))
 
+    def step_past(self, gradients: Mapping[str, Array]) -> None:
+        SGD(self.params, 0.1).step(gradients)
+
     def weights(self) -> dict[str, Array]:
         return {name: param.copy() for name, param in self.params.items()}
 
@@ -83,6 +86,7 @@ class NumPyHarness(Harness):
     dtypes = ("float16", "float32", "float64")
     modes = ("eager",)
     unused_layers = True
+    has = ("steps past",)
     xp = numpy_namespace
     session = NumPySession
 

@@ -49,6 +49,10 @@ class TensorFlowSession:
             loss = tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
         self.optimizer.apply(tape.gradient(loss, params), params)
 
+    def step_past(self, gradients: Mapping[str, Array]) -> None:
+        other = keras.optimizers.SGD(0.1)
+        other.apply([_tensor(gradients[name], self.dtype) for name in self.params], list(self.params.values()))
+
     def weights(self) -> dict[str, Array]:
         return {name: _array(param) for name, param in self.params.items()}
 
@@ -147,6 +151,7 @@ class TensorFlowHarness(Harness):
     modes = ("eager", "function", "xla")
     unused_layers = True
     slow_modes = ("eager",)  # each operation is a call of its own
+    has = ("steps past",)
     xp = tensorflow_namespace
     session = TensorFlowSession
     to_backend = staticmethod(_tensor)

@@ -66,11 +66,12 @@ class TorchSession:
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         self.optimizer.zero_grad()
-        used = {name: g for name, g in gradients.items() if g is not None}
-        params = [self.params[name] for name in used]
-        tensors = [torch.tensor(g, dtype=params[0].dtype, device=self.device) for g in used.values()]
-        loss = _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
-        self._descend(loss)
+        self._descend(self._loss({name: g for name, g in gradients.items() if g is not None}))
+
+    def _loss(self, gradients: Mapping[str, Array]) -> Tensor:
+        params = [self.params[name] for name in gradients]
+        tensors = [torch.tensor(g, dtype=params[0].dtype, device=self.device) for g in gradients.values()]
+        return _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         self.optimizer.zero_grad()
@@ -86,6 +87,11 @@ class TorchSession:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()
+
+    def step_past(self, gradients: Mapping[str, Array]) -> None:
+        self.optimizer.zero_grad()
+        self._loss(gradients).backward()  # type: ignore[no-untyped-call]
+        torch.optim.SGD(self.model.parameters(), 0.1).step()
 
     def weights(self) -> dict[str, Array]:
         return {name: _array(param) for name, param in self.params.items()}
@@ -166,6 +172,7 @@ class TorchHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
+    has = ("steps past",)
     xp = torch_namespace
     to_numpy = staticmethod(_array)
     in_mode = staticmethod(_in_mode)

@@ -94,6 +94,7 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
         mx.eval(gradients, [layer.memory for layer in self._layers.values()])
         tree = parameters.parameters() if isinstance(parameters, nn.Module) else parameters
         self._params.update(tree_flatten(tree))
+        super().tell_outside()
         dense = dict(tree_flatten(gradients))
         flat = {i: dense[one.layer.name].reshape(-1) for i, one in self._layers.items() if one.layer.name in dense}
         self.take_step(flat, lambda: self._gradient_step(gradients, tree), finite=lambda: _all_finite(dense))

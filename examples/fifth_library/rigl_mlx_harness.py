@@ -48,6 +48,11 @@ class MLXSession:
         self.optimizer.update(self.model, gradients)
         mx.eval(self.model.parameters(), self.optimizer.state)
 
+    def step_past(self, gradients: Mapping[str, Array]) -> None:
+        """By another optimizer of MLX."""
+        tree = tree_unflatten([(name, _mlx(g, self.dtype)) for name, g in gradients.items()])
+        optim.SGD(0.1).update(self.model, tree)
+
     def weights(self) -> dict[str, Array]:
         """All parameters."""
         return {name: _numpy(param) for name, param in tree_flatten(self.model.parameters())}
@@ -171,6 +176,7 @@ class MLXHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
+    has = ("steps past",)
     xp = rigl_mlx_namespace
     session = MLXSession
     to_backend = staticmethod(_mlx)

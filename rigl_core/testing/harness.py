@@ -10,8 +10,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -26,100 +25,9 @@ from rigl_core.plan import Counts
 from rigl_core.recipe import Recipe
 from rigl_core.step.update import move_pool
 from rigl_core.testing.limits import Limits, NotOffered
+from rigl_core.testing.session import Array, Mask, OptimizerSpec, Session, Setup
 
-Array = npt.NDArray[Any]
-Mask = npt.NDArray[np.bool_]
-
-
-@dataclass(frozen=True)
-class OptimizerSpec:
-    """An optimizer that every framework has; its numbers have the same meaning as in PyTorch.
-
-    Attributes:
-        kind: ``"sgd"`` or ``"adam"``.
-        lr: learning rate.
-        momentum: momentum of SGD; 0 for none.
-        weight_decay: for Adam, decoupled from the gradient: the weights are multiplied by ``1 - lr * weight_decay``
-            (AdamW). For SGD, ``weight_decay * weight`` is added to the gradient; if the framework's SGD does not do
-            that, the harness does.
-        clip_norm: if given, clip the gradient's global norm to this number before the step, as a user would.
-        centered: whether the optimizer first subtracts the mean of each parameter's gradient (gradient centralization;
-            SGD only). This is not element-wise, so inactive weights get a gradient.
-    """
-
-    kind: str = "sgd"
-    lr: float = 0.1
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    clip_norm: float | None = None
-    centered: bool = False
-
-
-@dataclass(frozen=True)
-class Setup:
-    """The start of a sparse training.
-
-    Attributes:
-        params: all parameters by name; parameters that are not among ``layers`` are trained densely.
-        layers: the parameters that are layers, with their axes.
-        recipe: the recipe.
-        optimizer: the optimizer.
-        dtype: the dtype of the parameters in the framework.
-        mode: how the step runs, one of `Harness.modes`.
-        scores: the scores for ``sparsify``, by layer name; None if the recipe needs none.
-    """
-
-    params: Mapping[str, Array]
-    layers: Sequence[Layer]
-    recipe: Recipe
-    optimizer: OptimizerSpec
-    dtype: str = "float32"
-    mode: str = "eager"
-    scores: Mapping[str, Array] | None = None
-
-
-class Session(Protocol):
-    """One sparse training, driven step by step with given gradients."""
-
-    def step(self, gradients: Mapping[str, Array | None]) -> None:
-        """One optimizer step of the user's loop, with these dense gradients of the loss.
-
-        A gradient of None says that the parameter was not used in this step. A framework that cannot tell this from a
-        gradient of zeros sets ``Harness.unused_layers = False``.
-        """
-
-    def learn(self, model: str, inputs: Array, labels: Array) -> None:
-        """One step of the user's loop on a model of `rigl_core.testing.models`, differentiated by the framework.
-
-        Args:
-            model: ``"mlp"`` or ``"convnet"``; the session was started with its parameters and layers.
-            inputs: float64 of shape (batch, 64).
-            labels: int64 of shape (batch,).
-        """
-
-    def weights(self) -> dict[str, Array]:
-        """Copies of all parameters."""
-
-    def write(self, weights: Mapping[str, Array]) -> None:
-        """Set all parameters, as a user does who restores the model alone."""
-
-    def masks(self) -> dict[str, Mask]:
-        """The masks that the adapter gives to users, for every layer of the plan."""
-
-    def optimizer_state(self) -> dict[str, list[Array]]:
-        """Copies of the arrays that the optimizer holds for each weight, by parameter name, in a fixed order."""
-
-    def steps(self) -> int:
-        """The number of optimizer steps that the adapter has counted."""
-
-    def save(self) -> Any:
-        """Save everything that a resumed training needs, as a user does; later steps must not change the result."""
-
-    def load(self, saved: Any) -> None:
-        """Continue from the result of `save`, in this session or in a new one."""
-
-    def sparsify_again(self) -> None:
-        """Call the adapter's ``sparsify`` again on an optimizer that is sparsified already, which is an error."""
+__all__ = ["Array", "Harness", "Mask", "OptimizerSpec", "Session", "Setup"]
 
 
 class Harness(Limits, ABC):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +17,29 @@ class NotOffered(Exception):  # noqa: N818
     """
 
 
+ABILITIES: Mapping[str, str] = {
+    "steps past": "a step of another optimizer, which the training does not see (`Session.step_past`)",
+}
+"""What the suite asks of some libraries only: the words for `Limits.has` and `Limits.lacks`, and what each means."""
+
+
 class Limits:
-    """The recipes that a library offers; a harness with limits overrides `offered`."""
+    """What a library offers; a harness with limits to the recipes overrides `offered`.
+
+    Attributes:
+        has: the words in `ABILITIES` for what the library has, and the session does.
+        lacks: the words for what it has not, each with the reason. What neither names is reported as not offered.
+    """
 
     name: str
+    has: Sequence[str] = ()
+    lacks: Mapping[str, str] = {}
+
+    def check_has(self, ability: str) -> None:
+        """Raise `NotOffered`, with the reason, if the library lacks an ability."""
+        if ability not in self.has:
+            undeclared = f"{self.name} names {ability!r} neither in has nor in lacks: {ABILITIES[ability]}"
+            raise NotOffered(self.lacks.get(ability, undeclared))
 
     def offered(self, recipe: Recipe, layers: tuple[Layer, ...], /) -> Recipe:
         """The recipe that the library offers in place of this one: itself, or one with other numbers or parts.

@@ -1,8 +1,9 @@
-"""Properties of warnings: what is probably not what the user wants is told (rules B11, P4)."""
+"""Properties of warnings: what is probably not what the user wants is told (rules B11, P4, P5)."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from rigl_core.model.layers import Layer
 from rigl_core.model.warnings import SparsityWarning
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.testing.checks import checks, for_all
-from rigl_core.testing.harness import Harness
+from rigl_core.testing.harness import Array, Harness
 from rigl_core.testing.recording import start
 from rigl_core.testing.strategies import SGD, Training, trainings
 
@@ -53,3 +54,41 @@ def test_weights_outside_the_masks_are_told(harness: Harness, mode: str, trainin
     with warnings.catch_warnings():
         warnings.simplefilter("error", SparsityWarning)
         session.masks()
+
+
+@checks("P5")
+def test_steps_that_pass_the_training_by_are_told(harness: Harness, mode: str) -> None:
+    """Whoever looks at the masks after such steps is told, or whoever goes on to the next update; and nobody else."""
+    harness.check_has("steps past")
+    recipe = RigL(0.5, schedule=UpdateSchedule(end=10, every=3))
+    session = harness.start(_PARAMS, _LAYERS, recipe, SGD, mode=mode)
+
+    def go(steps: Sequence[int], past: int = 0) -> None:
+        for number in range(past):
+            session.step_past(_gradients(number))
+        for number in steps:
+            session.step(_gradients(number))
+        session.masks()
+
+    assert not _is_told(lambda: go([0, 1]))
+    weights = session.weights()
+    assert _is_told(lambda: go([], past=2)), "the next look"
+    session.write(weights)
+    assert not _is_told(lambda: go([2]))
+    assert _is_told(lambda: go([3], past=2)), "the next update, and a look after it"
+
+
+def _gradients(number: int) -> dict[str, Array]:
+    rng = np.random.default_rng(number)
+    return {name: rng.normal(size=param.shape).astype(np.float32) for name, param in _PARAMS.items()}
+
+
+def _is_told(act: Callable[[], None]) -> bool:
+    """Whether there is a SparsityWarning, or an error."""
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", SparsityWarning)
+        try:
+            act()
+        except (ValueError, RuntimeError):
+            return True
+    return any(issubclass(one.category, SparsityWarning) for one in told)
