@@ -9,9 +9,10 @@ import pytest
 from hypothesis import Phase
 from hypothesis.errors import Flaky
 
-from conformance_tests.harnesses.numpy import NumPyHarness
+from conformance_tests.conftest import HARNESSES
 from conformance_tests.mutants import MUTANTS
 from conformance_tests.mutants.registry import Property
+from rigl_core.testing.plugin import load_harness
 
 checks_file = importlib.import_module("rigl_core.testing.checks")  # `rigl_core.testing.checks` itself is the function
 
@@ -19,7 +20,11 @@ checks_file = importlib.import_module("rigl_core.testing.checks")  # `rigl_core.
 def run(property_: Property) -> None:
     test = property_.test
     if "harness" in inspect.signature(test).parameters:
-        test(NumPyHarness(), "eager", **({} if property_.method is None else {"method": property_.method}))
+        test(
+            load_harness(HARNESSES[property_.backend]),
+            "eager",
+            **({} if property_.method is None else {"method": property_.method}),
+        )
     elif marks := [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]:
         names, cases = marks[0].args
         for case in cases:

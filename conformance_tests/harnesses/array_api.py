@@ -144,6 +144,7 @@ class ArrayAPIHarness(Harness):
     modes = ("eager",)
     unused_layers = True
     has = ("steps past",)
+    lacks: Mapping[str, str] = {"closures": "its optimizers are given gradients, and evaluate nothing"}
     xp = array_api_namespace
     session = ArrayAPISession
     to_backend = staticmethod(_to)

@@ -153,6 +153,9 @@ class JaxHarness(Harness):
     unused_layers = False
     slow_modes = ("eager",)  # where every operation is compiled anew for each shape
     has = ("steps past",)
+    lacks: Mapping[str, str] = {
+        "closures": "optax is given gradients; what evaluates the loss, such as its sam, goes around sparsify"
+    }
     xp = jax_namespace
     to_backend = staticmethod(_to)
     to_numpy = staticmethod(_array)

@@ -87,6 +87,7 @@ class NumPyHarness(Harness):
     modes = ("eager",)
     unused_layers = True
     has = ("steps past",)
+    lacks: Mapping[str, str] = {"closures": "its optimizers are given gradients, and evaluate nothing"}
     xp = numpy_namespace
     session = NumPySession
 

@@ -152,6 +152,7 @@ class TensorFlowHarness(Harness):
     unused_layers = True
     slow_modes = ("eager",)  # each operation is a call of its own
     has = ("steps past",)
+    lacks: Mapping[str, str] = {"closures": "Keras's optimizers are given gradients, and evaluate nothing"}
     xp = tensorflow_namespace
     session = TensorFlowSession
     to_backend = staticmethod(_tensor)

@@ -60,13 +60,17 @@ class TorchSession:
         self.device = torch.device(device)
         self.model = _model(setup.params, setup.layers, setup.dtype).to(self.device)
         self.params = dict(self.model.named_parameters())
-        self.clip_norm = setup.optimizer.clip_norm
+        self.clip_norm, self.evaluations = setup.optimizer.clip_norm, setup.optimizer.evaluations
         self.optimizer = make_optimizer(setup.optimizer, list(self.model.parameters()))
         self.sparse = sparsify(self.model, self.optimizer, setup.recipe, scores=setup.scores)
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
-        self.optimizer.zero_grad()
-        self._descend(self._loss({name: g for name, g in gradients.items() if g is not None}))
+        used = {name: g for name, g in gradients.items() if g is not None}
+        if self.evaluations > 1:
+            self.optimizer.step(lambda: self._evaluate(self._loss(used)))
+            return
+        self._evaluate(self._loss(used))
+        self.optimizer.step()
 
     def _loss(self, gradients: Mapping[str, Array]) -> Tensor:
         params = [self.params[name] for name in gradients]
@@ -74,19 +78,20 @@ class TorchSession:
         return _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
-        self.optimizer.zero_grad()
         x = torch.tensor(inputs, device=self.device)
         logits = _in_mode({"mlp": _mlp, "convnet": _convnet}[model], self.mode)(self.params, x)
-        self._descend(functional.cross_entropy(logits, torch.tensor(labels, device=self.device)))
+        self._evaluate(functional.cross_entropy(logits, torch.tensor(labels, device=self.device)))
+        self.optimizer.step()
 
     def sparsify_again(self) -> None:
         sparsify(self.model, self.optimizer, self.sparse.plan.recipe)
 
-    def _descend(self, loss: Tensor) -> None:
+    def _evaluate(self, loss: Tensor) -> Tensor:
+        self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        self.optimizer.step()
+        return loss
 
     def step_past(self, gradients: Mapping[str, Array]) -> None:
         self.optimizer.zero_grad()
@@ -149,11 +154,38 @@ class CenteredSGD(torch.optim.SGD):
         return super().step(closure)
 
 
+class _Twice(torch.optim.Optimizer):
+    """It evaluates the loss, moves along the gradients, evaluates the loss again, moves back, and makes its step."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        evaluate = torch.enable_grad()(closure)
+        evaluate()
+        params = [param for group in self.param_groups for param in group["params"] if param.grad is not None]
+        old = [param.clone() for param in params]
+        for param in params:
+            param.add_(param.grad, alpha=0.5)
+        loss = evaluate()
+        for param, weight in zip(params, old, strict=True):
+            param.copy_(weight)
+        super().step()
+        return loss
+
+
+class TwiceSGD(_Twice, torch.optim.SGD):
+    pass
+
+
+class TwiceAdamW(_Twice, torch.optim.AdamW):
+    pass
+
+
 def make_optimizer(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.optim.Optimizer:
+    twice = spec.evaluations == 2
     if spec.kind == "sgd":
-        make = CenteredSGD if spec.centered else torch.optim.SGD
+        make = CenteredSGD if spec.centered else TwiceSGD if twice else torch.optim.SGD
         return make(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
-    return torch.optim.AdamW(params, spec.lr, weight_decay=spec.weight_decay)
+    return (TwiceAdamW if twice else torch.optim.AdamW)(params, spec.lr, weight_decay=spec.weight_decay)
 
 
 def _tensor(array: Array, dtype: str) -> Tensor:
@@ -172,7 +204,7 @@ class TorchHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    has = ("steps past",)
+    has = ("steps past", "closures")
     xp = torch_namespace
     to_numpy = staticmethod(_array)
     in_mode = staticmethod(_in_mode)

@@ -1,7 +1,9 @@
-"""The tests of the tests: adapters with one realistic bug each. Patches of the NumPy backend make the bugs."""
+"""The tests of the tests: adapters with one realistic bug each. Patches of the NumPy backend make the bugs,
+and of PyTorch where NumPy lacks something."""
 
 from conformance_tests.mutants import (
     budget,
+    closures,
     deferred,
     information,
     memory,
@@ -21,6 +23,7 @@ from conformance_tests.mutants.registry import MUTANTS
 __all__ = [
     "MUTANTS",
     "budget",
+    "closures",
     "deferred",
     "information",
     "memory",

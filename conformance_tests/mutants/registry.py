@@ -13,10 +13,11 @@ Patch = Callable[[pytest.MonkeyPatch], None]
 
 @dataclass(frozen=True)
 class Property:
-    """A test, and the method to run it for, if the test has that parameter."""
+    """A test, the method to run it for, if the test has that parameter, and the backend that has the bugs."""
 
     test: Callable[..., Any]
     method: str | None = None
+    backend: str = "numpy"
 
     def __str__(self) -> str:
         name: str = self.test.__name__
@@ -27,10 +28,12 @@ MUTANTS: dict[str, tuple[Patch, Property]] = {}
 """By name of the bug: the patch that makes it, and the property that must catch it."""
 
 
-def caught_by(test: Callable[..., Any], method: str | None = None) -> Callable[[Patch], Patch]:
+def caught_by(
+    test: Callable[..., Any], method: str | None = None, *, backend: str = "numpy"
+) -> Callable[[Patch], Patch]:
     def register(patch: Patch) -> Patch:
         assert patch.__name__ not in MUTANTS, patch.__name__
-        MUTANTS[patch.__name__] = patch, Property(test, method)
+        MUTANTS[patch.__name__] = patch, Property(test, method, backend)
         return patch
 
     return register

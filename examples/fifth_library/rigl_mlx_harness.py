@@ -177,6 +177,7 @@ class MLXHarness(Harness):
     modes = ("eager", "compiled")
     unused_layers = True
     has = ("steps past",)
+    lacks: Mapping[str, str] = {"closures": "MLX's optimizers are given gradients, and evaluate nothing"}
     xp = rigl_mlx_namespace
     session = MLXSession
     to_backend = staticmethod(_mlx)

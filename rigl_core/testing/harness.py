@@ -83,9 +83,12 @@ class Harness(Limits, ABC):
         mode: str = "eager",
         scores: Mapping[str, Array] | None = None,
     ) -> Session:
-        """Start a session; the arguments are those of `Setup`. Raises `NotOffered` for recipes beyond `offered`."""
+        """Start a session; the arguments are those of `Setup`. Raises `NotOffered` for what the library lacks."""
         self.check_offered(recipe, tuple(layers))
-        return self.session(Setup(params, layers, recipe, optimizer, dtype, mode, scores))
+        setup = Setup(params, layers, recipe, optimizer, dtype, mode, scores)
+        for ability in setup.needs:
+            self.check_has(ability)
+        return self.session(setup)
 
     def updated_mask(
         self, weight: Array, gradient: Array, mask: Mask, keep: int, grow: int, *, dtype: str, mode: str

@@ -33,6 +33,9 @@ class OptimizerSpec:
         clip_norm: if given, clip the gradient's global norm to this number before the step, as a user would.
         centered: whether the optimizer first subtracts the mean of each parameter's gradient (gradient centralization;
             SGD only). This is not element-wise, so inactive weights get a gradient.
+        evaluations: how often the optimizer evaluates the loss, and its gradients, in one step. With 2, it adds half
+            of the first gradients to all parameters between the two, as SAM does, and brings the parameters back. Its
+            step takes the second gradients. More than 1 only if ``Harness.has`` names ``"closures"``.
     """
 
     kind: str = "sgd"
@@ -41,6 +44,7 @@ class OptimizerSpec:
     weight_decay: float = 0.0
     clip_norm: float | None = None
     centered: bool = False
+    evaluations: int = 1
 
 
 @dataclass(frozen=True)
@@ -64,6 +68,11 @@ class Setup:
     dtype: str = "float32"
     mode: str = "eager"
     scores: Mapping[str, Array] | None = None
+
+    @property
+    def needs(self) -> list[str]:
+        """The words in `rigl_core.testing.limits.ABILITIES` for what this start asks of a library."""
+        return ["closures"] if self.optimizer.evaluations > 1 else []
 
 
 class Session(Protocol):
