@@ -46,6 +46,9 @@ class NumPySession:
         for name, weight in weights.items():
             self.params[name][...] = weight
 
+    def replace(self, weights: Mapping[str, Array]) -> None:
+        self.params.update({name: weight.astype(self.params[name].dtype) for name, weight in weights.items()})
+
     def masks(self) -> dict[str, Mask]:
         return self.sparse.masks
 

@@ -105,6 +105,10 @@ class TorchSession:
         for name, weight in weights.items():
             self.params[name].detach().copy_(torch.tensor(weight))
 
+    def replace(self, weights: Mapping[str, Array]) -> None:
+        for name, weight in weights.items():
+            self.params[name].data = torch.tensor(weight).to(self.params[name])
+
     def masks(self) -> dict[str, Mask]:
         return {name: mask.cpu().numpy() for name, mask in self.sparse.masks.items()}
 

@@ -2,6 +2,7 @@
 and of PyTorch where NumPy lacks something."""
 
 from conformance_tests.mutants import (
+    arrays,
     budget,
     closures,
     deferred,
@@ -22,6 +23,7 @@ from conformance_tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "arrays",
     "budget",
     "closures",
     "deferred",

@@ -107,6 +107,12 @@ class Session(Protocol):
     def write(self, weights: Mapping[str, Array]) -> None:
         """Set all parameters, as a user does who restores the model alone."""
 
+    def replace(self, weights: Mapping[str, Array]) -> None:
+        """Put new arrays with these values in place of all parameters' arrays.
+
+        A session need not have it if `write` does that already.
+        """
+
     def masks(self) -> dict[str, Mask]:
         """The masks that the adapter gives to users, for every layer of the plan."""
 
