@@ -1,0 +1,40 @@
+"""What an optimizer holds for each weight, and gives a new weight; and which optimizers leave zeros alone."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_backends.numpy.optimizers import SGD, Adam, Optimizer
+from rigl_core.adapter import Layer
+
+Array = npt.NDArray[Any]
+
+
+def state_of(optimizer: Optimizer, layer: Layer) -> dict[str, Array]:
+    """The arrays of a layer's shape among its state, by key: they hold one number for each weight."""
+    return {key: values for key, values in optimizer.state[layer.name].items() if np.shape(values) == layer.shape}
+
+
+def fresh_state(optimizer: Optimizer, layer: Layer) -> dict[str, float]:
+    """What the optimizer gives a new weight, by key, except for zeros.
+
+    A copy of the optimizer shows it, which makes a step on a weight of 0 with a gradient of 0.
+    """
+    if keeps_zeros(optimizer):
+        return {}
+    zero = np.zeros([1] * len(layer.shape), optimizer.params[layer.name].dtype)
+    alone = copy.copy(optimizer)
+    alone.params, alone.state = {layer.name: zero.copy()}, {layer.name: {}}
+    with np.errstate(all="ignore"):  # 0 / 0 in the weight, where eps is 0 in its precision
+        type(alone).step(alone, {layer.name: zero})
+    new = alone.state[layer.name]
+    return {key: values.item() for key, values in new.items() if np.shape(values) == zero.shape and values.any()}
+
+
+def keeps_zeros(optimizer: Optimizer) -> bool:
+    """Whether weights that are 0 and their state, which is 0, stay so in a step without a gradient."""
+    return type(optimizer) in (SGD, Adam)  # a subclass may do anything
