@@ -69,7 +69,7 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
         self._optimizer.step(dense if self._rule.shadow else {**dense, **self._for_optimizer(dense)})
         for layer in self._layers.values():
             layer.hide_shadow()
-            layer.zero_weight_outside(layer.mask)
+            layer.zero_what_is_outside()
 
     def _for_optimizer(self, dense: Arrays) -> Arrays:
         named = {layer.layer.name: layer for layer in self._layers.values() if layer.layer.name in dense}

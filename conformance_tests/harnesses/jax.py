@@ -120,6 +120,8 @@ def _make(spec: OptimizerSpec) -> optax.GradientTransformation:
         parts.append(optax.clip_by_global_norm(spec.clip_norm))
     if spec.kind == "adam":
         parts.append(optax.adamw(spec.lr, weight_decay=spec.weight_decay))
+    elif spec.kind == "adagrad":
+        parts.append(optax.adagrad(spec.lr, initial_accumulator_value=0.1))
     else:
         if spec.centered:
             parts.append(optax.stateless(lambda updates, params: jax.tree.map(lambda g: g - g.mean(), updates)))
@@ -152,7 +154,7 @@ class JaxHarness(Harness):
     modes = ("eager", "compiled", "graph")  # the last without callbacks, as on a GPU
     unused_layers = False
     slow_modes = ("eager",)  # where every operation is compiled anew for each shape
-    has = ("steps past",)
+    has = ("steps past", "adagrad")
     lacks: Mapping[str, str] = {
         "closures": "optax is given gradients; what evaluates the loss, such as its sam, goes around sparsify"
     }

@@ -77,7 +77,18 @@ class CenteredSGD(SGD):
         super()._step_one(param, grad - grad.mean(), state)
 
 
+class Adagrad(Optimizer):
+    """As a user of the adapter writes one."""
+
+    def _step_one(self, param: Array, grad: Array, state: dict[str, Any]) -> None:
+        total = state.setdefault("sum", np.full_like(param, 0.1))
+        total += grad * grad
+        param -= self.lr * grad / (np.sqrt(total) + 1e-10)
+
+
 def _make(spec: OptimizerSpec, params: dict[str, Array]) -> Optimizer:
+    if spec.kind == "adagrad":
+        return Adagrad(params, spec.lr, spec.weight_decay)
     if spec.kind == "sgd":
         make = CenteredSGD if spec.centered else SGD
         return make(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
@@ -89,7 +100,7 @@ class NumPyHarness(Harness):
     dtypes = ("float16", "float32", "float64")
     modes = ("eager",)
     unused_layers = True
-    has = ("steps past",)
+    has = ("steps past", "adagrad")
     lacks: Mapping[str, str] = {"closures": "its optimizers are given gradients, and evaluate nothing"}
     xp = numpy_namespace
     session = NumPySession

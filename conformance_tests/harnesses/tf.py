@@ -126,6 +126,8 @@ def _make(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
     common = {"learning_rate": lambda: tf.constant(spec.lr, tf.float64), "global_clipnorm": spec.clip_norm}
     if spec.kind == "sgd":
         return SGD(spec, momentum=momentum, **common)
+    if spec.kind == "adagrad":
+        return keras.optimizers.Adagrad(initial_accumulator_value=0.1, **common)
     return Adam(weight_decay=np.float64(spec.weight_decay), beta_1=beta_1, beta_2=beta_2, **common)
 
 
@@ -151,7 +153,7 @@ class TensorFlowHarness(Harness):
     modes = ("eager", "function", "xla")
     unused_layers = True
     slow_modes = ("eager",)  # each operation is a call of its own
-    has = ("steps past",)
+    has = ("steps past", "adagrad")
     lacks: Mapping[str, str] = {"closures": "Keras's optimizers are given gradients, and evaluate nothing"}
     xp = tensorflow_namespace
     session = TensorFlowSession

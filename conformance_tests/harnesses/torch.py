@@ -189,6 +189,8 @@ def make_optimizer(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.opt
     if spec.kind == "sgd":
         make = CenteredSGD if spec.centered else TwiceSGD if twice else torch.optim.SGD
         return make(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
+    if spec.kind == "adagrad":
+        return torch.optim.Adagrad(params, spec.lr, initial_accumulator_value=0.1)
     return (TwiceAdamW if twice else torch.optim.AdamW)(params, spec.lr, weight_decay=spec.weight_decay)
 
 
@@ -208,7 +210,7 @@ class TorchHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    has = ("steps past", "closures")
+    has = ("steps past", "closures", "adagrad")
     xp = torch_namespace
     to_numpy = staticmethod(_array)
     in_mode = staticmethod(_in_mode)

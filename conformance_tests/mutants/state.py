@@ -13,7 +13,7 @@ from rigl_backends.numpy.layer import SparseLayer
 from rigl_backends.numpy.training import SparseTraining
 from rigl_core.arrays import random
 from rigl_core.step import update
-from rigl_core.testing.properties import test_resume, test_training
+from rigl_core.testing.properties import test_fresh, test_gradients, test_resume, test_training
 
 
 @caught_by(test_training.test_optimizer_state_after_an_update)
@@ -35,6 +35,16 @@ def second_moment_of_adam_kept(patch: pytest.MonkeyPatch) -> None:
 def optimizer_state_misaligned(patch: pytest.MonkeyPatch) -> None:
     original = SparseLayer.zero_state_outside
     patch.setattr(SparseLayer, "zero_state_outside", lambda self, mask: original(self, np.roll(mask, 1)))
+
+
+@caught_by(test_gradients.test_optimizers_that_are_not_element_wise_are_projected)
+def optimizer_state_outside_stays_until_the_update(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("rigl_backends.numpy.training.keeps_zeros", lambda optimizer: True)
+
+
+@caught_by(test_fresh.test_new_weights_get_the_state_of_the_optimizer)
+def every_state_starts_at_zero(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr("rigl_backends.numpy.layer.fresh_state", lambda optimizer, layer: {})
 
 
 @caught_by(test_training.test_weights_after_an_update)

@@ -109,7 +109,7 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
         self._params.update(tree_flatten(stepped))
         for layer in self._layers.values():
             layer.hide_shadow()
-            layer.zero_weight_outside(layer.mask)
+            layer.zero_what_is_outside()
 
     def _changed(self, gradients: Tree, change: Callable[[SparseLayer, mx.array], mx.array]) -> Tree:
         """The gradients, with those of the sparse layers changed."""

@@ -177,7 +177,10 @@ class MLXHarness(Harness):
     modes = ("eager", "compiled")
     unused_layers = True
     has = ("steps past",)
-    lacks: Mapping[str, str] = {"closures": "MLX's optimizers are given gradients, and evaluate nothing"}
+    lacks: Mapping[str, str] = {
+        "adagrad": "in MLX all optimizer state starts at 0, also that of Adagrad",
+        "closures": "MLX's optimizers are given gradients, and evaluate nothing",
+    }
     xp = rigl_mlx_namespace
     session = MLXSession
     to_backend = staticmethod(_mlx)

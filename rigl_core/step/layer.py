@@ -45,11 +45,17 @@ class SparseLayer(ABC):
 
     @abstractmethod
     def zero_state_outside(self, mask: Array) -> None:
-        """Set the optimizer's state to zero for all weights outside a mask."""
+        """Give all weights outside a mask the optimizer state of new weights, which is zero in most optimizers."""
 
     def zero_weight_outside(self, mask: Array) -> None:
         """Set the weights outside a mask to zero. An adapter whose arrays can change does it in place."""
         self.weight = self._zero_outside(mask, self.weight)
+
+    def zero_what_is_outside(self) -> None:
+        """Zero the weights outside the mask, and make their optimizer state that of new weights unless they learn."""
+        self.zero_weight_outside(self.mask)
+        if not self.rule.shadow:
+            self.zero_state_outside(self.mask)
 
     def bring(self, array: Array) -> Array:
         """An array, or a number, of another layer of the pool, moved to this layer's device."""

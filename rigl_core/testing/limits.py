@@ -19,6 +19,7 @@ class NotOffered(Exception):  # noqa: N818
 
 ABILITIES: Mapping[str, str] = {
     "steps past": "a step of another optimizer, which the training does not see (`Session.step_past`)",
+    "adagrad": "the optimizer of that name, whose state for a new weight is not 0 (`OptimizerSpec.kind`)",
     "closures": "optimizers that evaluate the loss several times in one step (`OptimizerSpec.evaluations`)",
 }
 """What the suite asks of some libraries only: the words for `Limits.has` and `Limits.lacks`, and what each means."""

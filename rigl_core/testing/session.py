@@ -24,7 +24,8 @@ class OptimizerSpec:
     """An optimizer that every framework has; its numbers have the same meaning as in PyTorch.
 
     Attributes:
-        kind: ``"sgd"`` or ``"adam"``.
+        kind: ``"sgd"`` or ``"adam"``; or ``"adagrad"``, whose accumulators start at 0.1, only if ``Harness.has`` names
+            it.
         lr: learning rate.
         momentum: momentum of SGD; 0 for none.
         weight_decay: for Adam, decoupled from the gradient: the weights are multiplied by ``1 - lr * weight_decay``
@@ -72,7 +73,8 @@ class Setup:
     @property
     def needs(self) -> list[str]:
         """The words in `rigl_core.testing.limits.ABILITIES` for what this start asks of a library."""
-        return ["closures"] if self.optimizer.evaluations > 1 else []
+        asked = {"adagrad": self.optimizer.kind == "adagrad", "closures": self.optimizer.evaluations > 1}
+        return [ability for ability, is_asked in asked.items() if is_asked]
 
 
 class Session(Protocol):

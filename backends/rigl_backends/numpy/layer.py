@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_backends.numpy.optimizers import Optimizer
+from rigl_backends.numpy.state import fresh_state, state_of
 from rigl_core import adapter
 from rigl_core.adapter import Layer, Recipe, numpy_namespace, zero_outside
 
@@ -24,6 +25,7 @@ class SparseLayer(adapter.SparseLayer):
         self.mask = np.ones(layer.size, np.bool_)
         self.memory = {}
         self._optimizer = optimizer
+        self._fresh = fresh_state(optimizer, layer)
 
     @property
     def weight(self) -> Array:
@@ -40,6 +42,9 @@ class SparseLayer(adapter.SparseLayer):
         zero_outside(self._optimizer.params[self.layer.name], mask.reshape(self.layer.shape))
 
     def zero_state_outside(self, mask: Array) -> None:
-        for values in self._optimizer.state[self.layer.name].values():
-            if np.shape(values) == self.layer.shape:
-                zero_outside(values, mask.reshape(self.layer.shape))
+        inside = mask.reshape(self.layer.shape)
+        for key, values in state_of(self._optimizer, self.layer).items():
+            if key in self._fresh:
+                np.copyto(values, self._fresh[key], where=~inside)
+            else:
+                zero_outside(values, inside)

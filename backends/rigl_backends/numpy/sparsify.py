@@ -50,7 +50,8 @@ def sparsify(
 
     Gradients given to ``step`` are dense. If you clip or log them before, pass them through
     `SparseTraining.mask_gradients` first. What you write outside the masks is zeroed: in weights by the next step, in
-    the optimizer's state by the next update.
+    the state of `SGD` and `Adam` by the next update. An optimizer of your own, a subclass of `Optimizer`, gets the
+    state that it gives a new weight outside the masks, after every step.
 
     Args:
         params: the model's arrays by name; changed in place.

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from rigl_backends.numpy.layer import SparseLayer
 from rigl_backends.numpy.optimizers import Gradients, Optimizer
+from rigl_backends.numpy.state import keeps_zeros
 from rigl_core import adapter
 from rigl_core.adapter import Plan, all_finite, errors
 
@@ -54,7 +55,10 @@ class SparseTraining(adapter.SparseTraining[SparseLayer]):
         type(self._optimizer).step(self._optimizer, shown)
         for layer in self._layers.values():
             layer.hide_shadow()
-            layer.zero_weight_outside(layer.mask)
+            if keeps_zeros(self._optimizer):
+                layer.zero_weight_outside(layer.mask)
+            else:
+                layer.zero_what_is_outside()
 
     def _changed(self, grads: Gradients, change: Callable[[SparseLayer, Array], Array]) -> dict[str, Array | None]:
         """The gradients, with those of the sparse layers changed."""
