@@ -48,6 +48,8 @@ class ArrayAPISession:
         errors.check_scores(plan, setup.scores)
         params = {name: _to(param, setup.dtype) for name, param in setup.params.items()}
         self.optimizer = Optimizer(params, setup.optimizer)
+        for gradients in setup.dense_steps:
+            self.optimizer.step({name: _to(g, setup.dtype) for name, g in gradients.items()})
         self.sparse = SparseTraining(plan, self.optimizer, setup.scores)
 
     @_strictly
@@ -143,7 +145,7 @@ class ArrayAPIHarness(Harness):
     dtypes = ("float32", "float64")
     modes = ("eager",)
     unused_layers = True
-    has = ("steps past",)
+    has = ("steps past", "dense steps")
     lacks: Mapping[str, str] = {
         "adagrad": "it has SGD and Adam, of which all state starts at 0",
         "closures": "its optimizers are given gradients, and evaluate nothing",

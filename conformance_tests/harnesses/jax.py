@@ -156,7 +156,8 @@ class JaxHarness(Harness):
     slow_modes = ("eager",)  # where every operation is compiled anew for each shape
     has = ("steps past", "adagrad")
     lacks: Mapping[str, str] = {
-        "closures": "optax is given gradients; what evaluates the loss, such as its sam, goes around sparsify"
+        "dense steps": "init makes all optimizer state anew, and there is no other way to start",
+        "closures": "optax is given gradients; what evaluates the loss, such as its sam, goes around sparsify",
     }
     xp = jax_namespace
     to_backend = staticmethod(_to)

@@ -19,6 +19,8 @@ class NumPySession:
         self.params = {name: np.array(param, setup.dtype) for name, param in setup.params.items()}
         self.clip_norm = setup.optimizer.clip_norm
         self.optimizer = _make(setup.optimizer, self.params)
+        for gradients in setup.dense_steps:
+            self.optimizer.step({name: g.astype(self.params[name].dtype) for name, g in gradients.items()})
         self.sparse = sparsify(self.params, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores)
 
     def sparsify_again(self) -> None:
@@ -100,7 +102,7 @@ class NumPyHarness(Harness):
     dtypes = ("float16", "float32", "float64")
     modes = ("eager",)
     unused_layers = True
-    has = ("steps past", "adagrad")
+    has = ("steps past", "adagrad", "dense steps")
     lacks: Mapping[str, str] = {"closures": "its optimizers are given gradients, and evaluate nothing"}
     xp = numpy_namespace
     session = NumPySession

@@ -23,7 +23,10 @@ class TensorFlowSession:
             name: keras.Variable(_tensor(param, setup.dtype), name=name, dtype=setup.dtype)
             for name, param in setup.params.items()
         }
-        self.optimizer = sparsify(_make(setup.optimizer), setup.recipe, layers=setup.layers, scores=setup.scores)
+        inner = _make(setup.optimizer)
+        for gradients in setup.dense_steps:
+            inner.apply([_tensor(gradients[name], setup.dtype) for name in self.params], list(self.params.values()))
+        self.optimizer = sparsify(inner, setup.recipe, layers=setup.layers, scores=setup.scores)
         self.optimizer.build(list(self.params.values()))
         self._apply = _in_mode(lambda grads: self.optimizer.apply(grads, list(self.params.values())), setup.mode)
         self._learn = {
@@ -106,6 +109,9 @@ class SGD(keras.optimizers.SGD):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.spec = spec
 
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "spec": self.spec}
+
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
         gradient = gradient - tf.reduce_mean(gradient) if self.spec.centered else gradient
         super().update_step(gradient + self.spec.weight_decay * variable, variable, learning_rate)
@@ -153,7 +159,7 @@ class TensorFlowHarness(Harness):
     modes = ("eager", "function", "xla")
     unused_layers = True
     slow_modes = ("eager",)  # each operation is a call of its own
-    has = ("steps past", "adagrad")
+    has = ("steps past", "adagrad", "dense steps")
     lacks: Mapping[str, str] = {"closures": "Keras's optimizers are given gradients, and evaluate nothing"}
     xp = tensorflow_namespace
     session = TensorFlowSession

@@ -62,6 +62,9 @@ class TorchSession:
         self.params = dict(self.model.named_parameters())
         self.clip_norm, self.evaluations = setup.optimizer.clip_norm, setup.optimizer.evaluations
         self.optimizer = make_optimizer(setup.optimizer, list(self.model.parameters()))
+        for gradients in setup.dense_steps:
+            self._evaluate(self._loss(gradients))
+            self.optimizer.step()
         self.sparse = sparsify(self.model, self.optimizer, setup.recipe, scores=setup.scores)
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
@@ -210,7 +213,7 @@ class TorchHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    has = ("steps past", "closures", "adagrad")
+    has = ("steps past", "closures", "adagrad", "dense steps")
     xp = torch_namespace
     to_numpy = staticmethod(_array)
     in_mode = staticmethod(_in_mode)

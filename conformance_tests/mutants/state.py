@@ -47,6 +47,29 @@ def every_state_starts_at_zero(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("rigl_backends.numpy.layer.fresh_state", lambda optimizer, layer: {})
 
 
+@caught_by(test_fresh.test_state_that_was_there_before_becomes_fresh_outside)
+def optimizer_state_from_before_stays(patch: pytest.MonkeyPatch) -> None:
+    original = SparseLayer.start
+
+    def start(self: SparseLayer, connections: Any, mask: Any) -> None:
+        with pytest.MonkeyPatch.context() as inner:
+            inner.setattr(SparseLayer, "zero_state_outside", lambda self, mask: None)
+            original(self, connections, mask)
+
+    patch.setattr(SparseLayer, "start", start)
+
+
+@caught_by(test_fresh.test_state_that_was_there_before_becomes_fresh_outside)
+def optimizer_state_from_before_is_lost(patch: pytest.MonkeyPatch) -> None:
+    original = SparseLayer.start
+
+    def start(self: SparseLayer, connections: Any, mask: Any) -> None:
+        original(self, connections, mask)
+        self.zero_state_outside(np.zeros_like(mask))
+
+    patch.setattr(SparseLayer, "start", start)
+
+
 @caught_by(test_training.test_weights_after_an_update)
 def grown_weights_take_stale_values(patch: pytest.MonkeyPatch) -> None:
     start, take = SparseLayer.start, SparseLayer.take

@@ -23,6 +23,8 @@ class MLXSession:
     def __init__(self, setup: Setup) -> None:
         self.model, self.spec, self.dtype = _module(setup.params, setup.dtype), setup.optimizer, setup.dtype
         self.optimizer = _optimizer(setup.optimizer, setup.dtype)
+        for gradients in setup.dense_steps:
+            self.optimizer.update(self.model, _tree(gradients, setup.dtype))
         scores = None if setup.scores is None else {name: _mlx(x, setup.dtype) for name, x in setup.scores.items()}
         self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=scores)
         self.gradient = {name: _in_mode(mx.grad(loss), setup.mode) for name, loss in _LOSSES.items()}
@@ -50,8 +52,7 @@ class MLXSession:
 
     def step_past(self, gradients: Mapping[str, Array]) -> None:
         """By another optimizer of MLX."""
-        tree = tree_unflatten([(name, _mlx(g, self.dtype)) for name, g in gradients.items()])
-        optim.SGD(0.1).update(self.model, tree)
+        optim.SGD(0.1).update(self.model, _tree(gradients, self.dtype))
 
     def weights(self) -> dict[str, Array]:
         """All parameters."""
@@ -59,7 +60,7 @@ class MLXSession:
 
     def write(self, weights: Mapping[str, Array]) -> None:
         """Into the module."""
-        self.model.update(tree_unflatten([(name, _mlx(weight, self.dtype)) for name, weight in weights.items()]))
+        self.model.update(_tree(weights, self.dtype))
 
     def masks(self) -> dict[str, Mask]:
         """The handle's."""
@@ -165,6 +166,10 @@ def _mlx(array: Array, dtype: str) -> mx.array:
     return mx.array(array, mx.bool_ if dtype == "bool" else getattr(mx, dtype))
 
 
+def _tree(arrays: Mapping[str, Array], dtype: str) -> Tree:
+    return tree_unflatten([(name, _mlx(array, dtype)) for name, array in arrays.items()])
+
+
 def _numpy(array: mx.array) -> Array:
     return np.array(array.astype(mx.float32) if array.dtype == mx.bfloat16 else array)
 
@@ -176,7 +181,7 @@ class MLXHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    has = ("steps past",)
+    has = ("steps past", "dense steps")
     lacks: Mapping[str, str] = {
         "adagrad": "in MLX all optimizer state starts at 0, also that of Adagrad",
         "closures": "MLX's optimizers are given gradients, and evaluate nothing",

@@ -82,10 +82,11 @@ class Harness(Limits, ABC):
         dtype: str = "float32",
         mode: str = "eager",
         scores: Mapping[str, Array] | None = None,
+        dense_steps: Sequence[Mapping[str, Array]] = (),
     ) -> Session:
         """Start a session; the arguments are those of `Setup`. Raises `NotOffered` for what the library lacks."""
         self.check_offered(recipe, tuple(layers))
-        setup = Setup(params, layers, recipe, optimizer, dtype, mode, scores)
+        setup = Setup(params, layers, recipe, optimizer, dtype, mode, scores, dense_steps)
         for ability in setup.needs:
             self.check_has(ability)
         return self.session(setup)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,8 +39,15 @@ class Step:
     """Whether an update fires, by rule S1."""
 
 
-def start(harness: Harness, mode: str, training: Training, dtype: str = "float32") -> Session:
-    """Start the training's session; it has made no step."""
+def start(
+    harness: Harness,
+    mode: str,
+    training: Training,
+    dtype: str = "float32",
+    *,
+    dense_steps: Sequence[Mapping[str, Array]] = (),
+) -> Session:
+    """Start the training's session; it has made no step, or ``dense_steps`` with these gradients."""
     return harness.start(
         training.params,
         training.layers,
@@ -49,6 +56,7 @@ def start(harness: Harness, mode: str, training: Training, dtype: str = "float32
         dtype=dtype,
         mode=mode,
         scores=training.scores,
+        dense_steps=dense_steps,
     )
 
 

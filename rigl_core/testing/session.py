@@ -60,6 +60,8 @@ class Setup:
         dtype: the dtype of the parameters in the framework.
         mode: how the step runs, one of `Harness.modes`.
         scores: the scores for ``sparsify``, by layer name; None if the recipe needs none.
+        dense_steps: the gradients of steps that the optimizer makes before ``sparsify``, one after the other. There are
+            some only if ``Harness.has`` names ``"dense steps"``.
     """
 
     params: Mapping[str, Array]
@@ -69,11 +71,16 @@ class Setup:
     dtype: str = "float32"
     mode: str = "eager"
     scores: Mapping[str, Array] | None = None
+    dense_steps: Sequence[Mapping[str, Array]] = ()
 
     @property
     def needs(self) -> list[str]:
         """The words in `rigl_core.testing.limits.ABILITIES` for what this start asks of a library."""
-        asked = {"adagrad": self.optimizer.kind == "adagrad", "closures": self.optimizer.evaluations > 1}
+        asked = {
+            "adagrad": self.optimizer.kind == "adagrad",
+            "closures": self.optimizer.evaluations > 1,
+            "dense steps": len(self.dense_steps) > 0,
+        }
         return [ability for ability, is_asked in asked.items() if is_asked]
 
 

@@ -6,7 +6,7 @@ import numpy as np
 
 from rigl_core.testing import oracle
 from rigl_core.testing.checks import checks, for_all
-from rigl_core.testing.harness import Array, Harness, OptimizerSpec
+from rigl_core.testing.harness import Array, Harness, OptimizerSpec, Session
 from rigl_core.testing.recording import Recorded, assert_same, assert_same_bits, drop_count, start, steps
 from rigl_core.testing.reference import ReferenceOptimizer
 from rigl_core.testing.strategies import ADAM, CENTERED, SGD, Training, trainings
@@ -18,20 +18,20 @@ CLIPPED = OptimizerSpec("sgd", lr=0.0625, momentum=0.9, clip_norm=0.5)
 @for_all(trainings(optimizers=(SGD, ADAM)), eager=30, compiled=4)
 def test_ordinary_steps_are_those_of_a_sparse_network(harness: Harness, mode: str, training: Training) -> None:
     """Momentum and Adam work as if the inactive connections did not exist."""
-    assert_steps_are_sparse(harness, mode, training)
+    session = start(harness, mode, training)
+    assert_steps_are_sparse(session, training, ReferenceOptimizer(training.optimizer, session.weights()))
 
 
 @checks("G1")
 @for_all(trainings(optimizers=(CLIPPED,)), eager=40, compiled=3)
 def test_clipping_sees_the_sparse_gradient(harness: Harness, mode: str, training: Training) -> None:
     """The norm that clipping sees is that of the gradient of active connections."""
-    assert_steps_are_sparse(harness, mode, training)
-
-
-def assert_steps_are_sparse(harness: Harness, mode: str, training: Training) -> None:
-    """Assert that the weights equal those of the reference optimizer with the gradients of active connections."""
     session = start(harness, mode, training)
-    reference = ReferenceOptimizer(training.optimizer, session.weights())
+    assert_steps_are_sparse(session, training, ReferenceOptimizer(training.optimizer, session.weights()))
+
+
+def assert_steps_are_sparse(session: Session, training: Training, reference: ReferenceOptimizer) -> None:
+    """Assert that the weights equal those of the reference optimizer with the gradients of active connections."""
     for step in steps(session, training):
         masks = step.before.masks
         if step.updates:
