@@ -5,6 +5,7 @@ from rigl_core.testing.properties.test_closures import *
 from rigl_core.testing.properties.test_deferred import *
 from rigl_core.testing.properties.test_errors import *
 from rigl_core.testing.properties.test_fresh import *
+from rigl_core.testing.properties.test_given_masks import *
 from rigl_core.testing.properties.test_gradients import *
 from rigl_core.testing.properties.test_memory import *
 from rigl_core.testing.properties.test_methods import *

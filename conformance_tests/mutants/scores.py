@@ -11,7 +11,8 @@ from conformance_tests.mutants.methods import patch_score
 from conformance_tests.mutants.registry import caught_by
 from rigl_core.arrays import topology
 from rigl_core.parts import criteria
-from rigl_core.testing.properties import test_methods, test_topology
+from rigl_core.step import training
+from rigl_core.testing.properties import test_given_masks, test_methods, test_topology
 
 
 @caught_by(test_methods.test_initial_topologies_are_the_oracles, "scores")
@@ -57,3 +58,19 @@ def product_fused_with_the_sum(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SNIP")
 def saliency_of_the_gradient_alone(patch: pytest.MonkeyPatch) -> None:
     patch_score(patch, criteria.SALIENCY, criteria.GRADIENT.score)
+
+
+@caught_by(test_given_masks.test_a_given_mask_is_the_initial_topology)
+def no_layer_starts_empty(patch: pytest.MonkeyPatch) -> None:
+    """Where layers choose together, an empty one takes a connection of the layer with the most."""
+    original = training.initial_masks
+
+    def initial_masks(rule: Any, *arguments: Any, **options: Any) -> Any:
+        masks = original(rule, *arguments, **options)
+        for mask in masks:
+            if rule.scope == "global" and not mask.any():
+                fullest = max(masks, key=lambda one: int(one.sum()))
+                fullest[np.flatnonzero(fullest)[-1]], mask[0] = False, True
+        return masks
+
+    patch.setattr(training, "initial_masks", initial_masks)

@@ -57,6 +57,7 @@ def SynFlow(sparsity: float | None = None, **options: Unpack[Options]) -> Recipe
 def LotteryTicket(sparsity: float | None = None, **options: Unpack[Options]) -> Recipe:
     """One round of a lottery: a topology by given scores, which never moves (Frankle & Carbin 2019).
 
-    `rigl_core.methods.lottery` repeats such rounds: train, prune, rewind.
+    `rigl_core.methods.lottery` repeats such rounds: train, prune, rewind. Masks are scores too: with the sparsity that
+    they have together, they are the topology.
     """
     return make_recipe("lottery ticket", sparsity, options, initial=SCORES, scope="global")

@@ -81,7 +81,7 @@ class SparseLayer(ABC):
         """All connections before the first step.
 
         Args:
-            scores: the user's scores for the initial topology, flat and of any floating dtype.
+            scores: the user's scores for the initial topology, flat and of any floating dtype, or bools.
         """
         weight, xp = self.weight, self.xp
         if scores is not None:

@@ -59,7 +59,8 @@ class Setup:
         optimizer: the optimizer.
         dtype: the dtype of the parameters in the framework.
         mode: how the step runs, one of `Harness.modes`.
-        scores: the scores for ``sparsify``, by layer name; None if the recipe needs none.
+        scores: the scores for ``sparsify``, by layer name: floating numbers, or bools, which are masks. None if the
+            recipe needs none.
         dense_steps: the gradients of steps that the optimizer makes before ``sparsify``, one after the other. There are
             some only if ``Harness.has`` names ``"dense steps"``.
     """
