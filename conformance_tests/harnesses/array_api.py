@@ -71,6 +71,8 @@ class ArrayAPISession:
     def write(self, weights: Mapping[str, Array]) -> None:
         self.optimizer.params = {name: _to(weight, self.dtype) for name, weight in weights.items()}
 
+    replace = write
+
     def masks(self) -> dict[str, Mask]:
         return self.sparse.masks
 
@@ -145,7 +147,7 @@ class ArrayAPIHarness(Harness):
     dtypes = ("float32", "float64")
     modes = ("eager",)
     unused_layers = True
-    has = ("steps past", "dense steps")
+    has = ("new arrays", "steps past", "dense steps")
     lacks: Mapping[str, str] = {
         "adagrad": "it has SGD and Adam, of which all state starts at 0",
         "closures": "its optimizers are given gradients, and evaluate nothing",

@@ -158,6 +158,7 @@ class JaxHarness(Harness):
     lacks: Mapping[str, str] = {
         "dense steps": "init makes all optimizer state anew, and there is no other way to start",
         "closures": "optax is given gradients; what evaluates the loss, such as its sam, goes around sparsify",
+        "new arrays": "JAX's arrays never change: every step takes and gives new ones",
     }
     xp = jax_namespace
     to_backend = staticmethod(_to)

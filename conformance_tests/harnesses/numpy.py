@@ -102,7 +102,7 @@ class NumPyHarness(Harness):
     dtypes = ("float16", "float32", "float64")
     modes = ("eager",)
     unused_layers = True
-    has = ("steps past", "adagrad", "dense steps")
+    has = ("new arrays", "steps past", "adagrad", "dense steps")
     lacks: Mapping[str, str] = {"closures": "its optimizers are given gradients, and evaluate nothing"}
     xp = numpy_namespace
     session = NumPySession

@@ -160,7 +160,10 @@ class TensorFlowHarness(Harness):
     unused_layers = True
     slow_modes = ("eager",)  # each operation is a call of its own
     has = ("steps past", "adagrad", "dense steps")
-    lacks: Mapping[str, str] = {"closures": "Keras's optimizers are given gradients, and evaluate nothing"}
+    lacks: Mapping[str, str] = {
+        "closures": "Keras's optimizers are given gradients, and evaluate nothing",
+        "new arrays": "a variable takes new values, and stays the same variable",
+    }
     xp = tensorflow_namespace
     session = TensorFlowSession
     to_backend = staticmethod(_tensor)

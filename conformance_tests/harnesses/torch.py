@@ -213,7 +213,7 @@ class TorchHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    has = ("steps past", "closures", "adagrad", "dense steps")
+    has = ("new arrays", "steps past", "closures", "adagrad", "dense steps")
     xp = torch_namespace
     to_numpy = staticmethod(_array)
     in_mode = staticmethod(_in_mode)

@@ -62,6 +62,8 @@ class MLXSession:
         """Into the module."""
         self.model.update(_tree(weights, self.dtype))
 
+    replace = write
+
     def masks(self) -> dict[str, Mask]:
         """The handle's."""
         return {name: np.array(mask) for name, mask in self.sparse.masks.items()}
@@ -181,7 +183,7 @@ class MLXHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    has = ("steps past", "dense steps")
+    has = ("new arrays", "steps past", "dense steps")
     lacks: Mapping[str, str] = {
         "adagrad": "in MLX all optimizer state starts at 0, also that of Adagrad",
         "closures": "MLX's optimizers are given gradients, and evaluate nothing",

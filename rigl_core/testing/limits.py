@@ -18,6 +18,7 @@ class NotOffered(Exception):  # noqa: N818
 
 
 ABILITIES: Mapping[str, str] = {
+    "new arrays": "arrays that users can put in place of a parameter's own (`Session.replace`)",
     "steps past": "a step of another optimizer, which the training does not see (`Session.step_past`)",
     "adagrad": "the optimizer of that name, whose state for a new weight is not 0 (`OptimizerSpec.kind`)",
     "closures": "optimizers that evaluate the loss several times in one step (`OptimizerSpec.evaluations`)",

@@ -120,7 +120,7 @@ class Session(Protocol):
     def replace(self, weights: Mapping[str, Array]) -> None:
         """Put new arrays with these values in place of all parameters' arrays.
 
-        A session need not have it if `write` does that already.
+        Asked for only if ``Harness.has`` names ``"new arrays"``; often `write` does that already.
         """
 
     def masks(self) -> dict[str, Mask]:

@@ -14,7 +14,7 @@ from rigl_core.testing.strategies import ADAGRAD, ADAM, SGD, Training
 
 
 @checks("V1", "V3", "V4")
-@for_all(method_trainings(["RigL"], optimizers=(ADAGRAD,)), eager=5, compiled=1)
+@for_all(method_trainings(["RigL"], optimizers=(ADAGRAD,)), eager=3, compiled=1)
 def test_new_weights_get_the_state_of_the_optimizer(harness: Harness, mode: str, training: Training) -> None:
     """Adagrad's accumulators are 0.1 outside the mask, and for grown connections; survivors keep theirs."""
     for step in steps(start(harness, mode, training), training):
@@ -33,7 +33,7 @@ def test_new_weights_get_the_state_of_the_optimizer(harness: Harness, mode: str,
 
 
 @checks("V1", "V3", "G1", "N2")
-@for_all(method_trainings(["RigL"], optimizers=(SGD, ADAM)), eager=6, compiled=1)
+@for_all(method_trainings(["RigL"], optimizers=(SGD, ADAM)), eager=4, compiled=1)
 def test_state_that_was_there_before_becomes_fresh_outside(harness: Harness, mode: str, training: Training) -> None:
     """The optimizer has made dense steps before. Active weights go on with their state, the others start anew."""
     before = [training.gradients(100 + number) for number in range(2)]

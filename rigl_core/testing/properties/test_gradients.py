@@ -45,7 +45,7 @@ def assert_steps_are_sparse(session: Session, training: Training, reference: Ref
 
 
 @checks("Z1", "G1", "V3")
-@for_all(trainings(optimizers=(CENTERED,)), eager=10, compiled=3)
+@for_all(trainings(optimizers=(CENTERED,)), eager=5, compiled=1)
 def test_optimizers_that_are_not_element_wise_are_projected(harness: Harness, mode: str, training: Training) -> None:
     """With an optimizer that moves inactive weights, these and their state are 0 again after every step.
 
