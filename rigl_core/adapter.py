@@ -71,6 +71,7 @@ from rigl_core.step.update import move_pool as move_pool
 from rigl_core.step.update import weights_after as weights_after
 from rigl_core.step.workers import all_finite as all_finite
 from rigl_core.step.workers import any_outside as any_outside
+from rigl_core.step.workers import count_outside as count_outside
 from rigl_core.step.workers import two_at_a_time as two_at_a_time
 from rigl_core.step.workers import zero_outside as zero_outside
 from rigl_core.step.written import from_bytes as from_bytes

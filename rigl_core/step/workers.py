@@ -98,6 +98,11 @@ def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
     return any(two_at_a_time(outside, zip(arrays, masks, strict=True), lambda pair: pair[0].size))
 
 
+def count_outside(values: Values, mask: Mask) -> int:
+    """The number of values outside a mask that are not 0; flat arrays."""
+    return sum(int(np.count_nonzero((values[part] != 0) > mask[part])) for part in parts_of(mask.size))
+
+
 def zero_outside(values: Values, mask: Mask) -> None:
     """Set the values outside the mask to +0, in place; those inside stay bit for bit.
 

@@ -174,8 +174,10 @@ def test_numbers_outside_masks_and_numbers_that_are_not_finite(seed: int, dtype:
     arrays = [values(kind, dtype, size, rng).reshape(-1, 1) for size in (0, 1, 300)]
     masks = [rng.random(array.shape) < rng.choice([0.5, 1.0]) for array in arrays]
     arrays = [np.where(mask | (rng.random() < 0.5), array, -0.0) for array, mask in zip(arrays, masks, strict=True)]
-    outside = [np.any(array[~mask] != 0) for array, mask in zip(arrays, masks, strict=True)]
+    outside = [np.count_nonzero(array[~mask]) for array, mask in zip(arrays, masks, strict=True)]
     assert workers.any_outside(arrays, masks) == any(outside)
+    pairs = zip(arrays, masks, strict=True)
+    assert [workers.count_outside(array.reshape(-1), mask.reshape(-1)) for array, mask in pairs] == outside
     assert workers.all_finite(arrays) == all(np.isfinite(array).all() for array in arrays)
 
 

@@ -9,7 +9,6 @@ import keras
 import tensorflow as tf
 
 from rigl_backends.tf import namespace as tensorflow_namespace
-from rigl_backends.tf.namespace import in_xla
 from rigl_backends.tf.state import PerWeight
 from rigl_core import adapter
 from rigl_core.adapter import Connections, Counts, Layer, Recipe, Updated, first_memory, move_layers, random_key_table
@@ -107,9 +106,7 @@ class SparseLayer(adapter.SparseLayer):
 
     def count_outside(self) -> None:
         """Count the weights outside the mask that are not 0."""
-        places = (self.weight != 0) & ~self.mask
-        found = tf.math.count_nonzero(places) if in_xla() else tf.size(tf.where(places), tf.int64)
-        self.found_outside.assign(tf.maximum(self.found_outside, found))
+        self.found_outside.assign(tf.maximum(self.found_outside, self.xp.count_outside(self.weight, self.mask)))
 
     def zero_gradient_outside(self, gradient: Any) -> tf.Tensor:
         """The gradient of active weights alone, in the layer's shape."""
@@ -193,7 +190,6 @@ class Pool(NamedTuple):
         """
         for layer in self.layers:
             layer.waits_for = waits_for
-            layer.count_outside()
         move_layers(self.layers, update, self.gradients, counts)
 
 
@@ -209,7 +205,6 @@ def move_all(pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf) -> None
         lane = int(work[1] < work[0])
         pool = waiting.pop(0 if lane else -1)
         with tf.control_dependencies(done[lane]):
-            own = counts(pool.number)
-        pool.move(update, own, waits_for=last)
+            pool.move(update, counts(pool.number), waits_for=last)
         done[lane] = last = pool.written
         work[lane] += pool.size + EACH_POOL

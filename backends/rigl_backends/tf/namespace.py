@@ -66,13 +66,19 @@ def kth_largest(scores: tf.Tensor, k: Any, /) -> tf.Tensor:
 
 
 def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Any) -> tf.Tensor | None:
-    return _call_on_host(choose, arrays[0].shape, *arrays)
+    return _call_on_host(choose, tf.TensorSpec(arrays[0].shape, tf.bool), *arrays)
 
 
 def all_finite(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
     """Whether no number is NaN or infinite: a bool scalar."""
-    found = _call_on_host(lambda *own: np.bool_(adapter.all_finite(own)), [], *arrays)
+    found = _call_on_host(lambda *own: np.bool_(adapter.all_finite(own)), tf.TensorSpec([], tf.bool), *arrays)
     return tf.reduce_all([True, *map(_is_finite, arrays)]) if found is None else found
+
+
+def count_outside(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """The number of values outside a mask that are not 0: an int64 scalar. Arrays are flat."""
+    found = _call_on_host(lambda *own: np.int64(adapter.count_outside(*own)), tf.TensorSpec([], tf.int64), values, mask)
+    return tf.math.count_nonzero((values != 0) & ~mask) if found is None else found
 
 
 def in_xla() -> bool:
@@ -90,13 +96,13 @@ def ordered_integers(x: tf.Tensor) -> tf.Tensor:
     return x if x.dtype.is_integer else _flip_negative(tf.bitcast(x, _INTEGERS[x.dtype.size]))
 
 
-def _call_on_host(function: Callable[..., Any], shape: Any, /, *arrays: Any) -> tf.Tensor | None:
-    """Bools of a shape that NumPy makes of arrays where they lie; None where NumPy cannot go."""
+def _call_on_host(function: Callable[..., Any], result: tf.TensorSpec, /, *arrays: Any) -> tf.Tensor | None:
+    """What NumPy makes of arrays where they lie, of the given shape and dtype; None where NumPy cannot go."""
     if tf.executing_eagerly():
         return tf.constant(function(*(x.numpy() if tf.is_tensor(x) else x for x in arrays)))
     if in_xla() or has_gpu():
         return None
-    return tf.ensure_shape(tf.numpy_function(function, arrays, tf.bool, stateful=False), shape)
+    return tf.ensure_shape(tf.numpy_function(function, arrays, result.dtype, stateful=False), result.shape)
 
 
 def _is_finite(x: tf.Tensor) -> tf.Tensor:

@@ -14,8 +14,8 @@ from rigl_core.adapter import SparsityWarning, errors
 class Outside:
     """Tells what lies outside the masks of some layers.
 
-    A compiled step cannot warn. So the first one after a look counts, and every update does. The next look tells what
-    they found.
+    A compiled step cannot warn. So the first one after a look counts, and every one with an update does. The next look
+    tells what they found.
     """
 
     def __init__(self, layers: Mapping[str, SparseLayer]) -> None:

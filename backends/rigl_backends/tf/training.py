@@ -134,12 +134,12 @@ class SparseTraining:
         self._advance(clock.next(waits))
 
     def _look_outside(self) -> None:
-        """Tell or count what others wrote outside the masks. XLA copies weights for a branch; there updates count."""
+        """Tell or count what others wrote outside the masks; XLA does not, since it copies weights for a branch."""
         if tf.executing_eagerly():
             if self.outside.tell():
                 self.zero_what_was_written()
         elif not (in_xla() and self._keeps_zeros):
-            self.outside.count(now=self._clock.step % ZEROED_EVERY == 0)
+            self.outside.count(now=(self._clock.step % ZEROED_EVERY == 0) | self._clock.due)
 
     @property
     def _moves(self) -> bool:
