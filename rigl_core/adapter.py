@@ -61,6 +61,7 @@ from rigl_core.step.checkpoint import make_state as make_state
 from rigl_core.step.clock import NEVER as NEVER
 from rigl_core.step.clock import Clock as Clock
 from rigl_core.step.layer import SparseLayer as SparseLayer
+from rigl_core.step.layer import first_masks as first_masks
 from rigl_core.step.layer import move_layers as move_layers
 from rigl_core.step.refit import refit as refit
 from rigl_core.step.training import SparseTraining as SparseTraining

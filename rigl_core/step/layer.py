@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rigl_core.arrays import memory
@@ -12,9 +12,9 @@ from rigl_core.arrays.namespace import Array, Namespace, count
 from rigl_core.arrays.noise import GRADIENT_NOISE, noisy_gradient
 from rigl_core.arrays.random import INITIAL, random_key
 from rigl_core.model.layers import Layer
-from rigl_core.plan import Counts
+from rigl_core.plan import Counts, Plan
 from rigl_core.recipe import Recipe
-from rigl_core.step.update import Updated, move_pool, weights_after
+from rigl_core.step.update import Updated, initial_masks, move_pool, weights_after
 
 
 class SparseLayer(ABC):
@@ -183,6 +183,23 @@ class SparseLayer(ABC):
 
     def _zero_outside(self, mask: Array, values: Array) -> Array:
         return self.xp.where(mask, values, self.xp.zeros_like(values))
+
+
+def first_masks(plan: Plan, layers: Mapping[int, SparseLayer], scores: Mapping[str, Array]) -> dict[int, Array]:
+    """The initial topology of every layer, flat, by the layers' positions in the plan. Nothing is changed.
+
+    Args:
+        plan: the plan.
+        layers: the layers that are not dense, by position.
+        scores: the user's scores, flat, by layer name, if the recipe reads some.
+    """
+    masks: dict[int, Array] = {}
+    for pool in plan.pools:
+        first = layers[pool[0]]
+        connections = brought_to(first, [layers[i].at_start(scores.get(layers[i].layer.name)) for i in pool])
+        active = [plan.initial_active[i] for i in pool]
+        masks |= zip(pool, initial_masks(first.rule, connections, active, xp=first.xp), strict=True)
+    return masks
 
 
 def move_layers(layers: Sequence[SparseLayer], update: Any, gradients: Sequence[Array | None], counts: Counts) -> None:

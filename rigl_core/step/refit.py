@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from rigl_core.arrays.namespace import count
@@ -12,23 +12,28 @@ from rigl_core.step.layer import SparseLayer, brought_to
 from rigl_core.step.update import move_pool
 
 
-def refit(plan: Plan, number: int, layers: Sequence[SparseLayer], step: int) -> None:
-    """Give the layers of a pool as many connections as planned before a step.
+def refit(plan: Plan, layers: Mapping[int, SparseLayer], step: int) -> None:
+    """Give the layers of each pool as many connections as planned before a step.
 
     Those with the largest weights stay. If there are too few, connections join in the random order in which the first
     topology was drawn.
 
     Args:
         plan: the plan.
-        number: the pool's number.
-        layers: the layers of the pool.
+        layers: the layers that are not dense, by their positions in the plan.
         step: the number of the coming optimizer step.
     """
+    planned = planned_before(plan, step)
+    for number, pool in enumerate(plan.pools):
+        wanted = sum(planned[i] for i in pool) // plan.weights_per_count(number)
+        _refit_pool(plan, number, [layers[i] for i in pool], wanted)
+
+
+def _refit_pool(plan: Plan, number: int, layers: Sequence[SparseLayer], wanted: int) -> None:
     rule = replace(plan.recipe.rule, drop=MAGNITUDE, grow=RANDOM, redistribution=None, regrown="keep")
-    first, planned, unit = layers[0], planned_before(plan, step), plan.weights_per_count(number)
+    first = layers[0]
     masks = [first.bring(layer.mask) for layer in layers]
-    active = sum(int(count(mask, xp=first.xp)[0]) for mask in masks) // unit
-    wanted = sum(planned[i] for i in plan.pools[number]) // unit
+    active = sum(int(count(mask, xp=first.xp)[0]) for mask in masks) // plan.weights_per_count(number)
     if active == wanted:
         return
     before = [layer.at_refit() for layer in layers]

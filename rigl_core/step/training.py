@@ -20,9 +20,8 @@ from rigl_core.plan.advice import warn_about
 from rigl_core.step import errors
 from rigl_core.step.checkpoint import check_state, make_state
 from rigl_core.step.clock import NEVER, Clock
-from rigl_core.step.layer import SparseLayer, brought_to, move_layers
+from rigl_core.step.layer import SparseLayer, first_masks, move_layers
 from rigl_core.step.refit import refit
-from rigl_core.step.update import initial_masks
 from rigl_core.step.workers import two_at_a_time
 
 _L = TypeVar("_L", bound=SparseLayer)
@@ -122,14 +121,8 @@ class SparseTraining(ABC, Generic[_L]):
         if scores is not None:
             names = [(layer.layer.name, layer.xp) for layer in self._layers.values()]
             given = {name: xp.reshape(self._array(scores[name]), (-1,)) for name, xp in names}
-        starts: list[tuple[_L, Array]] = []
-        for pool in self.plan.pools:
-            layers = [self._layers[i] for i in pool]
-            connections = [layer.at_start(given.get(layer.layer.name)) for layer in layers]
-            active = [self.plan.initial_active[i] for i in pool]
-            masks = initial_masks(self._rule, brought_to(layers[0], connections), active, xp=layers[0].xp)
-            starts += zip(layers, masks, strict=True)
-        for layer, mask in starts:
+        for position, mask in first_masks(self.plan, self._layers, given).items():
+            layer = self._layers[position]
             layer.start(layer.at_start(), layer.bring(mask))
 
     @property
@@ -188,8 +181,7 @@ class SparseTraining(ABC, Generic[_L]):
         """Before a step: bring masks that were loaded under another budget to the plan's counts."""
         if self._refits:
             self._refits = False
-            for number, pool in enumerate(self.plan.pools):
-                refit(self.plan, number, [self._layers[i] for i in pool], self.step)
+            refit(self.plan, self._layers, self.step)
 
     def advance(self, update: int | None) -> None:
         """End the step; ``update`` is the update that was made, or None."""

@@ -99,8 +99,7 @@ def _refitted(plan: Plan, state: SparseState, params: Tree) -> dict[str, SparseL
         weight = jnp.where(masks[layer.name], arrays[layer.name], 0).reshape(-1)
         key = random_key(seed, layer.name, INITIAL)
         layers[i] = SparseLayer(layer, plan.recipe.rule, weight, masks[layer.name].reshape(-1), memory, key)
-    for number, pool in enumerate(plan.pools):
-        refit(plan, number, [layers[i] for i in pool], int(state.step))
+    refit(plan, layers, int(state.step))
     return {own.layer.name: own for own in layers.values()}
 
 

@@ -97,28 +97,26 @@ class _Graph(MultiplyAdds):
             count, factors = _PRODUCTS[op.type]
             self.add([inputs[i] for i in factors], times * count(op))
         elif op.type in ("StatefulPartitionedCall", "PartitionedCall"):
-            return self.walk(_function(op, op.get_attr("f").name), inputs, times)
+            return self.walk(_function(op, op.get_attr("f")), inputs, times)
         elif op.type in ("If", "StatelessIf"):
-            names = [op.get_attr(branch).name for branch in ("then_branch", "else_branch")]
-            return self._branches(op, names, inputs[1:], times)
+            return self._branches(op, [op.get_attr("then_branch"), op.get_attr("else_branch")], inputs[1:], times)
         elif op.type in ("Case", "StatelessCase"):
-            names = [branch.name for branch in op.get_attr("branches")]
-            return self._branches(op, names, inputs[1:], times)
+            return self._branches(op, op.get_attr("branches"), inputs[1:], times)
         elif op.type in ("While", "StatelessWhile"):
             return self._loop(op, inputs, times)
         sources = inputs[:1] if op.type in _RESHAPING else inputs
         return [made_of(sources, joined=op.type in _JOINING)] * len(op.outputs)
 
-    def _branches(self, op: Any, names: Sequence[str], inputs: list[Parts | None], times: int) -> list[Parts | None]:
+    def _branches(self, op: Any, branches: Sequence[Any], inputs: list[Parts | None], times: int) -> list[Parts | None]:
         """The costliest branch counts."""
-        counts = [_Graph(self.layers) for _ in names]
-        for own, name in zip(counts, names, strict=True):
-            own.walk(_function(op, name), inputs, times)
+        counts = [_Graph(self.layers) for _ in branches]
+        for own, branch in zip(counts, branches, strict=True):
+            own.walk(_function(op, branch), inputs, times)
         self.add_costliest(counts)
         return [None] * len(op.outputs)
 
     def _loop(self, op: Any, inputs: list[Parts | None], times: int) -> list[Parts | None]:
-        body = _function(op, op.get_attr("body").name)
+        body = _function(op, op.get_attr("body"))
         changes = [after is not before for before, after in zip(body.inputs, body.outputs, strict=True)]
         kept = [None if changed else parts for parts, changed in zip(inputs, changes, strict=True)]
         steps, once = _static(op.inputs[1]), _Graph(self.layers)
@@ -179,9 +177,9 @@ _RESHAPING = ("Reshape", "BroadcastTo", "Tile", "Slice", "StridedSlice")
 """Only their first input has values that matter; the others are sizes and places."""
 
 
-def _function(op: Any, name: str) -> Any:
+def _function(op: Any, called: Any) -> Any:
     """The graph of a function that an operation calls. TensorFlow has no public way to it."""
-    return op.graph._get_function(name).graph
+    return op.graph._get_function(called.name).graph
 
 
 def _needed(graph: Any) -> set[str]:

@@ -13,8 +13,6 @@ from rigl_backends.tf.state import PerWeight
 from rigl_core import adapter
 from rigl_core.adapter import Connections, Counts, Layer, Recipe, Updated, first_memory, move_layers, random_key_table
 
-CountsOf = Callable[[int], Counts]
-
 EACH_POOL = 1 << 17
 """The connections whose work takes as long as what every pool takes besides, of any size."""
 
@@ -163,12 +161,14 @@ class Pool(NamedTuple):
     Attributes:
         layers: of the pool.
         gradients: dense and flat, of each layer; None for a layer that was not used.
-        number: of the pool in the plan.
+        update: the update's number.
+        counts: how many connections it keeps and grows, to be sliced where they are used.
     """
 
     layers: Sequence[SparseLayer]
     gradients: Sequence[tf.Tensor | None]
-    number: int
+    update: tf.Tensor
+    counts: Callable[[], Counts]
 
     @property
     def size(self) -> int:
@@ -180,20 +180,16 @@ class Pool(NamedTuple):
         """What has been written, to be waited for."""
         return [array for layer in self.layers for array in layer.written]
 
-    def move(self, update: tf.Tensor, counts: Counts, waits_for: Sequence[tf.Tensor] = ()) -> None:
-        """One update of these layers.
-
-        Args:
-            update: its number.
-            counts: how many connections it keeps and grows.
-            waits_for: what is to be written before these layers are.
-        """
+    def move(self, waits_for: Sequence[tf.Tensor] = ()) -> None:
+        """One update of these layers, which are written after ``waits_for``."""
         for layer in self.layers:
             layer.waits_for = waits_for
-        move_layers(self.layers, update, self.gradients, counts)
+        move_layers(self.layers, self.update, self.gradients, self.counts())
+        for layer in self.layers:
+            layer.waits_for = ()
 
 
-def move_all(pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf) -> None:
+def move_all(pools: Sequence[Pool]) -> None:
     """Two pools at a time, one of the largest and one of the smallest, of which one at a time is written.
 
     What is written takes memory for a new array beside the old one.
@@ -205,6 +201,6 @@ def move_all(pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf) -> None
         lane = int(work[1] < work[0])
         pool = waiting.pop(0 if lane else -1)
         with tf.control_dependencies(done[lane]):
-            pool.move(update, counts(pool.number), waits_for=last)
+            pool.move(waits_for=last)
         done[lane] = last = pool.written
         work[lane] += pool.size + EACH_POOL

@@ -106,7 +106,7 @@ def layers_of(
     if layers is None and not chosen:
         raise errors.nothing_chosen([f"{variable_name(one)!r} {tuple(one.shape)}" for one in variables])
     chosen = check_layers(chosen)
-    find_layers(chosen, variables, None)
+    find_layers(chosen, variables)
     return chosen
 
 
@@ -161,21 +161,18 @@ def named_as(variables: Sequence[Any], layers: Sequence[Layer]) -> tuple[Layer, 
     return tuple(dataclasses.replace(layer, name=name) for layer, name in zip(layers, names, strict=True))
 
 
-def find_layers(layers: Sequence[Layer], variables: Sequence[Any], positions: Sequence[int] | None) -> list[Any]:
-    """The layers' variables, by their positions if they are known, else by name.
+def find_layers(layers: Sequence[Layer], variables: Sequence[Any], positions: Sequence[int] | None = None) -> list[int]:
+    """The positions of the layers' variables: by name, unless they are known.
 
     Raises:
         ValueError: if there is no such variable, or it cannot have a mask.
     """
-    by_name = {variable_name(variable): variable for variable in variables}
-    by_position = dict(enumerate(variables))
-    found = []
-    for i, layer in enumerate(layers):
-        variable = by_name.get(layer.name) if positions is None else by_position.get(positions[i])
-        if variable is None or tuple(variable.shape) != layer.shape:
+    by_name = {variable_name(variable): i for i, variable in enumerate(variables)}
+    found = [by_name.get(layer.name, -1) for layer in layers] if positions is None else list(positions)
+    for layer, i in zip(layers, found, strict=True):
+        if i not in range(len(variables)) or tuple(variables[i].shape) != layer.shape:
             raise errors.no_such_array(layer)
-        errors.check_dtype(layer, tf.as_dtype(variable.dtype).name)
-        found.append(variable)
+        errors.check_dtype(layer, tf.as_dtype(variables[i].dtype).name)
     return found
 
 

@@ -18,7 +18,7 @@ from rigl_backends.tf.saving import SavedRecipe, registered_parts
 from rigl_backends.tf.state import PerWeight, check_averages, per_weight_state
 from rigl_backends.tf.training import SparseTraining
 from rigl_backends.tf.wrapper import Wrapper
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, errors, make_plan, warn_about
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, errors, make_plan, refit, warn_about
 
 
 @keras.saving.register_keras_serializable(package="rigl_backends")
@@ -116,8 +116,7 @@ class SparseOptimizer(Wrapper):
             variables = list(variables)
             self._check_replicas(variables)
             plan = self._make_plan(variables)
-            of_layers = find_layers(plan.layers, variables, self._positions)
-            positions = [next(i for i, one in enumerate(variables) if one is own) for own in of_layers]
+            positions = find_layers(plan.layers, variables, self._positions)
             if not self.inner_optimizer.built:
                 self.inner_optimizer.build(variables)
             state = per_weight_state(self.inner_optimizer, variables, [positions[i] for i in plan.sparse_layers])
@@ -244,5 +243,5 @@ class SparseOptimizer(Wrapper):
         if self._saved_recipe.refits:
             self._saved_recipe.refits = False
             with tf.init_scope():  # a step may be traced
-                self._training.refit(self.step)
+                refit(self._training.plan, self._training.layers, self.step)
         return self._training

@@ -72,10 +72,10 @@ def grasp_scores(
             with keras.StatelessScope(zip(variables, weights, strict=True)):
                 outputs = model(inputs, training=training)
             mean = tf.reduce_mean(loss(targets, outputs if temperature == 1 else outputs / temperature))
-        gradients = _dense(inner.gradient(mean, weights), weights)
-        norm = tf.add_n([tf.reduce_sum(_wide(g) * tf.stop_gradient(_wide(g))) for g in gradients])
-    products = _dense(outer.gradient(norm, weights), weights)
-    return {layer.name: (_wide(w) * _wide(hg)).numpy() for layer, w, hg in zip(chosen, weights, products, strict=True)}
+        gradients = [widen(gradient) for gradient in _derivatives(inner, mean, weights)]
+        norm = tf.add_n([tf.reduce_sum(gradient * tf.stop_gradient(gradient)) for gradient in gradients])
+    products = _derivatives(outer, norm, weights)
+    return {layer.name: (widen(w) * widen(hg)).numpy() for layer, w, hg in zip(chosen, weights, products, strict=True)}
 
 
 def synflow_scores(
@@ -133,7 +133,7 @@ def _choose(
     if not isinstance(model, keras.layers.Layer):
         raise errors.wrong_type("model", model, "keras.Model")
     chosen = layers_of(model, layers, include, exclude, None)
-    return chosen, find_layers(chosen, model.trainable_variables, None)
+    return chosen, [model.trainable_variables[i] for i in find_layers(chosen, model.trainable_variables)]
 
 
 def _flow(
@@ -147,23 +147,18 @@ def _flow(
         flow = tf.add_n([tf.reduce_sum(tf.cast(output, tf.float64)) for output in outputs])
     if not tf.math.is_finite(flow):
         raise ValueError("model has a flow that float64 cannot hold: scale its weights down before synflow_scores.")
-    slopes = _dense(tape.gradient(flow, values), values)
+    slopes = _derivatives(tape, flow, values)
     return [tf.abs(value * slope).numpy() for value, slope in zip(values, slopes, strict=True)]
 
 
-def _dense(gradients: Sequence[Any], weights: Sequence[tf.Tensor]) -> list[tf.Tensor]:
-    """Gradients as arrays: of a variable that was not used, zeros."""
-    pairs = zip(gradients, weights, strict=True)
-    return [tf.zeros_like(weight) if gradient is None else tf.convert_to_tensor(gradient) for gradient, weight in pairs]
+def _derivatives(tape: tf.GradientTape, value: tf.Tensor, weights: Sequence[tf.Tensor]) -> list[tf.Tensor]:
+    """The derivatives of a scalar by each weight, as arrays; zeros where it does not depend."""
+    return [tf.convert_to_tensor(slope) for slope in tape.gradient(value, weights, unconnected_gradients="zero")]
 
 
 def _as_ones(values: Any) -> tf.Tensor:
     values = tf.convert_to_tensor(values)
     return tf.ones_like(values) if values.dtype.is_floating else values
-
-
-def _wide(values: Any) -> tf.Tensor:
-    return widen(tf.convert_to_tensor(values))
 
 
 @contextlib.contextmanager

@@ -10,14 +10,13 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rigl_backends.tf import namespace as tensorflow_namespace
 from rigl_backends.tf import xla
 from rigl_backends.tf.accumulation import Accumulation, changed_gradients
-from rigl_backends.tf.layer import CountsOf, Pool, SparseLayer, move_all
+from rigl_backends.tf.layer import Pool, SparseLayer, move_all
 from rigl_backends.tf.namespace import all_finite, in_xla
 from rigl_backends.tf.outside import Outside
 from rigl_backends.tf.state import keeps_zeros
-from rigl_core.adapter import NEVER, Clock, Connections, Plan, initial_masks, refit
+from rigl_core.adapter import NEVER, Clock, Plan, first_masks
 
 ZEROED_EVERY = 100
 """Steps after which everything outside the masks is zeroed, of optimizers too that leave zeros alone: anybody else may
@@ -70,26 +69,14 @@ class SparseTraining:
         Args:
             scores: by layer name, if the recipe asks for some. Without, everything is active until a state is loaded.
         """
-        starts: list[tuple[SparseLayer, Connections, tf.Tensor]] = []
-        for pool in self.plan.pools:
-            layers, active = [self.layers[i] for i in pool], [self.plan.initial_active[i] for i in pool]
-            given = [None if scores is None else layer.flat(scores[layer.layer.name]) for layer in layers]
-            before = [layer.at_start(own) for layer, own in zip(layers, given, strict=True)]
-            if self._rule.initial.reads_scores and scores is None:
-                masks = [tf.ones([layer.layer.size], tf.bool) for layer in layers]
-            else:
-                masks = initial_masks(self._rule, before, active, xp=tensorflow_namespace)
-            starts += zip(layers, before, masks, strict=True)
-        for layer, connections, mask in starts:
-            layer.start(connections, mask)
-
-    def refit(self, step: int) -> None:
-        """Before a step: bring masks that were loaded under another budget to the plan's counts."""
-        for number, pool in enumerate(self.plan.pools):
-            layers = [self.layers[i] for i in pool]
-            for layer in layers:
-                layer.waits_for = ()
-            refit(self.plan, number, layers, step)
+        if self._rule.initial.reads_scores and scores is None:
+            masks = {i: tf.ones([layer.layer.size], tf.bool) for i, layer in self.layers.items()}
+        else:
+            named = [(layer.layer.name, layer) for layer in self.layers.values()]
+            given = {} if scores is None else {name: layer.flat(scores[name]) for name, layer in named}
+            masks = first_masks(self.plan, self.layers, given)
+        for i, mask in masks.items():
+            self.layers[i].start(self.layers[i].at_start(), mask)
 
     def zero_what_was_written(self) -> None:
         """Zero everything outside the masks."""
@@ -167,11 +154,7 @@ class SparseTraining:
         self._apply(call)
         for layer in layers:
             layer.hide_shadow()
-            if shadow:
-                layer.zero_weight_outside(layer.mask)
-        if shadow:
-            return
-        if not self._keeps_zeros:
+        if shadow or not self._keeps_zeros:
             self.zero_what_was_written()
         elif not in_xla():  # where a branch would copy the weights at every step
             tf.cond(self._clock.step % ZEROED_EVERY == 0, self.zero_what_was_written, lambda: None)
@@ -208,20 +191,22 @@ class SparseTraining:
 
     def _move(self, gradients: Mapping[int, tf.Tensor], update: tf.Tensor, *, when: tf.Tensor) -> None:
         """The update of every pool, except for pools of which no layer was used: what has no gradient stays (T6)."""
+        # One row of each table: what is sliced must begin at a known row, or XLA compiles each row anew.
+        all_rows = self.plan.tables._asdict().items()
+        rows = {name: tf.gather(table, [tf.clip_by_value(update, 0, len(table) - 1)]) for name, table in all_rows}
+        counts = functools.partial(self.plan.tables._replace(**rows).counts, 0)
         pools = [
-            Pool([self.layers[i] for i in pool], [gradients.get(i) for i in pool], number)
+            Pool(
+                [self.layers[i] for i in pool],
+                [gradients.get(i) for i in pool],
+                update,
+                functools.partial(counts, number),
+            )
             for number, pool in enumerate(self.plan.pools)
             if any(i in gradients for i in pool)
         ]
-        counts = self._counts_of(update)
-        if not xla.move(pools, update, counts, when=when):
-            tf.cond(when, lambda: move_all(pools, update, counts), lambda: None)
-
-    def _counts_of(self, update: tf.Tensor) -> CountsOf:
-        """From one row of each table: what is sliced must begin at a known row, or XLA compiles each row anew."""
-        all_rows = self.plan.tables._asdict().items()
-        rows = {name: tf.gather(table, [tf.clip_by_value(update, 0, len(table) - 1)]) for name, table in all_rows}
-        return functools.partial(self.plan.tables._replace(**rows).counts, 0)
+        if not xla.move(pools, when=when):
+            tf.cond(when, lambda: move_all(pools), lambda: None)
 
     def _dense_gradients(self, call: Call) -> dict[int, tf.Tensor]:
         """The gradients of the whole step, flat, by the layers' positions."""

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.tf import namespace
-from rigl_backends.tf.layer import CountsOf, Pool
+from rigl_backends.tf.layer import Pool
 from rigl_backends.tf.namespace import has_gpu, in_xla, ordered_integers
 from rigl_core.adapter import CRITERIA, Connections, Counts, Rule, Updated, chooses_freely, move_pool
 
@@ -26,13 +26,11 @@ ROW = 1 << 14
 Table = npt.NDArray[np.int32]
 
 
-def move(pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf, *, when: tf.Tensor) -> bool:
+def move(pools: Sequence[Pool], *, when: tf.Tensor) -> bool:
     """The update of every pool, if XLA compiles it for a CPU; else nothing.
 
     Args:
         pools: with what the update reads.
-        update: the update's number.
-        counts: how many connections it keeps and grows in a pool, by the pool's number.
         when: whether there is an update.
 
     Returns:
@@ -43,10 +41,10 @@ def move(pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf, *, when: tf
     fitting = [pool for pool in pools if _can_lie_in_a_pack(pool)]
     kinds = [(pool.layers[0].variable.dtype, getattr(pool.gradients[0], "dtype", None)) for pool in fitting]
     for pack in packs_of([pool.layers[0].layer.size for pool in fitting], kinds):
-        _once_if(when, functools.partial(_move_pack, pack, [fitting[i] for i in pack.layers], update, counts))
+        _once_if(when, functools.partial(_move_pack, pack, [fitting[i] for i in pack.layers]))
     for pool in pools:
         if not _can_lie_in_a_pack(pool):
-            _once_if(when, functools.partial(pool.move, update, counts(pool.number)))
+            _once_if(when, pool.move)
     return True
 
 
@@ -135,14 +133,13 @@ def _rows(size: int) -> int:
     return -(-size // ROW)
 
 
-def _move_pack(pack: Pack, pools: Sequence[Pool], update: tf.Tensor, counts: CountsOf) -> None:
+def _move_pack(pack: Pack, pools: Sequence[Pool]) -> None:
     """The update of layers on their own that lie in a pack."""
     layers = [pool.layers[0] for pool in pools]
-    before = [layer.at_update(update, pool.gradients[0]) for layer, pool in zip(layers, pools, strict=True)]
-    masks, own = [layer.mask for layer in layers], [counts(pool.number) for pool in pools]
+    before = [layer.at_update(pool.update, pool.gradients[0]) for layer, pool in zip(layers, pools, strict=True)]
+    masks, own = [layer.mask for layer in layers], [pool.counts() for pool in pools]
     updated = updated_in_pack(pack, layers[0].rule, before, masks, own)
     for layer, connections, new in zip(layers, before, updated, strict=True):
-        layer.waits_for = ()
         layer.take(connections, new)
 
 
