@@ -45,7 +45,7 @@ def for_all(
 
     def decorate(check: Callable[[Harness, str, Case], None]) -> Property:
         def property_(harness: Harness, mode: str, **chosen: Any) -> None:
-            many = mode == "eager" and mode not in harness.slow_modes
+            many = has_many_cases(harness, mode)
             every = many and methods and not chosen
             each = [{"method": method} for method in methods] if every else [chosen]
             lacks: list[NotOffered | None] = []
@@ -64,6 +64,11 @@ def for_all(
         return property_
 
     return decorate
+
+
+def has_many_cases(harness: Harness, mode: str) -> bool:
+    """Whether a case takes little time in this mode."""
+    return mode == "eager" and mode not in harness.slow_modes
 
 
 def _where_offered(

@@ -78,7 +78,7 @@ def method_trainings(
     *,
     optimizers: Sequence[OptimizerSpec] = (SGD, ADAM),
     replaces: bool = False,
-    quiet: bool = False,
+    silence: str | None = None,
 ) -> Training:
     """A training by any of these methods.
 
@@ -87,7 +87,7 @@ def method_trainings(
         names: names of methods in `MOVING` and `STATIC`.
         optimizers: the optimizers to draw from.
         replaces: whether updates always take the place of gradient steps; otherwise the method decides.
-        quiet: whether a layer may be without information in some steps.
+        silence: one of `SILENCES`: a layer may be without information in some steps; None for no such layer.
     """
     begin = draw(st.integers(0, 2))
     # A property with few cases draws the first numbers of these lists: an update, a gradient step, another update.
@@ -111,7 +111,7 @@ def method_trainings(
     params = {name: param.astype(np.float32) for name, param in params.items()}
     training = Training(params, layers, recipe, draw(st.sampled_from(list(optimizers))), schedule.end + 2, seed)
     training = replace(training, scores=scores if recipe.initial.reads_scores else None)
-    return replace(training, quiet=_quiet_layer(draw, training)) if quiet else training
+    return training if silence is None else replace(training, quiet=_quiet_layer(draw, training), silence=silence)
 
 
 def _quiet_layer(draw: st.DrawFn, training: Training) -> tuple[str, range]:

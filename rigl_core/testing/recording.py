@@ -60,23 +60,18 @@ def start(
     )
 
 
-def steps(session: Session, training: Training, *, missing: bool = False) -> Iterator[Step]:
-    """Run the training, and yield each of its steps.
-
-    Args:
-        session: the session.
-        training: the training.
-        missing: whether quiet layers have no gradient. Otherwise it is 0, in some trainings at active weights alone.
-    """
+def steps(session: Session, training: Training) -> Iterator[Step]:
+    """Run the training, and yield each of its steps."""
     schedule = training.recipe.schedule
     before = Recorded.of(session)
     for number in range(training.steps):
-        gradients = training.gradients(number)
-        quiet = {training.quiet[0]: None} if missing and number in training.quiet[1] else {}
-        if training.seed % 3 == 1 and number in training.quiet[1] and not missing:
-            name = training.quiet[0]
+        gradients, missing = training.gradients(number), {}
+        name, quiet = training.quiet[0], number in training.quiet[1]
+        if quiet and training.silence == "missing":
+            missing = {name: None}
+        elif quiet and training.silence == "inactive":
             gradients[name] = np.where(before.masks[name], gradients[name], before.weights[name].dtype.type(1))
-        session.step({**gradients, **quiet})
+        session.step({**gradients, **missing})
         after = Recorded.of(session)
         updates = schedule is not None and oracle.fires(number, schedule.begin, schedule.end, schedule.every)
         yield Step(number, gradients, before, after, updates)

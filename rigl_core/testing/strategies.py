@@ -78,12 +78,17 @@ def updates(draw: st.DrawFn, dtypes: Sequence[str], *, special: bool = False, ma
     return Update(weight, gradient, mask, draw(st.integers(0, int(mask.sum()))), dtype)
 
 
+SILENCES = ("missing", "zero", "inactive")
+"""The gradient of a layer without information: none; 0 or subnormal; or 0 at active weights, and 1 at the others."""
+
+
 @dataclass(frozen=True, repr=False)
 class Training(Case):
     """A short training with given gradients.
 
     Attributes:
-        quiet: a layer without information, by its name, in the steps of a range: its gradients are 0 or subnormal.
+        quiet: a layer without information, by its name, in the steps of a range.
+        silence: what its gradient is in these steps, one of `SILENCES`.
     """
 
     params: dict[str, Array]
@@ -94,6 +99,7 @@ class Training(Case):
     seed: int
     scores: dict[str, Array] | None = None
     quiet: tuple[str, range] = ("", range(0))
+    silence: str = "zero"
 
     @property
     def schedule(self) -> UpdateSchedule:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from rigl_core.adapter import Plan, Recipe, check_changed, check_pool, check_saved_recipe
+from rigl_core.adapter import Plan, Recipe, check_changed, check_pool, check_saved_recipe, from_bytes, to_bytes
 
 
 class SavedRecipe(tf.train.experimental.PythonState):  # type: ignore[misc]
@@ -42,11 +41,11 @@ class SavedRecipe(tf.train.experimental.PythonState):  # type: ignore[misc]
     def serialize(self) -> bytes:
         """The recipe as it is saved."""
         self._tell()
-        return json.dumps(self._recipe.to_dict()).encode()
+        return to_bytes(self._recipe.to_dict()).tobytes()
 
     def deserialize(self, saved: bytes) -> None:
         """Take a saved recipe. TensorFlow calls it before it restores any variable."""
-        self._restored = json.loads(saved)
+        self._restored = from_bytes(np.frombuffer(saved, np.uint8))
         if self._plan is not None:
             self._check(self._plan)
 
