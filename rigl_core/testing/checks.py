@@ -26,6 +26,11 @@ def checks(*rules: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return pytest.mark.rule(*rules)
 
 
+def is_fast(harness: Harness, mode: str) -> bool:
+    """Whether a property can afford many cases: none of them is compiled, and the harness does not call them slow."""
+    return mode == "eager" and mode not in harness.slow_modes
+
+
 def for_all(
     cases: SearchStrategy[Case] | Callable[..., SearchStrategy[Case]],
     *,
@@ -45,7 +50,7 @@ def for_all(
 
     def decorate(check: Callable[[Harness, str, Case], None]) -> Property:
         def property_(harness: Harness, mode: str, **chosen: Any) -> None:
-            many = mode == "eager" and mode not in harness.slow_modes
+            many = is_fast(harness, mode)
             every = many and methods and not chosen
             each = [{"method": method} for method in methods] if every else [chosen]
             lacks: list[NotOffered | None] = []

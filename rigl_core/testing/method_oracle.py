@@ -209,14 +209,17 @@ def groups_of(recipe: Recipe, layer: Layer) -> Groups:
 
 
 def unit_score(criterion: str, scores: Sequence[float], unit: Sequence[int], real: Any = np.float32) -> float:
-    """The sum of the scores of a unit's weights, added in order; random integers first lose their last bits."""
+    """The sum of the scores of a unit's weights, added in order; random integers first lose their last bits.
+
+    A sum that is NaN or subnormal counts as 0.
+    """
     if criterion == "random":
         fewer = next(bits for bits in range(32) if len(unit) <= 2**bits)
         return float(sum(int(scores[position]) >> fewer for position in unit))
     total = real(scores[unit[0]])
     for position in unit[1:]:
         total = total + real(scores[position])
-    return float(total)
+    return float(total) if abs(total) >= np.finfo(real).smallest_normal else 0.0
 
 
 def as_sets(masks: Mapping[str, Any]) -> dict[str, set[int]]:

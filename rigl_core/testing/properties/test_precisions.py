@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rigl_core.testing.checks import checks, for_all
+from rigl_core.testing.checks import checks, for_all, is_fast
 from rigl_core.testing.harness import Array, Harness
 from rigl_core.testing.method_memory import remember
 from rigl_core.testing.method_trainings import method_trainings
@@ -24,9 +24,8 @@ FEW = {"SNFS": "float64", "MEST": "bfloat16", "RigL, blocks of 2": "float16", "D
 @pytest.mark.parametrize("method", SEEN)
 def test_every_method_in_other_precisions(harness: Harness, mode: str, method: str) -> None:
     """Masks are the oracle's, which computes scores in float64, or in float32 for layers of 16 bits."""
-    few = mode != "eager" or mode in harness.slow_modes
     for dtype in PRECISIONS:
-        if dtype in harness.dtypes and (not few or FEW.get(method) == dtype):
+        if dtype in harness.dtypes and (is_fast(harness, mode) or FEW.get(method) == dtype):
             _check(harness, mode, method, dtype)
 
 

@@ -1,0 +1,37 @@
+"""Bugs of infinite and large numbers, and of counts in few bits."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from conformance_tests.mutants.registry import caught_by
+from rigl_core.parts import structures
+from rigl_core.testing.properties import test_numbers
+
+
+def _finite_if(patch: pytest.MonkeyPatch, finite: Any) -> None:
+    def all_finite(arrays: Iterable[Any]) -> bool:
+        with np.errstate(over="ignore", invalid="ignore"):
+            return all(finite(array) for array in arrays)
+
+    patch.setattr(importlib.import_module("rigl_backends.numpy.training"), "all_finite", all_finite)
+
+
+@caught_by(test_numbers.test_opposite_infinities_in_a_block_count_as_zero)
+def sums_of_opposite_infinities_are_ranked(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(structures, "normal", lambda x, *, xp: x)
+
+
+@caught_by(test_numbers.test_gradients_are_finite_one_by_one, "RigL")
+def infinities_looked_for_in_the_sum(patch: pytest.MonkeyPatch) -> None:
+    _finite_if(patch, lambda array: not np.isnan(array).any() and not np.isinf(array.sum()))
+
+
+@caught_by(test_numbers.test_gradients_are_finite_one_by_one, "RigL")
+def finite_if_the_sum_is(patch: pytest.MonkeyPatch) -> None:
+    _finite_if(patch, lambda array: np.isfinite(array.sum()))
