@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
+from rigl_core.arrays import numpy_namespace
 from rigl_core.parts import structures
 from rigl_core.testing.properties import test_numbers
 
@@ -35,3 +36,19 @@ def infinities_looked_for_in_the_sum(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_numbers.test_gradients_are_finite_one_by_one, "RigL")
 def finite_if_the_sum_is(patch: pytest.MonkeyPatch) -> None:
     _finite_if(patch, lambda array: np.isfinite(array.sum()))
+
+
+@caught_by(test_numbers.test_counts_are_whole_in_half_precision, "SRigL")
+def counts_of_eight_bits(patch: pytest.MonkeyPatch) -> None:
+    def total(x: Any, *, axis: int, dtype: Any, keepdims: bool) -> Any:
+        return np.sum(x, axis=axis, dtype=np.uint8, keepdims=keepdims).astype(dtype)
+
+    patch.setattr(numpy_namespace, "sum", total)
+
+
+@caught_by(test_numbers.test_counts_are_whole_in_half_precision, "RigL, all layers")
+def ties_counted_in_half_precision(patch: pytest.MonkeyPatch) -> None:
+    def total(x: Any, *, axis: int, dtype: Any) -> Any:
+        return np.cumsum(x, axis=axis, dtype=np.float16).astype(dtype)
+
+    patch.setattr(numpy_namespace, "cumulative_sum", total)

@@ -16,7 +16,7 @@ from rigl_core.testing.fixed import fixed_layers, fixed_training, recorded
 from rigl_core.testing.harness import Harness
 from rigl_core.testing.method_memory import initial_masks, remember
 from rigl_core.testing.method_trainings import MOVING
-from rigl_core.testing.properties.test_methods import assert_masks_stay, check_update
+from rigl_core.testing.properties.test_methods import assert_counts, assert_masks_stay, check_update
 from rigl_core.testing.recording import start
 from rigl_core.testing.strategies import Training
 
@@ -69,3 +69,29 @@ def test_gradients_are_finite_one_by_one(harness: Harness, mode: str, method: st
             check_update(memory, step, dict(step.before.weights))
         else:
             assert_masks_stay(step)
+
+
+COUNTING = ("RigL", "SRigL", "RigL, all layers")
+"""Methods that count in a layer, in a group and in a pool; slow and compiled modes run the first, in one precision."""
+
+
+@checks("B1", "T3", "M3", "P1")
+@pytest.mark.parametrize("method", COUNTING)
+def test_counts_are_whole_in_half_precision(harness: Harness, mode: str, method: str) -> None:
+    """Counts of thousands of connections, and of thousands of ties, are exact.
+
+    float16 has not all whole numbers above 2,048, bfloat16 not above 256; 8 bits have none above 255.
+    """
+    dtypes = [dtype for dtype in ("bfloat16", "float16") if dtype in harness.dtypes]
+    if not is_fast(harness, mode):
+        dtypes = dtypes[:1] if method == COUNTING[0] else []
+    for dtype in dtypes:
+        training = training_by(method, (2, 5200), (3, 400))
+        tied = {name: np.where(abs(param) < 0.25, np.float32(0.5), 1) for name, param in training.params.items()}
+        training = replace(training, params=tied)
+        memory, session = remember(training), start(harness, mode, training, dtype)
+        assert_counts(memory.plan, session.masks(), memory.plan.active)
+        gradients = {name: np.round(2 * gradient) / 2 for name, gradient in training.gradients(2).items()}
+        memory.see(gradients)
+        step = recorded(session, 0, gradients, updates=True)
+        check_update(memory, step, dict(step.before.weights))
