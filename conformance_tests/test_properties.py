@@ -3,6 +3,7 @@
 from rigl_core.testing.properties.test_deferred import *
 from rigl_core.testing.properties.test_errors import *
 from rigl_core.testing.properties.test_gradients import *
+from rigl_core.testing.properties.test_large import *
 from rigl_core.testing.properties.test_memory import *
 from rigl_core.testing.properties.test_methods import *
 from rigl_core.testing.properties.test_numbers import *
