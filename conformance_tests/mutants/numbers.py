@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from conformance_tests.mutants.methods import patch_score
 from conformance_tests.mutants.registry import caught_by
 from rigl_core.arrays import numpy_namespace
-from rigl_core.parts import structures
+from rigl_core.parts import criteria, structures
 from rigl_core.testing.properties import test_numbers
 
 
@@ -36,6 +37,14 @@ def infinities_looked_for_in_the_sum(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_numbers.test_gradients_are_finite_one_by_one, "RigL")
 def finite_if_the_sum_is(patch: pytest.MonkeyPatch) -> None:
     _finite_if(patch, lambda array: np.isfinite(array.sum()))
+
+
+@caught_by(test_numbers.test_subnormal_weights_have_no_sign)
+def subnormal_weights_flip(patch: pytest.MonkeyPatch) -> None:
+    def keeps_its_sign(connections: Any, xp: Any) -> Any:
+        return (connections.weight * connections.sign >= 0).astype(connections.weight.dtype)
+
+    patch_score(patch, criteria.SIGN, keeps_its_sign)
 
 
 @caught_by(test_numbers.test_counts_are_whole_in_half_precision, "SRigL")

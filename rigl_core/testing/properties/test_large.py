@@ -98,7 +98,7 @@ def test_a_large_pool_in_half_precision(harness: Harness, mode: str) -> None:
     if not is_fast(harness, mode):
         return
     training = training_of(RigL(0.4, schedule=SCHEDULE, scope="global"), (3, 400))
-    memory, session = remember(training), start(harness, mode, training, dtype)
+    memory, session = remember(training, dtype), start(harness, mode, training, dtype)
     gradients = {**training.gradients(0), "fc0.weight": only_from(100_000)}
     gradients["fc1.weight"] = np.round(gradients["fc1.weight"])
     memory.see(gradients)

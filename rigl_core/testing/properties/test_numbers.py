@@ -55,7 +55,7 @@ def test_gradients_are_finite_one_by_one(harness: Harness, mode: str, method: st
         return
     dtype = "float16" if "float16" in harness.dtypes else "float32"
     training = training_by(method, (8, 4), (4, 8))
-    memory, session = remember(training), start(harness, mode, training, dtype)
+    memory, session = remember(training, dtype), start(harness, mode, training, dtype)
     huge = np.float32(2.0 ** (np.finfo(dtype).maxexp - 4))
     for number in (0, 1):
         coarse = {name: np.maximum(np.round(4 * gradient) / 4, 1) for name, gradient in training.gradients(2).items()}
@@ -69,6 +69,22 @@ def test_gradients_are_finite_one_by_one(harness: Harness, mode: str, method: st
             check_update(memory, step, dict(step.before.weights))
         else:
             assert_masks_stay(step)
+
+
+@checks("T4", "M4", "P1")
+def test_subnormal_weights_have_no_sign(harness: Harness, mode: str) -> None:
+    """The weights are 0 or subnormal in float16: they have drawn their signs, and no update drops them."""
+    if "float16" not in harness.dtypes or not is_fast(harness, mode):
+        return
+    training = training_by("Deep R", (8, 4), (4, 8))
+    tiny = {name: param * np.float32(2.0**-15) for name, param in training.params.items()}
+    training = replace(training, params=tiny)
+    memory, session = remember(training, "float16"), start(harness, mode, training, "float16")
+    gradients = training.gradients(0)
+    memory.see(gradients)
+    step = recorded(session, 0, gradients, updates=True)
+    check_update(memory, step, dict(step.before.weights))
+    assert_masks_stay(step)
 
 
 COUNTING = ("RigL", "SRigL", "RigL, all layers")
@@ -89,7 +105,7 @@ def test_counts_are_whole_in_half_precision(harness: Harness, mode: str, method:
         training = training_by(method, (2, 5200), (3, 400))
         tied = {name: np.where(abs(param) < 0.25, np.float32(0.5), 1) for name, param in training.params.items()}
         training = replace(training, params=tied)
-        memory, session = remember(training), start(harness, mode, training, dtype)
+        memory, session = remember(training, dtype), start(harness, mode, training, dtype)
         assert_counts(memory.plan, session.masks(), memory.plan.active)
         gradients = {name: np.round(2 * gradient) / 2 for name, gradient in training.gradients(2).items()}
         memory.see(gradients)

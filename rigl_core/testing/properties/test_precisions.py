@@ -32,8 +32,7 @@ def test_every_method_in_other_precisions(harness: Harness, mode: str, method: s
 def _check(harness: Harness, mode: str, method: str, dtype: str) -> None:
     def check(harness: Harness, mode: str, training: Training) -> None:
         training = replace(training, params={name: _coarse(param) for name, param in training.params.items()})
-        memory, session = remember(training), start(harness, mode, training, dtype)
-        memory.real = np.float64 if dtype == "float64" else np.float32
+        memory, session = remember(training, dtype), start(harness, mode, training, dtype)
         for number in range(training.steps):
             gradients = {name: _coarse(gradient) for name, gradient in training.gradients(number).items()}
             before = Recorded.of(session)
