@@ -62,7 +62,7 @@ class TorchSession:
         self.params = dict(self.model.named_parameters())
         self.clip_norm = setup.optimizer.clip_norm
         self.optimizer = make_optimizer(setup.optimizer, list(self.model.parameters()))
-        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, scores=setup.scores)
+        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores)
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         self.optimizer.zero_grad()
