@@ -68,7 +68,7 @@ class TorchSession:
         self.optimizer.zero_grad()
         used = {name: g for name, g in gradients.items() if g is not None}
         params = [self.params[name] for name in used]
-        tensors = [torch.tensor(g, dtype=params[0].dtype, device=self.device) for g in used.values()]
+        tensors = [torch.from_numpy(np.array(g)).to(self.device, params[0].dtype) for g in used.values()]
         loss = _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
         self._descend(loss)
 
@@ -151,7 +151,8 @@ def make_optimizer(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.opt
 
 
 def _tensor(array: Array, dtype: str) -> Tensor:
-    return torch.tensor(array, dtype=getattr(torch, dtype))
+    """A tensor with the array's numbers, in the order in which they lie in memory."""
+    return torch.from_numpy(np.array(array)).to(getattr(torch, dtype))
 
 
 def _array(tensor: Tensor) -> Array:

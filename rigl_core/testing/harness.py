@@ -60,7 +60,8 @@ class Setup:
     """The start of a sparse training.
 
     Attributes:
-        params: all parameters by name; parameters that are not among ``layers`` are trained densely.
+        params: all parameters by name; parameters that are not among ``layers`` are trained densely. A framework whose
+            arrays can lie in memory in another order than C's keeps the order of these.
         layers: the parameters that are layers, with their axes.
         recipe: the recipe.
         optimizer: the optimizer.
