@@ -9,6 +9,7 @@ from rigl_core.testing.properties.test_memory import *
 from rigl_core.testing.properties.test_methods import *
 from rigl_core.testing.properties.test_numbers import *
 from rigl_core.testing.properties.test_order import *
+from rigl_core.testing.properties.test_outside import *
 from rigl_core.testing.properties.test_precisions import *
 from rigl_core.testing.properties.test_resume import *
 from rigl_core.testing.properties.test_told import *

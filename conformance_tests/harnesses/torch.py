@@ -123,16 +123,22 @@ class TorchSession:
 
 
 def _model(params: Mapping[str, Array], layers: Sequence[Layer], dtype: str) -> nn.Module:
-    """A module with these parameters: layers become the weights of Linear and Conv2d modules."""
+    """A module with these parameters: layers become the weights of RMSNorm, Linear and Conv2d modules."""
     model = nn.Module()
     names = {layer.name for layer in layers}
     for name, value in params.items():
         parent, _, own_name = name.rpartition(".")
         if name in names:
-            module: nn.Module = nn.Linear(1, 1, bias=False) if value.ndim == 2 else nn.Conv2d(1, 1, 1, bias=False)
-            model.add_module(parent, module)
+            model.add_module(parent, _module_of(value.ndim))
         model.get_submodule(parent).register_parameter(own_name, nn.Parameter(_tensor(value, dtype)))
     return model
+
+
+def _module_of(axes: int) -> nn.Module:
+    """A module whose only parameter is a weight of so many axes."""
+    if axes == 1:
+        return nn.RMSNorm(1)
+    return nn.Linear(1, 1, bias=False) if axes == 2 else nn.Conv2d(1, 1, 1, bias=False)
 
 
 class CenteredSGD(torch.optim.SGD):

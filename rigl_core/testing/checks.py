@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
@@ -31,6 +32,14 @@ def is_fast(harness: Harness, mode: str) -> bool:
     return mode == "eager" and mode not in harness.slow_modes
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Ignore our warnings: assertions find what is wrong, and layers are small by intention. Also a decorator."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SparsityWarning)
+        yield
+
+
 def for_all(
     cases: SearchStrategy[Case] | Callable[..., SearchStrategy[Case]],
     *,
@@ -54,8 +63,7 @@ def for_all(
             every = many and methods and not chosen
             each = [{"method": method} for method in methods] if every else [chosen]
             lacks: list[NotOffered | None] = []
-            with warnings.catch_warnings():  # assertions find what is wrong, and layers are small by intention
-                warnings.simplefilter("ignore", SparsityWarning)
+            with without_warnings():
                 for own in each:
                     strategy = cases if isinstance(cases, SearchStrategy) else cases(**own)
                     _check_all(_where_offered(check, harness, mode, lacks), strategy, eager if many else compiled)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from rigl_core.model.warnings import SparsityWarning
 from rigl_core.parts.schedules import UpdateSchedule
-from rigl_core.testing.checks import checks, is_fast
+from rigl_core.testing.checks import checks, is_fast, without_warnings
 from rigl_core.testing.fixed import fixed_layers, fixed_training
 from rigl_core.testing.harness import Array, Harness
 from rigl_core.testing.method_trainings import MOVING
@@ -30,16 +28,11 @@ def in_other_order(array: Array) -> Array:
 
 @checks("T3", "V3", "Z1", "P1", "P2")
 @pytest.mark.parametrize("method", METHODS)
+@without_warnings()
 def test_the_order_in_memory_changes_nothing(harness: Harness, mode: str, method: str) -> None:
     """Weights, state and masks have the same bits, also after a load of what was saved in C order."""
     if not is_fast(harness, mode):
         return
-    with warnings.catch_warnings():  # assertions find what is wrong
-        warnings.simplefilter("ignore", SparsityWarning)
-        _check(harness, mode, method)
-
-
-def _check(harness: Harness, mode: str, method: str) -> None:
     recipe = MOVING[method](0.5, UpdateSchedule(end=6, every=2))
     training = fixed_training(recipe, fixed_layers((8, 4), (4, 4, 2, 2)), optimizer=SGD)
     other = replace(training, params={name: in_other_order(param) for name, param in training.params.items()})
