@@ -7,6 +7,7 @@ from rigl_core.testing.properties.test_gradients import *
 from rigl_core.testing.properties.test_large import *
 from rigl_core.testing.properties.test_memory import *
 from rigl_core.testing.properties.test_methods import *
+from rigl_core.testing.properties.test_micro_batches import *
 from rigl_core.testing.properties.test_numbers import *
 from rigl_core.testing.properties.test_order import *
 from rigl_core.testing.properties.test_outside import *

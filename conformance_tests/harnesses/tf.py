@@ -23,7 +23,7 @@ class TensorFlowSession:
             name: keras.Variable(_tensor(param, setup.dtype), name=name, dtype=setup.dtype)
             for name, param in setup.params.items()
         }
-        self.optimizer = sparsify(_make(setup.optimizer), setup.recipe, layers=setup.layers, scores=setup.scores)
+        self.optimizer = sparsify(_make(setup), setup.recipe, layers=setup.layers, scores=setup.scores)
         self.optimizer.build(list(self.params.values()))
         self._apply = _in_mode(lambda grads: self.optimizer.apply(grads, list(self.params.values())), setup.mode)
         self._learn = {
@@ -116,10 +116,12 @@ class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
         super().update_step(gradient, variable, learning_rate)
 
 
-def _make(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
+def _make(setup: Setup) -> keras.optimizers.Optimizer:
+    spec, calls = setup.optimizer, setup.micro_batches
     # Keras takes Python's numbers for float32, and NumPy's for what they are.
     beta_1, beta_2, momentum = np.float64(0.9), np.float64(0.999), np.float64(spec.momentum)
     common = {"learning_rate": lambda: tf.constant(spec.lr, tf.float64), "global_clipnorm": spec.clip_norm}
+    common["gradient_accumulation_steps"] = calls if calls > 1 else None
     if spec.kind == "sgd":
         return SGD(spec, momentum=momentum, **common)
     return Adam(weight_decay=np.float64(spec.weight_decay), beta_1=beta_1, beta_2=beta_2, **common)

@@ -61,28 +61,33 @@ class TorchSession:
         self.model = _model(setup.params, setup.layers, setup.dtype).to(self.device)
         self.params = dict(self.model.named_parameters())
         self.clip_norm = setup.optimizer.clip_norm
+        self.micro_batches, self.calls = setup.micro_batches, 0
         self.optimizer = make_optimizer(setup.optimizer, list(self.model.parameters()))
         self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores)
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
-        self.optimizer.zero_grad()
+        if self.calls % self.micro_batches == 0:
+            self.optimizer.zero_grad()
+        self.calls += 1
         used = {name: g for name, g in gradients.items() if g is not None}
         params = [self.params[name] for name in used]
         tensors = [torch.from_numpy(np.array(g)).to(self.device, params[0].dtype) for g in used.values()]
         loss = _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
-        self._descend(loss)
+        (loss / self.micro_batches).backward()
+        if self.calls % self.micro_batches == 0:
+            self._step()
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         self.optimizer.zero_grad()
         x = torch.tensor(inputs, device=self.device)
         logits = _in_mode({"mlp": _mlp, "convnet": _convnet}[model], self.mode)(self.params, x)
-        self._descend(functional.cross_entropy(logits, torch.tensor(labels, device=self.device)))
+        functional.cross_entropy(logits, torch.tensor(labels, device=self.device)).backward()
+        self._step()
 
     def sparsify_again(self) -> None:
         sparsify(self.model, self.optimizer, self.sparse.plan.recipe)
 
-    def _descend(self, loss: Tensor) -> None:
-        loss.backward()  # type: ignore[no-untyped-call]
+    def _step(self) -> None:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
         self.optimizer.step()

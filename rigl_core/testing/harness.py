@@ -68,6 +68,7 @@ class Setup:
         dtype: the dtype of the parameters in the framework.
         mode: how the step runs, one of `Harness.modes`.
         scores: the scores for ``sparsify``, by layer name; None if the recipe needs none.
+        micro_batches: how many calls of `Session.step` make one optimizer step, by the mean of their gradients.
     """
 
     params: Mapping[str, Array]
@@ -77,6 +78,7 @@ class Setup:
     dtype: str = "float32"
     mode: str = "eager"
     scores: Mapping[str, Array] | None = None
+    micro_batches: int = 1
 
 
 class Session(Protocol):
