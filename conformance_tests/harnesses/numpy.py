@@ -12,12 +12,13 @@ from rigl_backends.numpy import SGD, Adam, Optimizer, sparsify
 from rigl_core.adapter import numpy_namespace
 from rigl_core.testing import models
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
+from rigl_core.testing.layout import laid_out_like
 from rigl_core.testing.micro_batches import MicroBatches
 
 
 class NumPySession:
     def __init__(self, setup: Setup) -> None:
-        self.params = {name: np.array(param, setup.dtype) for name, param in setup.params.items()}
+        self.params = {name: laid_out_like(param, setup.dtype) for name, param in setup.params.items()}
         self.clip_norm = setup.optimizer.clip_norm
         self.micro_batches = MicroBatches(setup.micro_batches)
         self.optimizer = _make(setup.optimizer, self.params)

@@ -15,6 +15,7 @@ from torch.nn import functional
 from rigl_backends.torch import sparsify, torch_namespace
 from rigl_core import Layer
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
+from rigl_core.testing.layout import laid_out_like
 
 
 def _weighted_sum(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
@@ -71,7 +72,7 @@ class TorchSession:
         self.calls += 1
         used = {name: g for name, g in gradients.items() if g is not None}
         params = [self.params[name] for name in used]
-        tensors = [torch.from_numpy(np.array(g)).to(self.device, params[0].dtype) for g in used.values()]
+        tensors = [torch.from_numpy(laid_out_like(g, g.dtype)).to(self.device, params[0].dtype) for g in used.values()]
         loss = _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
         (loss / self.micro_batches).backward()
         if self.calls % self.micro_batches == 0:
@@ -162,8 +163,8 @@ def make_optimizer(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.opt
 
 
 def _tensor(array: Array, dtype: str) -> Tensor:
-    """A tensor with the array's numbers, in the order in which they lie in memory."""
-    return torch.from_numpy(np.array(array)).to(getattr(torch, dtype))
+    """A tensor with the array's numbers, at the places in memory that they have there."""
+    return torch.from_numpy(laid_out_like(array, array.dtype)).to(getattr(torch, dtype))
 
 
 def _array(tensor: Tensor) -> Array:

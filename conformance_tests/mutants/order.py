@@ -13,7 +13,7 @@ from rigl_backends.numpy.layer import SparseLayer
 from rigl_core.testing.properties import test_order
 
 
-@caught_by(test_order.test_the_order_in_memory_changes_nothing, "RigL")
+@caught_by(test_order.test_places_in_memory_change_nothing, "RigL")
 def weights_read_in_their_memory_order(patch: pytest.MonkeyPatch) -> None:
     def weight(self: SparseLayer) -> Any:
         return self._optimizer.params[self.layer.name].ravel(order="K")
@@ -21,7 +21,7 @@ def weights_read_in_their_memory_order(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(SparseLayer, "weight", property(weight, SparseLayer.weight.fset))
 
 
-@caught_by(test_order.test_the_order_in_memory_changes_nothing, "RigL")
+@caught_by(test_order.test_places_in_memory_change_nothing, "RigL")
 def zeros_written_into_a_copy(patch: pytest.MonkeyPatch) -> None:
     def zero_outside(values: Any, mask: Any) -> None:
         np.copyto(values.reshape(-1), 0, where=~mask.reshape(-1))

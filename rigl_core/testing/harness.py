@@ -61,7 +61,7 @@ class Setup:
 
     Attributes:
         params: all parameters by name; parameters that are not among ``layers`` are trained densely. A framework whose
-            arrays can lie in memory in another order than C's keeps the order of these.
+            arrays have strides keeps those of these arrays (`rigl_core.testing.layout.laid_out_like`).
         layers: the parameters that are layers, with their axes.
         recipe: the recipe.
         optimizer: the optimizer.
