@@ -17,13 +17,18 @@ from rigl_core.testing.properties import test_outside
 @caught_by(test_outside.test_what_is_written_outside_is_gone_after_the_next_update)
 def optimizers_that_keep_zeros_are_trusted(patch: pytest.MonkeyPatch) -> None:
     """Only connections that an update drops become zero, unless the optimizer is none that leaves zeros alone."""
-    original = SparseLayer.zero_weight_outside
+    zero, start = SparseLayer.zero_weight_outside, SparseLayer.start
 
     def zero_weight_outside(self: SparseLayer, mask: Any) -> None:
-        trusted = type(self._optimizer) in (SGD, Adam)
-        original(self, mask | ~self.mask if trusted else mask)
+        trusted = type(self._optimizer) in (SGD, Adam) and not self.rule.shadow
+        zero(self, mask | ~self.mask if trusted else mask)
+
+    def start_with_zeros(self: SparseLayer, connections: Any, mask: Any) -> None:
+        start(self, connections, mask)
+        zero(self, mask)
 
     patch.setattr(SparseLayer, "zero_weight_outside", zero_weight_outside)
+    patch.setattr(SparseLayer, "start", start_with_zeros)
 
 
 @caught_by(test_outside.test_layers_of_one_axis)
