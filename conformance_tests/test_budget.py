@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from rigl_core import ErdosRenyi, ErdosRenyiKernel, Layer, PerLayer, Static, Uniform, make_plan, specs
 from rigl_core.parts.distributions import Distribution
+from rigl_core.testing import budget_oracle
 from rigl_core.testing.checks import checks
 
 sizes = st.integers(1, 9)
@@ -49,38 +50,13 @@ def test_sparsity_is_the_decimal_its_user_wrote(sparsity: float, size: int, acti
     assert plan.active == (active,)
 
 
-def reference_densities(scales: list[Fraction], layer_sizes: list[int], budget: int) -> list[Fraction]:
-    """Densities of ER and ERK by rule B8: all layers at the maximum become dense, and the rest is solved again."""
-    dense: set[int] = set()
-    while True:
-        rest = [i for i in range(len(scales)) if i not in dense]
-        if not rest:
-            return [Fraction(1)] * len(scales)
-        left = budget - sum(layer_sizes[i] for i in dense)
-        epsilon = Fraction(left) / sum(scales[i] * layer_sizes[i] for i in rest)
-        if all(epsilon * scales[i] <= 1 for i in rest):
-            return [Fraction(1) if i in dense else epsilon * scales[i] for i in range(len(scales))]
-        highest = max(scales[i] for i in rest)
-        dense |= {i for i in rest if scales[i] == highest}
-
-
-def assert_shared_by(scales: list[Fraction], layer_sizes: list[int], budget: int, active: tuple[int, ...]) -> None:
-    """The counts are the reference's shares, rounded by largest remainder (rule B3)."""
-    densities = reference_densities(scales, layer_sizes, budget)
-    shares = [density * n for density, n in zip(densities, layer_sizes, strict=True)]
-    floors = [math.floor(share) for share in shares]
-    order = sorted(range(len(shares)), key=lambda i: (floors[i] - shares[i], i))
-    extra = order[: budget - sum(floors)]
-    assert list(active) == [floor + (i in extra) for i, floor in enumerate(floors)]
-
-
 @checks("B8", "B3")
 @given(layer_lists(), sparsities)
 def test_erk(layers: list[Layer], sparsity: str) -> None:
     plan = make_plan(Static(float(sparsity), distribution=ErdosRenyiKernel()), layers)
     scales = [Fraction(sum(layer.shape), layer.size) for layer in layers]
     layer_sizes = [layer.size for layer in layers]
-    assert_shared_by(scales, layer_sizes, rounded(sparsity, sum(layer_sizes)), plan.active)
+    assert list(plan.active) == budget_oracle.counts(scales, layer_sizes, rounded(sparsity, sum(layer_sizes)))
 
 
 @checks("B7", "B3")
@@ -89,7 +65,7 @@ def test_er(layers: list[Layer], sparsity: str) -> None:
     plan = make_plan(Static(float(sparsity), distribution=ErdosRenyi()), layers)
     scales = [Fraction(layer.shape[0] + layer.shape[1], layer.shape[0] * layer.shape[1]) for layer in layers]
     layer_sizes = [layer.size for layer in layers]
-    assert_shared_by(scales, layer_sizes, rounded(sparsity, sum(layer_sizes)), plan.active)
+    assert list(plan.active) == budget_oracle.counts(scales, layer_sizes, rounded(sparsity, sum(layer_sizes)))
 
 
 @checks("B7", "B8")

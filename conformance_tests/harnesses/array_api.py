@@ -19,6 +19,7 @@ from conformance_tests.harnesses.array_api_training import ELSEWHERE, Arrays, Sp
 from rigl_core.adapter import errors, make_plan
 from rigl_core.testing import models
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
+from rigl_core.testing.micro_batches import MicroBatches
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -43,6 +44,7 @@ class ArrayAPISession:
     @_strictly
     def __init__(self, setup: Setup) -> None:
         plan, self.dtype = make_plan(setup.recipe, setup.layers), setup.dtype
+        self.micro_batches = MicroBatches(setup.micro_batches)
         for layer in plan.layers:
             errors.check_dtype(layer, setup.dtype)
         errors.check_scores(plan, setup.scores)
@@ -54,7 +56,8 @@ class ArrayAPISession:
 
     @_strictly
     def step(self, gradients: Mapping[str, Array | None]) -> None:
-        self.sparse.step_by({name: _to(g, self.dtype) for name, g in gradients.items() if g is not None})
+        if (mean := self.micro_batches.add(gradients)) is not None:
+            self.sparse.step_by({name: _to(g, self.dtype) for name, g in mean.items() if g is not None})
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         self.step(models.gradients(model, self.weights(), inputs, labels))  # the standard does not differentiate
@@ -147,7 +150,7 @@ class ArrayAPIHarness(Harness):
     dtypes = ("float32", "float64")
     modes = ("eager",)
     unused_layers = True
-    has = ("new arrays", "steps past", "dense steps")
+    has = ("new arrays", "steps past", "dense steps", "micro-batches")
     lacks: Mapping[str, str] = {
         "adagrad": "it has SGD and Adam, of which all state starts at 0",
         "closures": "its optimizers are given gradients, and evaluate nothing",

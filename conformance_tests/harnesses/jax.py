@@ -25,7 +25,7 @@ class JaxSession:
     def __init__(self, settings: Callable[[str], AbstractContextManager[None]], setup: Setup) -> None:
         self.setup, self.settings, self.dtype = setup, functools.partial(settings, setup.dtype), setup.dtype
         self.tx = sparsify(
-            _make(setup.optimizer),
+            _make(setup.optimizer, setup.micro_batches),
             setup.recipe,
             layers=setup.layers,
             scores=setup.scores,
@@ -114,7 +114,7 @@ def _convnet(params: Params, x: jax.Array) -> jax.Array:
 _MODELS: dict[str, Callable[[Params, jax.Array], jax.Array]] = {"mlp": _mlp, "convnet": _convnet}
 
 
-def _make(spec: OptimizerSpec) -> optax.GradientTransformation:
+def _make(spec: OptimizerSpec, micro_batches: int) -> optax.GradientTransformation | optax.MultiSteps:
     parts = []
     if spec.clip_norm is not None:
         parts.append(optax.clip_by_global_norm(spec.clip_norm))
@@ -126,7 +126,8 @@ def _make(spec: OptimizerSpec) -> optax.GradientTransformation:
         if spec.centered:
             parts.append(optax.stateless(lambda updates, params: jax.tree.map(lambda g: g - g.mean(), updates)))
         parts += [optax.add_decayed_weights(spec.weight_decay), optax.sgd(spec.lr, spec.momentum or None)]
-    return optax.chain(*parts)
+    whole = optax.chain(*parts)
+    return whole if micro_batches == 1 else optax.MultiSteps(whole, micro_batches)
 
 
 def _in_mode(function: Callable[..., Any], mode: str, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
@@ -154,7 +155,7 @@ class JaxHarness(Harness):
     modes = ("eager", "compiled", "graph")  # the last without callbacks, as on a GPU
     unused_layers = False
     slow_modes = ("eager",)  # where every operation is compiled anew for each shape
-    has = ("steps past", "adagrad")
+    has = ("steps past", "adagrad", "micro-batches")
     lacks: Mapping[str, str] = {
         "dense steps": "init makes all optimizer state anew, and there is no other way to start",
         "closures": "optax is given gradients; what evaluates the loss, such as its sam, goes around sparsify",

@@ -12,12 +12,15 @@ from rigl_backends.numpy import SGD, Adam, Optimizer, sparsify
 from rigl_core.adapter import numpy_namespace
 from rigl_core.testing import models
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
+from rigl_core.testing.layout import laid_out_like
+from rigl_core.testing.micro_batches import MicroBatches
 
 
 class NumPySession:
     def __init__(self, setup: Setup) -> None:
-        self.params = {name: np.array(param, setup.dtype) for name, param in setup.params.items()}
+        self.params = {name: laid_out_like(param, setup.dtype) for name, param in setup.params.items()}
         self.clip_norm = setup.optimizer.clip_norm
+        self.micro_batches = MicroBatches(setup.micro_batches)
         self.optimizer = _make(setup.optimizer, self.params)
         for gradients in setup.dense_steps:
             self.optimizer.step({name: g.astype(self.params[name].dtype) for name, g in gradients.items()})
@@ -27,7 +30,9 @@ class NumPySession:
         sparsify(self.params, self.optimizer, self.sparse.plan.recipe, layers=self.sparse.plan.layers)
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
-        grads = {name: g if g is None else g.astype(self.params[name].dtype) for name, g in gradients.items()}
+        if (mean := self.micro_batches.add(gradients)) is None:
+            return
+        grads = {name: g if g is None else g.astype(self.params[name].dtype) for name, g in mean.items()}
         if self.clip_norm is not None:
             grads = self.sparse.mask_gradients(grads)
             norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in grads.values() if g is not None))
@@ -102,7 +107,7 @@ class NumPyHarness(Harness):
     dtypes = ("float16", "float32", "float64")
     modes = ("eager",)
     unused_layers = True
-    has = ("new arrays", "steps past", "adagrad", "dense steps")
+    has = ("new arrays", "steps past", "adagrad", "dense steps", "micro-batches")
     lacks: Mapping[str, str] = {"closures": "its optimizers are given gradients, and evaluate nothing"}
     xp = numpy_namespace
     session = NumPySession

@@ -23,7 +23,7 @@ class TensorFlowSession:
             name: keras.Variable(_tensor(param, setup.dtype), name=name, dtype=setup.dtype)
             for name, param in setup.params.items()
         }
-        inner = _make(setup.optimizer)
+        inner = _make(setup)
         for gradients in setup.dense_steps:
             inner.apply([_tensor(gradients[name], setup.dtype) for name in self.params], list(self.params.values()))
         self.optimizer = sparsify(inner, setup.recipe, layers=setup.layers, scores=setup.scores)
@@ -126,10 +126,12 @@ class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
         super().update_step(gradient, variable, learning_rate)
 
 
-def _make(spec: OptimizerSpec) -> keras.optimizers.Optimizer:
+def _make(setup: Setup) -> keras.optimizers.Optimizer:
+    spec, calls = setup.optimizer, setup.micro_batches
     # Keras takes Python's numbers for float32, and NumPy's for what they are.
     beta_1, beta_2, momentum = np.float64(0.9), np.float64(0.999), np.float64(spec.momentum)
     common = {"learning_rate": lambda: tf.constant(spec.lr, tf.float64), "global_clipnorm": spec.clip_norm}
+    common["gradient_accumulation_steps"] = calls if calls > 1 else None
     if spec.kind == "sgd":
         return SGD(spec, momentum=momentum, **common)
     if spec.kind == "adagrad":
@@ -159,7 +161,7 @@ class TensorFlowHarness(Harness):
     modes = ("eager", "function", "xla")
     unused_layers = True
     slow_modes = ("eager",)  # each operation is a call of its own
-    has = ("steps past", "adagrad", "dense steps")
+    has = ("steps past", "adagrad", "dense steps", "micro-batches")
     lacks: Mapping[str, str] = {
         "closures": "Keras's optimizers are given gradients, and evaluate nothing",
         "new arrays": "a variable takes new values, and stays the same variable",

@@ -15,6 +15,7 @@ from torch.nn import functional
 from rigl_backends.torch import sparsify, torch_namespace
 from rigl_core import Layer
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
+from rigl_core.testing.layout import laid_out_like
 
 
 def _weighted_sum(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
@@ -61,23 +62,30 @@ class TorchSession:
         self.model = _model(setup.params, setup.layers, setup.dtype).to(self.device)
         self.params = dict(self.model.named_parameters())
         self.clip_norm, self.evaluations = setup.optimizer.clip_norm, setup.optimizer.evaluations
+        self.micro_batches, self.calls = setup.micro_batches, 0
         self.optimizer = make_optimizer(setup.optimizer, list(self.model.parameters()))
         for gradients in setup.dense_steps:
             self._evaluate(self._loss(gradients))
             self.optimizer.step()
-        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, scores=setup.scores)
+        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores)
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         used = {name: g for name, g in gradients.items() if g is not None}
         if self.evaluations > 1:
             self.optimizer.step(lambda: self._evaluate(self._loss(used)))
             return
-        self._evaluate(self._loss(used))
-        self.optimizer.step()
+        if self.calls % self.micro_batches == 0:
+            self.optimizer.zero_grad()
+        self.calls += 1
+        (self._loss(used) / self.micro_batches).backward()  # type: ignore[no-untyped-call]
+        if self.calls % self.micro_batches == 0:
+            self._clip()
+            self.optimizer.step()
 
     def _loss(self, gradients: Mapping[str, Array]) -> Tensor:
         params = [self.params[name] for name in gradients]
-        tensors = [torch.tensor(g, dtype=params[0].dtype, device=self.device) for g in gradients.values()]
+        own = [torch.from_numpy(laid_out_like(g, g.dtype)) for g in gradients.values()]
+        tensors = [gradient.to(self.device, params[0].dtype) for gradient in own]
         return _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
@@ -92,9 +100,12 @@ class TorchSession:
     def _evaluate(self, loss: Tensor) -> Tensor:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
+        self._clip()
+        return loss
+
+    def _clip(self) -> None:
         if self.clip_norm is not None:
             nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
-        return loss
 
     def step_past(self, gradients: Mapping[str, Array]) -> None:
         self.optimizer.zero_grad()
@@ -141,16 +152,22 @@ class TorchSession:
 
 
 def _model(params: Mapping[str, Array], layers: Sequence[Layer], dtype: str) -> nn.Module:
-    """A module with these parameters: layers become the weights of Linear and Conv2d modules."""
+    """A module with these parameters: layers become the weights of RMSNorm, Linear and Conv2d modules."""
     model = nn.Module()
     names = {layer.name for layer in layers}
     for name, value in params.items():
         parent, _, own_name = name.rpartition(".")
         if name in names:
-            module: nn.Module = nn.Linear(1, 1, bias=False) if value.ndim == 2 else nn.Conv2d(1, 1, 1, bias=False)
-            model.add_module(parent, module)
+            model.add_module(parent, _module_of(value.ndim))
         model.get_submodule(parent).register_parameter(own_name, nn.Parameter(_tensor(value, dtype)))
     return model
+
+
+def _module_of(axes: int) -> nn.Module:
+    """A module whose only parameter is a weight of so many axes."""
+    if axes == 1:
+        return nn.RMSNorm(1)
+    return nn.Linear(1, 1, bias=False) if axes == 2 else nn.Conv2d(1, 1, 1, bias=False)
 
 
 class CenteredSGD(torch.optim.SGD):
@@ -198,7 +215,8 @@ def make_optimizer(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.opt
 
 
 def _tensor(array: Array, dtype: str) -> Tensor:
-    return torch.tensor(array, dtype=getattr(torch, dtype))
+    """A tensor with the array's numbers, at the places in memory that they have there."""
+    return torch.from_numpy(laid_out_like(array, array.dtype)).to(getattr(torch, dtype))
 
 
 def _array(tensor: Tensor) -> Array:
@@ -213,7 +231,7 @@ class TorchHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    has = ("new arrays", "steps past", "closures", "adagrad", "dense steps")
+    has = ("new arrays", "steps past", "closures", "adagrad", "dense steps", "micro-batches")
     xp = torch_namespace
     to_numpy = staticmethod(_array)
     in_mode = staticmethod(_in_mode)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from dataclasses import replace
+from fractions import Fraction
 from typing import Any
 
 import numpy as np
@@ -10,8 +12,8 @@ import pytest
 
 from conformance_tests import test_ramps
 from conformance_tests.mutants.registry import caught_by
-from rigl_core.parts import structures
-from rigl_core.testing.properties import test_methods
+from rigl_core.parts import distributions, structures
+from rigl_core.testing.properties import test_axes, test_methods
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SRigL")
@@ -70,3 +72,24 @@ def counts_of_groups_rounded_down(patch: pytest.MonkeyPatch) -> None:
         return active // step * step if step else 0
 
     patch.setattr(structures.Arrangement, "rounded", rounded)
+
+
+@caught_by(test_axes.test_layers_are_read_by_their_axes, "SRigL")
+def axes_by_their_position(patch: pytest.MonkeyPatch) -> None:
+    """The adapter takes every layer for (out, in, kernel)."""
+    module = importlib.import_module("rigl_backends.numpy.sparsify")
+    original = module.layers_of
+
+    def layers_of(*arguments: Any) -> Any:
+        return [replace(layer, in_axes=(1,), out_axes=(0,), grouped_axes="in") for layer in original(*arguments)]
+
+    patch.setattr(module, "layers_of", layers_of)
+
+
+@caught_by(test_axes.test_layers_are_read_by_their_axes, "RigL")
+def er_of_the_inputs_of_all_groups(patch: pytest.MonkeyPatch) -> None:
+    def scale(self: Any, layer: Any) -> Fraction:
+        inputs = layer.n_in * (layer.groups if layer.grouped_axes == "in" else 1)
+        return Fraction(inputs + layer.n_out, inputs * layer.n_out)
+
+    patch.setattr(distributions.ErdosRenyi, "scale", scale)

@@ -13,7 +13,7 @@ import numpy as np
 from mlx.utils import tree_flatten, tree_unflatten
 
 import rigl_mlx_namespace
-from rigl_core.testing import Array, Harness, Mask, OptimizerSpec, Setup
+from rigl_core.testing import Array, Harness, Mask, MicroBatches, OptimizerSpec, Setup
 from rigl_mlx import Tree, sparsify
 
 
@@ -22,7 +22,7 @@ class MLXSession:
 
     def __init__(self, setup: Setup) -> None:
         self.model, self.spec, self.dtype = _module(setup.params, setup.dtype), setup.optimizer, setup.dtype
-        self.optimizer = _optimizer(setup.optimizer, setup.dtype)
+        self.optimizer, self.micro_batches = _optimizer(setup.optimizer, setup.dtype), MicroBatches(setup.micro_batches)
         for gradients in setup.dense_steps:
             self.optimizer.update(self.model, _tree(gradients, setup.dtype))
         scores = None if setup.scores is None else {name: _mlx(x, setup.dtype) for name, x in setup.scores.items()}
@@ -31,6 +31,8 @@ class MLXSession:
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         """With the gradients given; a parameter without one is missing from MLX's tree of gradients."""
+        if (gradients := self.micro_batches.add(gradients)) is None:
+            return
         given = {name: mx.zeros(()) if g is None else _mlx(g, self.dtype) for name, g in gradients.items()}
         tree = self.gradient["given"](self.model.trainable_parameters(), given)
         for name, gradient in gradients.items():
@@ -183,7 +185,7 @@ class MLXHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    has = ("new arrays", "steps past", "dense steps")
+    has = ("new arrays", "steps past", "dense steps", "micro-batches")
     lacks: Mapping[str, str] = {
         "adagrad": "in MLX all optimizer state starts at 0, also that of Adagrad",
         "closures": "MLX's optimizers are given gradients, and evaluate nothing",

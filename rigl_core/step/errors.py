@@ -48,6 +48,11 @@ def no_such_array(layer: Layer) -> ValueError:
     return ValueError(f"layers names {layer.name!r} of shape {layer.shape}: params has no such array.")
 
 
+def tied(first: str, second: str) -> ValueError:
+    """Two layers are one parameter."""
+    return ValueError(f"layers {first!r} and {second!r} are one tied parameter: name it once, or exclude the other.")
+
+
 def not_held(layer: Layer) -> ValueError:
     """The error for a layer that the optimizer does not train."""
     return ValueError(

@@ -20,6 +20,7 @@ from rigl_core.testing import models, oracle
 from rigl_core.testing.checks import checks, for_all
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Session, Setup
 from rigl_core.testing.limits import NotOffered
+from rigl_core.testing.micro_batches import MicroBatches
 from rigl_core.testing.recording import Recorded, Step, assert_same, assert_same_bits, drop_count, start, steps
 from rigl_core.testing.reference import ReferenceOptimizer
 from rigl_core.testing.strategies import ADAM, SGD, STILL, Training, Update, trainings, updates, values
@@ -31,6 +32,7 @@ __all__ = [
     "Array",
     "Harness",
     "Mask",
+    "MicroBatches",
     "NotOffered",
     "OptimizerSpec",
     "Recorded",

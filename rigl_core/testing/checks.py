@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import pytest
@@ -26,6 +27,19 @@ def checks(*rules: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return pytest.mark.rule(*rules)
 
 
+def is_fast(harness: Harness, mode: str) -> bool:
+    """Whether a property can afford many cases: none of them is compiled, and the harness does not call them slow."""
+    return mode == "eager" and mode not in harness.slow_modes
+
+
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """Ignore our warnings: assertions find what is wrong, and layers are small by intention. Also a decorator."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", SparsityWarning)
+        yield
+
+
 def for_all(
     cases: SearchStrategy[Case] | Callable[..., SearchStrategy[Case]],
     *,
@@ -45,12 +59,11 @@ def for_all(
 
     def decorate(check: Callable[[Harness, str, Case], None]) -> Property:
         def property_(harness: Harness, mode: str, **chosen: Any) -> None:
-            many = has_many_cases(harness, mode)
+            many = is_fast(harness, mode)
             every = many and methods and not chosen
             each = [{"method": method} for method in methods] if every else [chosen]
             lacks: list[NotOffered | None] = []
-            with warnings.catch_warnings():  # assertions find what is wrong, and layers are small by intention
-                warnings.simplefilter("ignore", SparsityWarning)
+            with without_warnings():
                 for own in each:
                     strategy = cases if isinstance(cases, SearchStrategy) else cases(**own)
                     _check_all(_where_offered(check, harness, mode, lacks), strategy, eager if many else compiled)
@@ -64,11 +77,6 @@ def for_all(
         return property_
 
     return decorate
-
-
-def has_many_cases(harness: Harness, mode: str) -> bool:
-    """Whether a case takes little time in this mode."""
-    return mode == "eager" and mode not in harness.slow_modes
 
 
 def _where_offered(

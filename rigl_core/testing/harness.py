@@ -83,10 +83,11 @@ class Harness(Limits, ABC):
         mode: str = "eager",
         scores: Mapping[str, Array] | None = None,
         dense_steps: Sequence[Mapping[str, Array]] = (),
+        micro_batches: int = 1,
     ) -> Session:
         """Start a session; the arguments are those of `Setup`. Raises `NotOffered` for what the library lacks."""
         self.check_offered(recipe, tuple(layers))
-        setup = Setup(params, layers, recipe, optimizer, dtype, mode, scores, dense_steps)
+        setup = Setup(params, layers, recipe, optimizer, dtype, mode, scores, dense_steps, micro_batches)
         for ability in setup.needs:
             self.check_has(ability)
         return self.session(setup)

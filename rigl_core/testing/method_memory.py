@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -24,15 +23,15 @@ class Memory:
     momentum: dict[str, Array] = field(default_factory=dict)
     signs: dict[str, list[float]] = field(default_factory=dict)
     updates: int = 0
-    real: Any = np.float32
+    dtype: str = "float32"
 
     def see(self, gradients: dict[str, Array]) -> None:
         """Update the momentum with a step's dense gradients."""
-        decay = self.training.recipe.momentum
+        decay, real = self.training.recipe.momentum, score_oracle.precision_of(self.dtype)
         for layer in self.plan.layers:
-            old = self.momentum.get(layer.name, np.zeros(layer.shape, self.real))
+            old = self.momentum.get(layer.name, np.zeros(layer.shape, real))
             gradient = gradients[layer.name]
-            self.momentum[layer.name] = score_oracle.next_momentum(old, gradient, decay, self.real)
+            self.momentum[layer.name] = score_oracle.next_momentum(old, gradient, decay, real)
 
     def states(self, step: Step, weights: dict[str, Array]) -> dict[str, score_oracle.LayerState]:
         """The layers before an update, by name."""
@@ -46,20 +45,23 @@ class Memory:
                 self.signs[layer.name],
                 method_oracle.as_sets(step.before.masks)[layer.name],
                 int(target),
-                self.real,
+                self.dtype,
             )
             for layer, target in zip(self.plan.layers, targets, strict=True)
         }
 
 
-def remember(training: Training) -> Memory:
-    """The oracle's memory before the first step."""
+def remember(training: Training, dtype: str = "float32") -> Memory:
+    """The oracle's memory before the first step of a training of parameters of this dtype."""
     plan = make_plan(training.recipe, training.layers)
-    memory = Memory(training, plan, {layer.name: training.params[layer.name] for layer in training.layers})
+    initial = {layer.name: training.params[layer.name] for layer in training.layers}
+    memory = Memory(training, plan, initial, dtype=dtype)
     for layer in training.layers:
         weight = training.params[layer.name].reshape(-1).tolist()
         drawn = score_oracle.random_signs(training.recipe.seed, layer.name, -1, layer.size)
-        memory.signs[layer.name] = [np.sign(w) if w else sign for w, sign in zip(weight, drawn, strict=True)]
+        memory.signs[layer.name] = [
+            np.sign(w) if oracle.magnitude(w, dtype) else sign for w, sign in zip(weight, drawn, strict=True)
+        ]
     return memory
 
 

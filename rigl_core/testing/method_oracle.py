@@ -71,7 +71,7 @@ def _staying(recipe: Recipe, state: LayerState, scores: Sequence[float], active:
     if recipe.drop.drops_zeros:
         return {i for i in active if scores[i] > 0}
     if recipe.drop.by_sign:
-        negative = [i for i in active if state.weight[i] < 0 and oracle.magnitude(state.weight[i], "float32") > 0]
+        negative = [i for i in active if state.weight[i] < 0 and oracle.magnitude(state.weight[i], state.dtype) > 0]
         positive = [i for i in active if i not in negative]
         counts = in_proportion(keep, [len(positive), len(negative)])
         return oracle.largest(scores, positive, counts[0]) | oracle.largest(scores, negative, counts[1])
@@ -133,7 +133,7 @@ def has_information(recipe: Recipe, state: LayerState) -> bool:
         of_all = of_all or (criterion is not None and criterion.reads_momentum)
     of_all = of_all or (recipe.grow is not None and recipe.grow.reads_gradient)
     seen = state.everything if of_all else state.mask
-    return any(oracle.magnitude(state.gradient[i], "float32") for i in seen)
+    return any(oracle.magnitude(state.gradient[i], state.dtype) for i in seen)
 
 
 def _largest_of_all(scores: Sequence[Sequence[float]], among: Sequence[set[int]], count: int) -> list[set[int]]:
@@ -209,14 +209,17 @@ def groups_of(recipe: Recipe, layer: Layer) -> Groups:
 
 
 def unit_score(criterion: str, scores: Sequence[float], unit: Sequence[int], real: Any = np.float32) -> float:
-    """The sum of the scores of a unit's weights, added in order; random integers first lose their last bits."""
+    """The sum of the scores of a unit's weights, added in order; random integers first lose their last bits.
+
+    A sum that is NaN or subnormal counts as 0.
+    """
     if criterion == "random":
         fewer = next(bits for bits in range(32) if len(unit) <= 2**bits)
         return float(sum(int(scores[position]) >> fewer for position in unit))
     total = real(scores[unit[0]])
     for position in unit[1:]:
         total = total + real(scores[position])
-    return float(total)
+    return float(total) if abs(total) >= np.finfo(real).smallest_normal else 0.0
 
 
 def as_sets(masks: Mapping[str, Any]) -> dict[str, set[int]]:

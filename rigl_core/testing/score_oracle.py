@@ -17,12 +17,17 @@ from rigl_core.recipe import Recipe
 from rigl_core.testing import oracle
 
 
+def precision_of(dtype: str) -> Any:
+    """The precision in which scores and momentum of layers of this dtype are computed."""
+    return np.float64 if dtype == "float64" else np.float32
+
+
 @dataclass
 class LayerState:
     """A layer before an update: flat lists of numbers, its active positions and its planned active count.
 
     Attributes:
-        real: the precision that scores are computed in: np.float64, or np.float32 also for 16-bit layers.
+        dtype: the dtype of the layer's weights and gradients.
     """
 
     layer: Layer
@@ -32,7 +37,12 @@ class LayerState:
     sign: Sequence[float]
     mask: set[int]
     target: int
-    real: Any = np.float32
+    dtype: str = "float32"
+
+    @property
+    def real(self) -> Any:
+        """The precision that scores are computed in: np.float64, or np.float32 also for 16-bit layers."""
+        return precision_of(self.dtype)
 
     @property
     def everything(self) -> range:
@@ -48,25 +58,27 @@ def drop_and_grow(recipe: Recipe, state: LayerState, number: int) -> tuple[list[
 
 
 def _score(name: str, parameter: float | None, state: LayerState, key: Any) -> list[float]:
-    def magnitudes(values: Sequence[float]) -> list[float]:
-        return [oracle.magnitude(float(x), "float32") for x in values]
+    def magnitudes(values: Sequence[float], dtype: str) -> list[float]:
+        return [oracle.magnitude(float(x), dtype) for x in values]
 
-    weights, gradients, real = magnitudes(state.weight), magnitudes(state.gradient), state.real
+    real, wide = state.real, np.dtype(state.real).name
+    weights, gradients = magnitudes(state.weight, state.dtype), magnitudes(state.gradient, state.dtype)
     if name in ("magnitude", "magnitude_by_sign"):
         return weights
     if name == "gradient":
         return gradients
     if name == "momentum":
-        return magnitudes(state.momentum)
+        return magnitudes(state.momentum, wide)
     if name == "random":
         return list(map(float, oracle.random_scores(key, state.layer.size)))
     if name == "saliency":
-        return magnitudes([float(real(w) * real(g)) for w, g in zip(weights, gradients, strict=True)])
+        return magnitudes([float(real(w) * real(g)) for w, g in zip(weights, gradients, strict=True)], wide)
     if name == "magnitude_and_gradient":
-        products = magnitudes([float(real(g) * real(parameter)) for g in gradients])
+        products = magnitudes([float(real(g) * real(parameter)) for g in gradients], wide)
         return [float(real(w) + real(p)) for w, p in zip(weights, products, strict=True)]
-    if name == "sign":
-        return [float(not (w > 0 > s or w < 0 < s)) for w, s in zip(state.weight, state.sign, strict=True)]
+    if name == "sign":  # a weight that counts as 0 has no other sign
+        signed = zip(state.weight, weights, state.sign, strict=True)
+        return [float(not (counts and (w > 0 > s or w < 0 < s))) for w, counts, s in signed]
     raise KeyError(name)
 
 

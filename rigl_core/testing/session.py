@@ -53,7 +53,8 @@ class Setup:
     """The start of a sparse training.
 
     Attributes:
-        params: all parameters by name; parameters that are not among ``layers`` are trained densely.
+        params: all parameters by name; parameters that are not among ``layers`` are trained densely. A framework whose
+            arrays have strides keeps those of these arrays (`rigl_core.testing.layout.laid_out_like`).
         layers: the parameters that are layers, with their axes.
         recipe: the recipe.
         optimizer: the optimizer.
@@ -63,6 +64,8 @@ class Setup:
             recipe needs none.
         dense_steps: the gradients of steps that the optimizer makes before ``sparsify``, one after the other. There are
             some only if ``Harness.has`` names ``"dense steps"``.
+        micro_batches: how many calls of `Session.step` make one optimizer step, by the mean of their gradients. It is
+            1 unless ``Harness.has`` names ``"micro-batches"``.
     """
 
     params: Mapping[str, Array]
@@ -73,6 +76,7 @@ class Setup:
     mode: str = "eager"
     scores: Mapping[str, Array] | None = None
     dense_steps: Sequence[Mapping[str, Array]] = ()
+    micro_batches: int = 1
 
     @property
     def needs(self) -> list[str]:
@@ -81,6 +85,7 @@ class Setup:
             "adagrad": self.optimizer.kind == "adagrad",
             "closures": self.optimizer.evaluations > 1,
             "dense steps": len(self.dense_steps) > 0,
+            "micro-batches": self.micro_batches > 1,
         }
         return [ability for ability, is_asked in asked.items() if is_asked]
 

@@ -156,3 +156,15 @@ def test_states_of_another_training_are_refused_and_change_nothing() -> None:
     assert sparse.step == 0
     for name, mask in sparse.masks.items():
         np.testing.assert_array_equal(mask, masks[name])
+
+
+@checks("P3", "B1")
+def test_one_array_under_two_names_is_one_layer() -> None:
+    """Two masks of one array would leave their common connections alone."""
+    shared = np.ones((6, 6), np.float32)
+    params: Arrays = {"encoder": shared, "decoder": shared.T}
+    with pytest.raises(ValueError, match=r"layers 'encoder' and 'decoder' are one tied parameter: name it once"):
+        sparsify(params, SGD(params), Static(0.5))
+    assert shared.all()
+    sparse = sparsify(params, SGD(params), Static(0.5), exclude=["decoder"])
+    assert sparse.masks["encoder"].sum() == np.count_nonzero(params["decoder"]) == 18

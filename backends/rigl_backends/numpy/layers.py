@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from rigl_core.adapter import Axes, Choice, Layer, errors, with_axes
@@ -38,7 +40,8 @@ def layers_of(
     """The layers that the user gave, or those that `choose_layers` finds.
 
     Raises:
-        TypeError, ValueError: naming the parameter or the layer.
+        TypeError, ValueError: naming the parameter or the layer, also for two layers that share memory: each would cut
+            the other's connections.
     """
     if layers is not None and (include or exclude or axes):
         raise errors.too_many_choices("include", "exclude", "axes")
@@ -47,4 +50,7 @@ def layers_of(
         if layer.name not in params or params[layer.name].shape != layer.shape:
             raise errors.no_such_array(layer)
         errors.check_dtype(layer, params[layer.name].dtype)
+    for first, second in itertools.combinations(chosen, 2):
+        if np.shares_memory(params[first.name], params[second.name]):
+            raise errors.tied(first.name, second.name)
     return chosen

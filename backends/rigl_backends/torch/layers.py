@@ -122,7 +122,7 @@ def parameters_of(model: nn.Module, layers: Iterable[Layer]) -> list[nn.Paramete
         if parameter is None or isinstance(parameter, UninitializedParameter) or tuple(parameter.shape) != layer.shape:
             raise errors.no_such_array(layer)
         if parameter in found:
-            raise ValueError(f"layers {found[parameter]!r} and {layer.name!r} are one tied parameter: name it once.")
+            raise errors.tied(found[parameter], layer.name)
         if any(use.sparse_gradient for use in uses):
             raise ValueError(
                 f"layer {layer.name!r} is an embedding with sparse gradient tensors: make it with sparse=False, or "

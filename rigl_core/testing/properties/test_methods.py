@@ -14,7 +14,7 @@ from rigl_core.model.layers import Layer
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.plan import Plan, make_plan
 from rigl_core.testing import method_oracle, score_oracle
-from rigl_core.testing.checks import checks, for_all, has_many_cases
+from rigl_core.testing.checks import checks, for_all, is_fast
 from rigl_core.testing.harness import Array, Harness, Mask
 from rigl_core.testing.method_memory import Memory, initial_masks, remember
 from rigl_core.testing.method_trainings import MOVING, SHADOW, STATIC, method_trainings
@@ -60,7 +60,7 @@ def check_update(memory: Memory, step: Step, weights: dict[str, Array]) -> dict[
 def test_every_method_chooses_as_the_oracle(harness: Harness, mode: str, method: str) -> None:
     """Every update has the oracle's masks and values. A layer without information stays, in most cases."""
     silences: tuple[str, ...] = SILENCES if harness.unused_layers else SILENCES[1:]
-    if not has_many_cases(harness, mode):
+    if not is_fast(harness, mode):
         silences = (silences[len(method) % len(silences)],)
     for silence in silences:
         trainings = method_trainings([method], replaces=True, silence=silence)

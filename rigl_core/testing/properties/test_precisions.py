@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rigl_core.testing.checks import checks, for_all, has_many_cases
+from rigl_core.testing.checks import checks, for_all, is_fast
 from rigl_core.testing.harness import Array, Harness
 from rigl_core.testing.method_memory import remember
 from rigl_core.testing.method_trainings import method_trainings
@@ -25,17 +25,15 @@ FEW = {"SNFS": "float64", "MEST": "bfloat16", "RigL, blocks of 2": "float16", "D
 @pytest.mark.parametrize("method", SEEN)
 def test_every_method_in_other_precisions(harness: Harness, mode: str, method: str) -> None:
     """Masks are the oracle's, which computes scores in float64, or in float32 for layers of 16 bits."""
-    many = has_many_cases(harness, mode)
     for dtype in PRECISIONS:
-        if dtype in harness.dtypes and (many or FEW.get(method) == dtype):
+        if dtype in harness.dtypes and (is_fast(harness, mode) or FEW.get(method) == dtype):
             _check(harness, mode, method, dtype)
 
 
 def _check(harness: Harness, mode: str, method: str, dtype: str) -> None:
     def check(harness: Harness, mode: str, training: Training) -> None:
         training = replace(training, params={name: _coarse(param) for name, param in training.params.items()})
-        memory, session = remember(training), start(harness, mode, training, dtype)
-        memory.real = np.float64 if dtype == "float64" else np.float32
+        memory, session = remember(training, dtype), start(harness, mode, training, dtype)
         for number in range(training.steps):
             gradients = {name: _coarse(gradient) for name, gradient in training.gradients(number).items()}
             before = Recorded.of(session)

@@ -103,12 +103,13 @@ def test_large_layers_agree_with_a_stable_sort(harness: Harness, mode: str, case
     for zeros in (0.5, 0.99):
         gradient[rng.random(mask.size) < zeros] = 0
         k = int(rng.integers(0, mask.sum() + 1))
-        expected = _by_a_stable_sort(weight, gradient, mask, k)
+        expected = by_a_stable_sort(weight, gradient, mask, k)
         new = _new_mask(harness, mode, Update(weight, gradient, mask, k, dtype))
         np.testing.assert_array_equal(new, expected)
 
 
-def _by_a_stable_sort(weight: Array, gradient: Array, mask: Mask, k: int) -> Mask:
+def by_a_stable_sort(weight: Array, gradient: Array, mask: Mask, k: int) -> Mask:
+    """RigL's new mask of a layer that is too large for the oracle's lists: flat arrays, without special values."""
     keep = int(mask.sum()) - k
     kept = np.zeros_like(mask)
     kept[np.argsort(np.where(mask, -np.abs(weight.astype(np.float64)), 1), kind="stable")[:keep]] = True
