@@ -42,7 +42,7 @@ def given_scores_chosen_per_layer(patch: pytest.MonkeyPatch) -> None:
     def initial_masks(rule: Any, *arguments: Any, xp: Any) -> list[Any]:
         return update.initial_masks(replace(rule, scope="layer"), *arguments, xp=xp)
 
-    patch.setattr("rigl_core.step.training.initial_masks", initial_masks)
+    patch.setattr("rigl_core.step.layer.initial_masks", initial_masks)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SNFS")

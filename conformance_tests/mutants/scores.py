@@ -11,7 +11,7 @@ from conformance_tests.mutants.methods import patch_score
 from conformance_tests.mutants.registry import caught_by
 from rigl_core.arrays import topology
 from rigl_core.parts import criteria
-from rigl_core.step import training
+from rigl_core.step import layer
 from rigl_core.testing.properties import test_given_masks, test_methods, test_topology
 
 
@@ -63,7 +63,7 @@ def saliency_of_the_gradient_alone(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_given_masks.test_a_given_mask_is_the_initial_topology)
 def no_layer_starts_empty(patch: pytest.MonkeyPatch) -> None:
     """Where layers choose together, an empty one takes a connection of the layer with the most."""
-    original = training.initial_masks
+    original = layer.initial_masks
 
     def initial_masks(rule: Any, *arguments: Any, **options: Any) -> Any:
         masks = original(rule, *arguments, **options)
@@ -73,4 +73,4 @@ def no_layer_starts_empty(patch: pytest.MonkeyPatch) -> None:
                 fullest[np.flatnonzero(fullest)[-1]], mask[0] = False, True
         return masks
 
-    patch.setattr(training, "initial_masks", initial_masks)
+    patch.setattr(layer, "initial_masks", initial_masks)
