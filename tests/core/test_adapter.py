@@ -20,7 +20,9 @@ ADAPTERS = {
 PUBLIC = {"rigl_core.adapter"}
 PUBLIC |= {f"rigl_core.adapter.{name}" for name in vars(adapter) if not name.startswith("_")}
 PUBLIC |= {f"rigl_core.{name}" for name in rigl_core.__all__}
-FOR_HARNESSES = {f"rigl_core.testing.{name}" for name in ("Array", "Harness", "Mask", "OptimizerSpec", "Setup")}
+FOR_HARNESSES = {
+    f"rigl_core.testing.{name}" for name in ("Array", "Harness", "Mask", "MicroBatches", "OptimizerSpec", "Setup")
+}
 
 
 def imported(path: Path) -> Iterator[str]:

@@ -87,7 +87,7 @@ def test_properties_never_run_on_nothing(arguments: tuple[str, ...], message: st
 
 
 @settings(max_examples=30, deadline=None)
-@given(st.one_of(method_trainings(tuple(MOVING), quiet=True), trainings(), updates(["float16"], special=True)))
+@given(st.one_of(method_trainings(tuple(MOVING), silence="zero"), trainings(), updates(["float16"], special=True)))
 def test_a_printed_case_can_be_pasted(case: Any) -> None:
     pasted = eval(repr(case), vars(paste))
     for name, value in vars(case).items():

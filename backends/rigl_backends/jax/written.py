@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from rigl_backends.jax.trees import is_traced
@@ -36,7 +37,7 @@ def saved_recipe(state: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         state: what `written` gave, with known arrays.
     """
-    array = jax.tree.leaves(state[_BYTES])[0]
+    array = np.asarray(jax.tree.leaves(state[_BYTES])[0])
     return from_bytes(array.reshape(-1, array.shape[-1])[0])  # an ensemble has one for each member
 
 

@@ -125,7 +125,7 @@ class SparseLayer(adapter.SparseLayer):
         """Refuse a parameter or gradient that is not what the plan was made for."""
         grad = self.param.grad
         for kind, array in (("parameter", self.param), ("gradient", grad)):
-            if array is not None and tuple(array.shape) != self.layer.shape:
+            if array is not None and array.shape != self.layer.shape:
                 raise errors.wrong_shape(self.layer, kind, tuple(array.shape))
         if grad is not None and grad.layout != torch.strided:
             raise ValueError(

@@ -113,7 +113,8 @@ def state_in(parts: Iterable[tuple[Path, Optimizer]], param: nn.Parameter) -> di
     """The tensors of a parameter's state in `optimizers_in` an optimizer, with the keys that lead to them."""
     found: dict[Path, Tensor] = {}
     for start, inner in parts:
-        found |= leaves(inner.state.get(param), start)
+        if (held := inner.state.get(param)) is not None:
+            found |= leaves(held, start)
     return found
 
 

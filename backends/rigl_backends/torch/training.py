@@ -175,7 +175,8 @@ class Steps(adapter.SparseTraining[SparseLayer]):
 
     def _begin(self) -> None:
         """Make an update in place of the gradient step, or get weights and gradients ready for the optimizer."""
-        own = {i: layer.gradient for i, layer in self._layers.items() if self.reads_gradients or self._clock.due}
+        reads = self.reads_gradients or self._clock.due
+        own = {i: layer.gradient for i, layer in self._layers.items()} if reads else {}
         gradients = {i: gradient for i, gradient in own.items() if gradient is not None}
         update = self.due(gradients, finite=self._all_finite)
         if update is not None and self._rollback is not None:

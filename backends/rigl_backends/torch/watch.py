@@ -28,7 +28,8 @@ class _Weights:
 
     def settle(self) -> None:
         """What the weights are now is the work of a step, or of a load."""
-        self._settled, self._told, self._at_backward, self._between = self._writes, _NEVER, _NEVER, 0
+        self._settled, self._between = self._writes, 0
+        self._told = self._at_backward = _NEVER
 
     @property
     def _writes(self) -> tuple[int, int]:
@@ -47,8 +48,12 @@ class _Weights:
             self._settled = writes
         return count
 
-    def on_backward(self) -> None:
-        self._between, self._at_backward = self.passed, self._writes
+    def on_backward(self) -> int:
+        """A gradient has come: the number that `passed` is now."""
+        writes = self._writes
+        self._between += self._at_backward not in (_NEVER, writes)
+        self._at_backward = writes
+        return self._between
 
     @property
     def passed(self) -> int:
@@ -104,9 +109,7 @@ class Watch:
 
     def on_backward(self, param: nn.Parameter) -> None:
         """A gradient has come. SAM, too, writes the weights between two backward passes, but once in a step."""
-        weights = self._weights[param]
-        weights.on_backward()
-        if weights.passed > 1:
+        if self._weights[param].on_backward() > 1:
             self._tell(errors.passed_by(self._step()))
 
     def on_step(self, lost: Mapping[str, int]) -> None:
