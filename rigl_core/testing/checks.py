@@ -44,7 +44,7 @@ def for_all(
     cases: SearchStrategy[Case] | Callable[..., SearchStrategy[Case]],
     *,
     eager: int = 60,
-    compiled: int = 8,
+    compiled: int = 4,
     methods: Sequence[str] = (),
 ) -> Callable[[Callable[[Harness, str, Case], None]], Property]:
     """Turn a check of one case into a property of a harness in a mode.

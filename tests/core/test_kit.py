@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -60,6 +62,35 @@ def test_sometimes(harness, mode, good):
     own = str(tmp_path / "test_own.py")
     result = run("pytest", "-p", "rigl_core.testing.plugin", "--rootdir", str(tmp_path), own, "--harness", NUMPY)
     assert "test_sometimes failed" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("times", "expected"),
+    [
+        ("1", ["eager-a", "eager-b", "eager-c", "fast-a", "fast-c", "small-b"]),
+        ("2", [f"{mode}-{method}" for mode in ("eager", "fast", "small") for method in "abc"]),
+    ],
+)
+def test_methods_take_turns_in_compiled_modes(tmp_path: Path, times: str, expected: list[str]) -> None:
+    properties = f"""
+import pytest
+from {NUMPY.split(":")[0]} import NumPyHarness
+
+class Modes(NumPyHarness):
+    modes = ("eager", "fast", "small")
+
+@pytest.mark.modes_in_turn
+@pytest.mark.parametrize("method", ["a", "b", "c"])
+def test_own(harness, mode, method):
+    print("ran", mode + "-" + method)
+"""
+    (tmp_path / "test_own.py").write_text(properties)
+    path = (*sys.path, str(ROOT), str(tmp_path))
+    command = [sys.executable, "-m", "pytest", "-s", "-p", "rigl_core.testing.plugin", "--rootdir", str(tmp_path)]
+    command += [str(tmp_path / "test_own.py"), "--harness", "test_own:Modes", "--times", times]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
+    result = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert sorted(re.findall(r"ran (\S+)", result.stdout)) == expected, result.stdout
 
 
 @pytest.mark.parametrize(("assertion", "outcome"), [("False", "xfailed (known since today)"), ("True", "failed")])

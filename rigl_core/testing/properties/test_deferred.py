@@ -32,6 +32,7 @@ def not_finite(gradients: dict[str, Array], masks: dict[str, Mask]) -> dict[str,
     return {**gradients, name: spoiled}
 
 
+@pytest.mark.modes_in_turn
 @checks("T5", "M1", "M9")
 @pytest.mark.parametrize("method", [*WAITING, *HURRYING])
 def test_updates_wait_for_the_gradients_that_they_read(harness: Harness, mode: str, method: str) -> None:

@@ -15,7 +15,7 @@ CLIPPED = OptimizerSpec("sgd", lr=0.0625, momentum=0.9, clip_norm=0.5)
 
 
 @checks("G1")
-@for_all(trainings(optimizers=(SGD, ADAM)), eager=30, compiled=4)
+@for_all(trainings(optimizers=(SGD, ADAM)), eager=30, compiled=2)
 def test_ordinary_steps_are_those_of_a_sparse_network(harness: Harness, mode: str, training: Training) -> None:
     """Momentum and Adam work as if the inactive connections did not exist."""
     session = start(harness, mode, training)
@@ -23,7 +23,7 @@ def test_ordinary_steps_are_those_of_a_sparse_network(harness: Harness, mode: st
 
 
 @checks("G1")
-@for_all(trainings(optimizers=(CLIPPED,)), eager=40, compiled=3)
+@for_all(trainings(optimizers=(CLIPPED,)), eager=40, compiled=2)
 def test_clipping_sees_the_sparse_gradient(harness: Harness, mode: str, training: Training) -> None:
     """The norm that clipping sees is that of the gradient of active connections."""
     session = start(harness, mode, training)
@@ -66,7 +66,7 @@ def test_optimizers_that_are_not_element_wise_are_projected(harness: Harness, mo
 
 
 @checks("G1", "Z1")
-@for_all(trainings(), eager=25, compiled=4)
+@for_all(trainings(), eager=25, compiled=2)
 def test_nothing_outside_the_mask_reaches_the_optimizer(harness: Harness, mode: str, training: Training) -> None:
     """At ordinary steps, NaN and infinity in the inactive gradient change no bit of weights, state and masks."""
     clean, poisoned = start(harness, mode, training), start(harness, mode, training)
@@ -81,7 +81,7 @@ def test_nothing_outside_the_mask_reaches_the_optimizer(harness: Harness, mode: 
 
 
 @checks("T5", "S1")
-@for_all(trainings(optimizers=(SGD,)), eager=200, compiled=6)
+@for_all(trainings(optimizers=(SGD,)), eager=200, compiled=3)
 def test_non_finite_gradients_defer_the_update(harness: Harness, mode: str, training: Training) -> None:
     """The topology waits for finite gradients, then moves by the count of the update that was due."""
     session, schedule = start(harness, mode, training), training.schedule
@@ -121,7 +121,7 @@ def _make_non_finite(gradients: dict[str, Array], masks: dict[str, Array], rng: 
 
 
 @checks("T6")
-@for_all(trainings(), eager=25, compiled=4)
+@for_all(trainings(), eager=25, compiled=2)
 def test_unused_layers_keep_their_topology(harness: Harness, mode: str, training: Training) -> None:
     """A layer without a gradient keeps its topology and weights; the other layer moves at every update."""
     if not harness.unused_layers:

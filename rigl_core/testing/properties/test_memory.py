@@ -18,7 +18,7 @@ from rigl_core.testing.strategies import SGD, STILL, Training
 
 
 @checks("M6")
-@for_all(method_trainings(SHADOW, optimizers=(SGD,)), eager=30, compiled=4)
+@for_all(method_trainings(SHADOW, optimizers=(SGD,)), eager=30, compiled=2)
 def test_shadow_weights_go_on_learning(harness: Harness, mode: str, training: Training) -> None:
     """All weights take the optimizer's step with the dense gradient; the network sees only weights inside the mask."""
     session = start(harness, mode, training)
@@ -33,7 +33,7 @@ def test_shadow_weights_go_on_learning(harness: Harness, mode: str, training: Tr
 
 
 @checks("M8", "N1")
-@for_all(method_trainings(["Deep R"], optimizers=(SGD,)), eager=20, compiled=3)
+@for_all(method_trainings(["Deep R"], optimizers=(SGD,)), eager=20, compiled=2)
 def test_noise_and_pull_are_part_of_the_gradient(harness: Harness, mode: str, training: Training) -> None:
     """Active weights take a step with gradient + l1 * sign + noise; the first update comes after the last step."""
     assert training.recipe.schedule is not None
@@ -57,7 +57,7 @@ def test_noise_and_pull_are_part_of_the_gradient(harness: Harness, mode: str, tr
 
 
 @checks("M9", "T5")
-@for_all(method_trainings(["SNFS, no redistribution"], optimizers=(STILL,)), eager=15, compiled=3)
+@for_all(method_trainings(["SNFS, no redistribution"], optimizers=(STILL,)), eager=15, compiled=2)
 def test_momentum_recovers_from_non_finite_gradients(harness: Harness, mode: str, training: Training) -> None:
     """Numbers that are not finite in a gradient count as 0 in the momentum; no update waits for finite gradients."""
     session, clean = start(harness, mode, training), start(harness, mode, training)

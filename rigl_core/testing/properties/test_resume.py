@@ -16,7 +16,7 @@ from rigl_core.testing.strategies import Training, trainings
 
 
 @checks("P2")
-@for_all(trainings(), eager=30, compiled=4)
+@for_all(trainings(), eager=30, compiled=2)
 def test_resume_after_a_stop_at_any_step(harness: Harness, mode: str, training: Training) -> None:
     """New objects that load the saved state continue with the same bits."""
     stop = training.seed % training.steps
@@ -34,7 +34,7 @@ def test_resume_after_a_stop_at_any_step(harness: Harness, mode: str, training: 
 
 
 @checks("P2")
-@for_all(trainings(), eager=20, compiled=3)
+@for_all(trainings(), eager=20, compiled=2)
 def test_saved_state_does_not_change_when_training_goes_on(harness: Harness, mode: str, training: Training) -> None:
     """A saved mask would change if it shared its memory with the mask of the training."""
     session = start(harness, mode, training)
@@ -48,7 +48,7 @@ def test_saved_state_does_not_change_when_training_goes_on(harness: Harness, mod
 
 
 @checks("P2")
-@for_all(trainings(), eager=20, compiled=3)
+@for_all(trainings(), eager=20, compiled=2)
 def test_masks_given_out_do_not_change_when_training_goes_on(harness: Harness, mode: str, training: Training) -> None:
     """The masks that the adapter gives to users are copies."""
     session = start(harness, mode, training)

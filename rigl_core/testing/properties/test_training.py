@@ -14,7 +14,7 @@ from rigl_core.testing.strategies import STILL, Training, trainings
 
 
 @checks("N2", "B1", "Z1", "N1")
-@for_all(trainings(), eager=25, compiled=4)
+@for_all(trainings(), eager=25, compiled=2)
 def test_initial_topology(harness: Harness, mode: str, training: Training) -> None:
     """The mask has the planned counts and is the oracle's random choice; weights outside it are 0, others untouched."""
     session = start(harness, mode, training)
@@ -29,7 +29,7 @@ def test_initial_topology(harness: Harness, mode: str, training: Training) -> No
 
 
 @checks("S1", "S3", "S4", "T1", "T2", "T3", "P1", "B1")
-@for_all(trainings(), eager=40, compiled=6)
+@for_all(trainings(), eager=40, compiled=3)
 def test_masks_follow_the_oracle_step_by_step(harness: Harness, mode: str, training: Training) -> None:
     """At every step the mask is the oracle's, from that step's weights and gradients; without an update it stays."""
     session = start(harness, mode, training)
@@ -49,7 +49,7 @@ def test_masks_follow_the_oracle_step_by_step(harness: Harness, mode: str, train
 
 
 @checks("R1")
-@for_all(trainings(), eager=25, compiled=4)
+@for_all(trainings(), eager=25, compiled=2)
 def test_update_replaces_the_gradient_step(harness: Harness, mode: str, training: Training) -> None:
     """At an update no dense parameter moves and no optimizer state advances; at other steps they do."""
     for step in steps(start(harness, mode, training), training):
@@ -63,7 +63,7 @@ def test_update_replaces_the_gradient_step(harness: Harness, mode: str, training
 
 
 @checks("V1", "V2", "V3", "V4")
-@for_all(trainings(), eager=40, compiled=6)
+@for_all(trainings(), eager=40, compiled=3)
 def test_weights_after_an_update(harness: Harness, mode: str, training: Training) -> None:
     """Survivors and regrown weights keep their bits; newly active weights and weights outside the mask are 0."""
     for step in steps(start(harness, mode, training), training):
@@ -76,7 +76,7 @@ def test_weights_after_an_update(harness: Harness, mode: str, training: Training
 
 
 @checks("V1", "V2", "V3", "V4")
-@for_all(trainings(), eager=80, compiled=6)
+@for_all(trainings(), eager=80, compiled=3)
 def test_optimizer_state_after_an_update(harness: Harness, mode: str, training: Training) -> None:
     """Momentum and both moments of Adam stay for survivors, and are 0 for all other connections."""
     for step in steps(start(harness, mode, training), training):
@@ -90,7 +90,7 @@ def test_optimizer_state_after_an_update(harness: Harness, mode: str, training: 
 
 
 @checks("Z1", "V3")
-@for_all(trainings(), eager=40, compiled=6)
+@for_all(trainings(), eager=40, compiled=3)
 def test_zeros_outside_the_mask_after_every_step(harness: Harness, mode: str, training: Training) -> None:
     """Weights and per-weight state are +0 outside the mask, under momentum and weight decay."""
     for step in steps(start(harness, mode, training), training):
@@ -102,7 +102,7 @@ def test_zeros_outside_the_mask_after_every_step(harness: Harness, mode: str, tr
 
 
 @checks("N1", "S1", "S4", "T6", "P1")
-@for_all(trainings(method="SET", optimizers=(STILL,)), eager=30, compiled=4)
+@for_all(trainings(method="SET", optimizers=(STILL,)), eager=30, compiled=2)
 def test_set_grows_at_random(harness: Harness, mode: str, training: Training) -> None:
     """The masks are the oracle's at every step. The learning rate is 0, so that the weights at an update are known."""
     update = 0
@@ -120,7 +120,7 @@ def test_set_grows_at_random(harness: Harness, mode: str, training: Training) ->
 
 
 @checks("R2", "G1", "V1", "V2", "V3")
-@for_all(trainings(method="SET"), eager=25, compiled=4)
+@for_all(trainings(method="SET"), eager=25, compiled=2)
 def test_set_moves_after_the_gradient_step(harness: Harness, mode: str, training: Training) -> None:
     """Every step is a gradient step; weights that survive an update keep their values after that step."""
     session = start(harness, mode, training)
