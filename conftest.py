@@ -1,9 +1,13 @@
-"""How Hypothesis runs in all tests: no example is timed, since machines are slow now and then."""
+"""How all tests run: Hypothesis times no example, and the garbage collector looks at new objects only."""
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import settings
+
+_OFTEN = 50
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -11,3 +15,22 @@ def pytest_configure(config: pytest.Config) -> None:
     examples = settings.default.max_examples * config.getoption("--times")
     settings.register_profile("untimed", deadline=None, max_examples=examples)
     settings.load_profile("untimed")
+    config.pluginmanager.register(_Collections())
+
+
+class _Collections:
+    """Frameworks keep what they compile. In a long session a search through all of it took up to 40 seconds.
+
+    So what lives on after some tests is taken out of the collector's sight. What is garbage by then is freed first.
+    """
+
+    def __init__(self) -> None:
+        self._tests = 0
+
+    @pytest.hookimpl(trylast=True)
+    def pytest_runtest_teardown(self) -> None:
+        """After a number of tests: free the garbage, and look no more at what is left."""
+        self._tests += 1
+        if self._tests % _OFTEN == 0:
+            gc.collect()
+            gc.freeze()

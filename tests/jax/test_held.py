@@ -125,8 +125,7 @@ FREEZING: dict[str, Any] = {
 
 
 @checks("T6")
-@pytest.mark.parametrize("callbacks", [True, False])
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize(("scope", "callbacks"), [("layer", True), ("layer", False), ("global", True)])
 @pytest.mark.parametrize("method", METHODS)
 def test_what_the_optimizer_does_not_train_does_not_move(method: str, scope: Any, callbacks: bool) -> None:
     options = {"redistribution": None} if method == "SNFS" else {}

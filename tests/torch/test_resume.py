@@ -71,8 +71,10 @@ class Run(NamedTuple):
 
 @checks("P2", "T5")
 @pytest.mark.filterwarnings("ignore:Detected call of `lr_scheduler.step.*` before `optimizer.step:UserWarning")
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("kind", OPTIMIZERS)
+@pytest.mark.parametrize(
+    ("kind", "method"),
+    [*((kind, "RigL") for kind in OPTIMIZERS), *(("fused adamw", method) for method in METHODS if method != "RigL")],
+)
 def test_killed_after_any_step_and_continued_by_new_objects(kind: str, method: str) -> None:
     whole = Run.make(kind, METHODS[method])
     saved, bits, deferred = [whole.save()], [whole.bits()], []
