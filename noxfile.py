@@ -98,7 +98,7 @@ def tests(session: nox.Session) -> None:
 
 @nox.session
 def thorough(session: nox.Session) -> None:
-    """The tests with twenty times the examples, for nights."""
+    """The tests with twenty times the examples, and every method in every compiled mode, for nights."""
     install(session, "-e", ".[testing,torch,jax]", groups=("test", "jax", "tf"))
     session.run("pytest", "-n", "2", "--times", "20", *session.posargs)
 
