@@ -23,14 +23,24 @@ def fresh_state(optimizer: Optimizer, layer: Layer) -> dict[str, float]:
     """What the optimizer gives a new weight, by key, except for zeros.
 
     A copy of the optimizer shows it, which makes a step on a weight of 0 with a gradient of 0.
+
+    Raises:
+        ValueError: naming ``optimizer``, if this step fails.
     """
     if keeps_zeros(optimizer):
         return {}
     zero = np.zeros([1] * len(layer.shape), optimizer.params[layer.name].dtype)
     alone = copy.copy(optimizer)
-    alone.params, alone.state = {layer.name: zero.copy()}, {layer.name: {}}
-    with np.errstate(all="ignore"):  # 0 / 0 in the weight, where eps is 0 in its precision
-        type(alone).step(alone, {layer.name: zero})
+    own = {key: value for key, value in vars(optimizer).items() if key not in ("params", "state", "step")}
+    vars(alone).update(copy.deepcopy(own), params={layer.name: zero.copy()}, state={layer.name: {}})
+    try:
+        with np.errstate(all="ignore"):  # 0 / 0 in the weight, where eps is 0 in its precision
+            type(alone).step(alone, {layer.name: zero})
+    except Exception as error:  # a user's own class may raise anything
+        raise ValueError(
+            f"optimizer {type(optimizer).__name__} cannot show what it gives a new weight of layer {layer.name!r}: a "
+            f"copy of it fails at a step with this parameter alone, by {error!r}. Make step work for any parameters."
+        ) from error
     new = alone.state[layer.name]
     return {key: values.item() for key, values in new.items() if np.shape(values) == zero.shape and values.any()}
 
