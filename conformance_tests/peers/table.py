@@ -1,6 +1,7 @@
 """The tables of docs/peers.md, made from the records of `recorder`: ``python -m conformance_tests.peers.table FILES``.
 
-With ``--check``, nothing is written; the exit status is 1 if the page is out of date.
+With ``--check``, nothing is written; the exit status is 1 if a table of the page is out of date. The smallest cases may
+differ: a library that draws without a seed breaks a rule by other numbers each time.
 """
 
 from __future__ import annotations
@@ -88,11 +89,16 @@ def main(arguments: Sequence[str]) -> int:
     old = PAGE.read_text()
     head, _, rest = old.partition(BEGIN)
     new = f"{head}{BEGIN}\n\n{between(records)}\n\n{END}{rest.partition(END)[2]}"
-    if chosen.check:
-        print(f"{PAGE} is {'up to date' if new == old else 'out of date: run nox -s peers'}.")
-    else:
+    if not chosen.check:
         PAGE.write_text(new)
-    return int(chosen.check and new != old)
+        return 0
+    same = _rows(new) == _rows(old)
+    print(f"{PAGE} is {'up to date' if same else 'out of date: run nox -s peers'}.")
+    return int(not same)
+
+
+def _rows(page: str) -> list[str]:
+    return [line for line in page.splitlines() if line.startswith("|")]
 
 
 if __name__ == "__main__":
