@@ -95,9 +95,9 @@ def weights_outside(counts: Mapping[str, int]) -> str:
     """The warning for weights outside the masks.
 
     Args:
-        counts: the number of such weights, by layer name; without layers that have none.
+        counts: the number of such weights, by layer name.
     """
-    listed = ", ".join(f"{count:,} of {name!r}" for name, count in counts.items())
+    listed = ", ".join(f"{count:,} of {name!r}" for name, count in counts.items() if count)
     return (
         f"weights lie outside their masks: {listed}. They were written apart from the topology, as restored weights "
         "are. Load the topology that was saved with them, or the next step zeroes them."

@@ -173,8 +173,8 @@ class SparseTraining(ABC, Generic[_L]):
 
     def tell_outside(self) -> None:
         """Warn if weights lie outside the masks."""
-        counts = {layer.layer.name: outside for layer in self._layers.values() if (outside := layer.outside)}
-        if counts:
+        counts = {layer.layer.name: layer.outside for layer in self._layers.values()}
+        if any(counts.values()):
             warnings.warn(errors.weights_outside(counts), SparsityWarning, stacklevel=3)
 
     def _refit(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -92,15 +92,19 @@ def any_outside(arrays: Iterable[Values], masks: Iterable[Mask]) -> bool:
     """
 
     def outside(pair: tuple[Values, Mask]) -> bool:
-        values, inside = pair[0].reshape(-1), pair[1].reshape(-1)
-        return any(((values[part] != 0) > inside[part]).any() for part in parts_of(inside.size))
+        return any(part.any() for part in _outside(pair[0].reshape(-1), pair[1].reshape(-1)))
 
     return any(two_at_a_time(outside, zip(arrays, masks, strict=True), lambda pair: pair[0].size))
 
 
 def count_outside(values: Values, mask: Mask) -> int:
     """The number of values outside a mask that are not 0; flat arrays."""
-    return sum(int(np.count_nonzero((values[part] != 0) > mask[part])) for part in parts_of(mask.size))
+    return sum(int(np.count_nonzero(part)) for part in _outside(values, mask))
+
+
+def _outside(values: Values, mask: Mask) -> Iterator[Mask]:
+    """Where flat values outside a mask are not 0, part by part."""
+    return ((values[part] != 0) > mask[part] for part in parts_of(mask.size))
 
 
 def zero_outside(values: Values, mask: Mask) -> None:

@@ -66,7 +66,7 @@ def test_state_that_needs_no_mask_stays_as_new(name: str) -> None:
             if flag:
                 np.testing.assert_array_equal(np.asarray(array)[~mask], np.asarray(new)[~mask])
             else:
-                state = with_leaves_at(state, {i: fresh_outside(array, new, mask)})
+                state = with_leaves_at(state, dict(zip([i], fresh_outside([array], [new], mask), strict=True)))
 
 
 CENTERED = optax.stateless(lambda updates, params: jax.tree.map(lambda g: g - g.mean(), updates))

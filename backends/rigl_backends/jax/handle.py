@@ -146,8 +146,7 @@ def _seen_masks(opt_state: Any, params: Tree) -> dict[str, Array]:
         with jax.ensure_compile_time_eval():
             outside = {name: int(jnp.sum(~full[name] & weight.astype(bool))) for name, weight in weights.items()}
         if any(outside.values()):
-            told = errors.weights_outside({name: count for name, count in outside.items() if count})
-            warnings.warn(told, SparsityWarning, stacklevel=3)
+            warnings.warn(errors.weights_outside(outside), SparsityWarning, stacklevel=3)
     return full
 
 

@@ -68,8 +68,7 @@ def resume(
             weight, survivors = layer.weight.reshape(shape), layer.survivors.reshape(shape)
             new = NewState(training.inner.init, params, held.numbers).of({name: weight}, positions)
             old = leaves_at(state.inner_state, positions)
-            pairs = zip(old, new, strict=True)
-            leaves |= dict(zip(positions, [fresh_outside(*pair, survivors) for pair in pairs], strict=True))
+            leaves |= zip(positions, fresh_outside(old, new, survivors), strict=True)
     own = _with_layers(plan, state, layers)._replace(inner_state=with_leaves_at(state.inner_state, leaves))
 
     def is_state(node: Any) -> bool:

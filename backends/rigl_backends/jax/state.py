@@ -107,9 +107,9 @@ class NewState:
         return [x if n is None else jnp.full_like(x, n) for x, n in zip(found, numbers, strict=True)]
 
 
-def fresh_outside(held: Array, fresh: Array, mask: Array) -> Array:
+def fresh_outside(held: Sequence[Array], fresh: Sequence[Array], mask: Array) -> list[Array]:
     """What an optimizer holds inside the mask, and what it holds for new weights outside."""
-    return jnp.where(mask, held, fresh.astype(held.dtype))
+    return [jnp.where(mask, own, new.astype(own.dtype)) for own, new in zip(held, fresh, strict=True)]
 
 
 def leaves_at(tree: Any, positions: Iterable[int]) -> list[Any]:

@@ -166,7 +166,7 @@ class SparseStep:
         change = (new - weight).astype(update.dtype)  # exactly: where it counts, one of the two is 0
         if not self._rule.shadow:
             fresh = self._new_state.of({name: new}, self._positions[name])
-            held = [fresh_outside(*pair, survivors) for pair in zip(held, fresh, strict=True)]
+            held = fresh_outside(held, fresh, survivors)
         return jnp.where(survivors, update, change), mask, layer.memory, held
 
     def _fresh_state_outside(self, state: SparseState) -> Any:
@@ -179,9 +179,7 @@ class SparseStep:
             changed = [i for i, kept in zip(self._positions[name], keeps, strict=True) if not kept]
             fresh = self._new_state.of({name: zero_outside(weight, mask)}, changed) if changed else []
             held = leaves_at(state.inner_state, changed)
-            leaves |= {
-                i: fresh_outside(*pair, mask) for i, pair in zip(changed, zip(held, fresh, strict=True), strict=True)
-            }
+            leaves |= zip(changed, fresh_outside(held, fresh, mask), strict=True)
         return with_leaves_at(state.inner_state, leaves)
 
     def _layers(self, state: SparseState) -> dict[str, SparseLayer]:

@@ -35,9 +35,9 @@ class Outside:
         counts = {name: int(layer.found_outside) for name, layer in self._layers.items()}
         for layer in self._layers.values():
             layer.found_outside.assign(0)
-        if found := {name: count for name, count in counts.items() if count}:
-            warnings.warn(errors.weights_outside(found), SparsityWarning, stacklevel=3)
-        return bool(found)
+        if found := any(counts.values()):
+            warnings.warn(errors.weights_outside(counts), SparsityWarning, stacklevel=3)
+        return found
 
     def _count(self) -> None:
         for layer in self._layers.values():

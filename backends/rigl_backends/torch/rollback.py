@@ -7,7 +7,7 @@ import copy
 from torch.optim import Optimizer
 
 from rigl_backends.torch.state import Counters
-from rigl_backends.torch.twin import optimizers_in
+from rigl_backends.torch.twin import optimizers_in, params_of
 
 
 class Rollback:
@@ -19,8 +19,7 @@ class Rollback:
     """
 
     def __init__(self, optimizer: Optimizer) -> None:
-        params = {param for group in optimizer.param_groups for param in group["params"]}
-        self._weights = [(param, param.detach().clone()) for param in params]
+        self._weights = [(param, param.detach().clone()) for param in set(params_of(optimizer))]
         self._states = [
             (inner, {param: copy.deepcopy(values) for param, values in inner.state.items()})
             for _, inner in optimizers_in(optimizer)

@@ -11,8 +11,8 @@ from torch.optim import LBFGS, Optimizer
 
 from rigl_backends.torch.handle import SparseTraining, is_sparsified
 from rigl_backends.torch.layers import layers_of, parameters_of
-from rigl_backends.torch.travel import Parts, params_of, take_out, unpack
-from rigl_backends.torch.twin import optimizers_in
+from rigl_backends.torch.travel import Parts, take_out, unpack
+from rigl_backends.torch.twin import optimizers_in, params_of
 from rigl_core.adapter import Axes, Layer, Plan, Recipe, check_changed, check_state, errors, make_plan
 
 

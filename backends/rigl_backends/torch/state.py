@@ -12,7 +12,7 @@ from torch.optim import ASGD, SGD, Adadelta, Adagrad, Adam, AdamW, NAdam, Optimi
 from rigl_backends.torch.bits import zero_outside
 from rigl_backends.torch.probe import Found, Fresh, probe
 from rigl_backends.torch.small_training import state_in
-from rigl_backends.torch.twin import is_plain, optimizers_in
+from rigl_backends.torch.twin import is_plain, optimizers_in, params_of
 from rigl_core.adapter import Layer
 
 _ELEMENT_WISE = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, NAdam, RAdam, ASGD)
@@ -99,8 +99,7 @@ class WeightState:
 
 def gradients_of(optimizer: Optimizer) -> list[tuple[Tensor, Tensor]]:
     """The optimizer's parameters that have a gradient, and these gradients."""
-    params = (param for group in optimizer.param_groups for param in group["params"])
-    return [(param, param.grad) for param in params if param.grad is not None]
+    return [(param, param.grad) for param in params_of(optimizer) if param.grad is not None]
 
 
 class Counters:

@@ -23,6 +23,7 @@ from torch.optim import Optimizer
 
 from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
+from rigl_backends.torch.twin import params_of
 from rigl_core.adapter import Plan, SparsityWarning, check_state, errors, from_bytes, to_bytes
 
 _PREFIX = "sparse_"
@@ -107,7 +108,7 @@ def is_empty_step(optimizer: Optimizer, args: Sequence[Any], kwargs: Mapping[str
     """
     if optimizer.state or len(args) != 1 or dict(kwargs) != {"closure": None}:
         return False
-    params = [param for group in optimizer.param_groups for param in group["params"] if param.requires_grad]
+    params = [param for param in params_of(optimizer) if param.requires_grad]
     return all(float(group.get("lr", 0)) == 0 for group in optimizer.param_groups) and all(
         param.grad is not None and not param.grad.any() for param in params
     )
@@ -209,8 +210,3 @@ class Travelling(Protocol):
 
     def load_state_dict(self, state: Mapping[str, Any], *, changed: Collection[str]) -> None:
         """Continue from such a state."""
-
-
-def params_of(optimizer: Optimizer) -> list[nn.Parameter]:
-    """The optimizer's parameters, in the order of their numbers in a saved state."""
-    return list(chain.from_iterable(group["params"] for group in optimizer.param_groups))

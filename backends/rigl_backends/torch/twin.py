@@ -6,6 +6,7 @@ import copy
 import inspect
 from collections import OrderedDict, defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from typing import Any
 
 from torch import Tensor, nn
@@ -77,7 +78,7 @@ class FirstValues(dict[Any, Any]):
 
 def copied(optimizer: Optimizer, param: nn.Parameter, small: nn.Parameter) -> Optimizer:
     """A copy of the optimizer that holds a small parameter in place of ``param``, no other one, and no state."""
-    params = (held for _, inner in optimizers_in(optimizer) for group in inner.param_groups for held in group["params"])
+    params = chain.from_iterable(params_of(inner) for _, inner in optimizers_in(optimizer))
     memo: dict[int, Any] = {id(held): nn.Parameter(small.new_zeros(1)) for held in params}
     memo[id(param)] = small
     twin = _copy(optimizer, memo)
@@ -114,6 +115,11 @@ def made_anew(optimizer: Optimizer, param: nn.Parameter, small: nn.Parameter) ->
     make: Any = type(optimizer)
     twin: Optimizer = make([{**copy.deepcopy(group), "params": [small]}], **copy.deepcopy(options))
     return twin
+
+
+def params_of(optimizer: Optimizer) -> list[nn.Parameter]:
+    """The optimizer's parameters, in the order of their numbers in a saved state."""
+    return list(chain.from_iterable(group["params"] for group in optimizer.param_groups))
 
 
 def group_of(optimizer: Optimizer, param: nn.Parameter) -> dict[str, Any] | None:

@@ -14,6 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from rigl_backends.torch.layer import SparseLayer
+from rigl_backends.torch.twin import params_of
 from rigl_core.adapter import SparsityWarning, errors
 
 _NEVER = (0, 0)
@@ -99,7 +100,7 @@ class Watch:
         counts = {weights.layer.layer.name: weights.outside(thorough=thorough) for weights in self._weights.values()}
         counts = {name: count + (lost or {}).get(name, 0) for name, count in counts.items()}
         if any(counts.values()):
-            self._warn(errors.weights_outside({name: count for name, count in counts.items() if count}))
+            self._warn(errors.weights_outside(counts))
 
     def on_look(self) -> None:
         """A user looks at the training: tell if the weights go on without it."""
@@ -122,7 +123,7 @@ class Watch:
         """Some optimizer makes a step: one that holds the model's layers should not do so without ours."""
         if any(optimizer is own for own in self._optimizers):
             return
-        held = {param for group in optimizer.param_groups for param in group["params"]}
+        held = set(params_of(optimizer))
         if held.isdisjoint(self._weights) and (not self._replaced() or held.isdisjoint(self._model.parameters())):
             return
         self._steps_of_others += 1
