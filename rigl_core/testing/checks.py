@@ -32,6 +32,27 @@ def is_fast(harness: Harness, mode: str) -> bool:
     return mode == "eager" and mode not in harness.slow_modes
 
 
+def runs_where(chosen: Callable[[Harness, str, str], object]) -> pytest.MarkDecorator:
+    """Run a property only where ``chosen`` is true of a harness, a mode, and the property's ``method``, if it has one.
+
+    The plugin leaves the other cases out. So none of them passes without an assertion.
+    """
+    return pytest.mark.runs_where.with_args(chosen)  # called with a function, a mark would decorate it
+
+
+def in_turn(methods: Sequence[str]) -> Callable[[Harness, str, str], bool]:
+    """In eager mode all methods; in compiled modes, where a case costs a compilation, one after the other.
+
+    What differs between methods is the same code in all modes of a backend. With `TIMES`, all methods run everywhere.
+    """
+
+    def has_turn(harness: Harness, mode: str, method: str) -> bool:
+        compiled = [own for own in harness.modes if own != "eager"]
+        return mode == "eager" or TIMES > 1 or compiled[list(methods).index(method) % len(compiled)] == mode
+
+    return has_turn
+
+
 @contextmanager
 def without_warnings() -> Iterator[None]:
     """Ignore our warnings: assertions find what is wrong, and layers are small by intention. Also a decorator."""

@@ -8,8 +8,7 @@ import numpy as np
 
 from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
-from rigl_core.testing.harness import Array, OptimizerSpec, Session
-from rigl_core.testing.recording import Recorded, Step
+from rigl_core.testing.harness import Array, OptimizerSpec
 from rigl_core.testing.strategies import STILL, Training
 
 SEED = 5
@@ -45,10 +44,3 @@ def fixed_training(
     params["fc0.bias"] = rng.normal(size=5).astype(np.float32)
     own = None if scores is None else dict(scores)
     return Training(params, tuple(layers), recipe, optimizer, steps, SEED, own)
-
-
-def recorded(session: Session, number: int, gradients: Mapping[str, Array], *, updates: bool) -> Step:
-    """Make a step with these gradients, and record what was before and after it."""
-    before = Recorded.of(session)
-    session.step(gradients)
-    return Step(number, gradients, before, Recorded.of(session), updates)

@@ -10,7 +10,6 @@ import numpy as np
 from hypothesis import strategies as st
 
 from rigl_core import methods
-from rigl_core.model.layers import Layer
 from rigl_core.parts.criteria import GRADIENT
 from rigl_core.parts.drop_fractions import Constant
 from rigl_core.parts.grown import GradientStep, InitialValues, SmallRandom
@@ -18,6 +17,7 @@ from rigl_core.parts.ramps import CubicRamp
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.parts.structures import NM, Blocks
 from rigl_core.recipe import Recipe
+from rigl_core.testing.fixed import fixed_layers
 from rigl_core.testing.harness import OptimizerSpec
 from rigl_core.testing.strategies import ADAM, SGD, Training
 
@@ -97,10 +97,7 @@ def method_trainings(
     recipe: Recipe = {**MOVING, **STATIC}[draw(st.sampled_from(list(names)))](sparsity, schedule)
     recipe = replace(recipe, seed=draw(st.integers(0, 2**32)), on_update="replace" if replaces else recipe.on_update)
     shapes = _SHAPES[: draw(st.integers(2, 3))]
-    layers = tuple(
-        Layer(f"{'fc' if len(shape) == 2 else 'conv'}{i}.weight", shape, in_axes=(1,), out_axes=(0,))
-        for i, shape in enumerate(shapes)
-    )
+    layers = fixed_layers(*shapes)
     seed = draw(st.integers(0, 2**32))
     rng = np.random.default_rng(seed)
     params = {layer.name: rng.normal(size=layer.shape) for layer in layers}

@@ -41,7 +41,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Load the harnesses. A harness that cannot be imported is an error, never a skip."""
     config.addinivalue_line("markers", "rule(*ids): the rules of docs/contract.md that a property checks")
-    config.addinivalue_line("markers", "modes_in_turn: a property whose methods take turns in the compiled modes")
+    config.addinivalue_line("markers", "runs_where(chosen): the harnesses, modes and methods of a property")
     vars(importlib.import_module("rigl_core.testing.checks"))["TIMES"] = config.getoption("--times")
     outcomes: dict[str, dict[str, str]] = defaultdict(dict)
     config.stash[_OUTCOMES] = outcomes
@@ -85,27 +85,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     wanting = any("harness" in getattr(item, "fixturenames", ()) for item in items)
     if wanting and not any(harness.modes for harness in config.stash[_HARNESSES]):
         raise pytest.UsageError("--harness is missing: say which backend to test, as --harness MODULE:CLASS.")
-    _take_turns(config, items)
+    _leave_out(config, items)
 
 
-def _take_turns(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out a method's case in a compiled mode if it is the turn of another one; with ``--times``, leave out none.
+def _leave_out(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out the cases of `rigl_core.testing.checks.runs_where` in which it is not true."""
 
-    Every such case costs a compilation, and what differs between methods is the same code in all modes of a backend.
-    """
-    if config.getoption("--times") > 1:
-        return
-    methods: dict[str, list[str]] = defaultdict(list)
-    left_out = []
-    for item in items:
-        if item.get_closest_marker("modes_in_turn") is None:
-            continue
-        harness, mode, method = (item.callspec.params[name] for name in ("harness", "mode", "method"))  # type: ignore[attr-defined]
-        seen, compiled = methods[item.originalname], [own for own in harness.modes if own != "eager"]  # type: ignore[attr-defined]
-        if method not in seen:
-            seen.append(method)
-        if mode in compiled and seen.index(method) % len(compiled) != compiled.index(mode):
-            left_out.append(item)
+    def runs(item: pytest.Item) -> bool:
+        mark = item.get_closest_marker("runs_where")
+        if mark is None:
+            return True
+        params = item.callspec.params  # type: ignore[attr-defined]
+        return bool(mark.args[0](params["harness"], params["mode"], params.get("method", "")))
+
+    left_out = {item for item in items if not runs(item)}
     items[:] = [item for item in items if item not in left_out]
     config.hook.pytest_deselected(items=left_out)
 

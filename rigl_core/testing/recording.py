@@ -78,6 +78,13 @@ def steps(session: Session, training: Training) -> Iterator[Step]:
         before = after
 
 
+def recorded(session: Session, number: int, gradients: Mapping[str, Array], *, updates: bool) -> Step:
+    """Make a step with these gradients, and record what was before and after it."""
+    before = Recorded.of(session)
+    session.step(gradients)
+    return Step(number, gradients, before, Recorded.of(session), updates)
+
+
 def drop_count(training: Training, step: int, layer: str) -> int:
     """The drop count of a layer at a step with an update, by the oracle; the drop fraction is constant or a cosine."""
     schedule, plan = training.schedule, make_plan(training.recipe, training.layers)

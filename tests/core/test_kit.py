@@ -75,11 +75,12 @@ def test_methods_take_turns_in_compiled_modes(tmp_path: Path, times: str, expect
     properties = f"""
 import pytest
 from {NUMPY.split(":")[0]} import NumPyHarness
+from rigl_core.testing.checks import in_turn, runs_where
 
 class Modes(NumPyHarness):
     modes = ("eager", "fast", "small")
 
-@pytest.mark.modes_in_turn
+@runs_where(in_turn("abc"))
 @pytest.mark.parametrize("method", ["a", "b", "c"])
 def test_own(harness, mode, method):
     print("ran", mode + "-" + method)

@@ -14,12 +14,12 @@ from rigl_core.parts.drop_fractions import Constant
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.parts.structures import NM, Blocks, ConstantFanIn
 from rigl_core.testing import budget_oracle
-from rigl_core.testing.checks import checks, is_fast
-from rigl_core.testing.fixed import fixed_training, recorded
+from rigl_core.testing.checks import checks, is_fast, runs_where
+from rigl_core.testing.fixed import fixed_training
 from rigl_core.testing.harness import Harness
 from rigl_core.testing.method_memory import initial_masks, remember
 from rigl_core.testing.method_oracle import as_sets
-from rigl_core.testing.properties.test_methods import check_update
+from rigl_core.testing.properties.test_methods import check_first_update
 from rigl_core.testing.recording import start
 
 LAYERS: tuple[Layer, ...] = (
@@ -39,12 +39,11 @@ METHODS: Mapping[str, Mapping[str, Any]] = {
 """How the layers choose; slow and compiled modes run SRigL alone, on two layers."""
 
 
+@runs_where(lambda harness, mode, method: method == "SRigL" or is_fast(harness, mode))
 @checks("B3", "B7", "B10", "N2", "M1", "P1")
 @pytest.mark.parametrize("method", METHODS)
 def test_layers_are_read_by_their_axes(harness: Harness, mode: str, method: str) -> None:
     """Counts by ER, initial masks and an update are the oracle's, wherever the in and out axes are."""
-    if not (method == "SRigL" or is_fast(harness, mode)):
-        return
     layers = LAYERS[:-1] if method == "SRigL" else LAYERS  # it does not know grouped transposed convolutions
     if not is_fast(harness, mode):
         layers = LAYERS[:4:2]
@@ -60,7 +59,4 @@ def test_layers_are_read_by_their_axes(harness: Harness, mode: str, method: str)
     masks = session.masks()
     assert [int(masks[layer.name].sum()) for layer in layers] == expected
     assert as_sets(masks) == initial_masks(training)
-    memory, gradients = remember(training), training.gradients(0)
-    memory.see(gradients)
-    step = recorded(session, 0, gradients, updates=True)
-    check_update(memory, step, dict(step.before.weights))
+    check_first_update(remember(training), session, training.gradients(0))

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rigl_core.parts.schedules import UpdateSchedule
-from rigl_core.testing.checks import checks, for_all
+from rigl_core.testing.checks import checks, for_all, in_turn, runs_where
 from rigl_core.testing.harness import Array, Harness, Mask, Session
 from rigl_core.testing.method_memory import remember
 from rigl_core.testing.method_trainings import method_trainings
@@ -32,7 +32,7 @@ def not_finite(gradients: dict[str, Array], masks: dict[str, Mask]) -> dict[str,
     return {**gradients, name: spoiled}
 
 
-@pytest.mark.modes_in_turn
+@runs_where(in_turn([*WAITING, *HURRYING]))
 @checks("T5", "M1", "M9")
 @pytest.mark.parametrize("method", [*WAITING, *HURRYING])
 def test_updates_wait_for_the_gradients_that_they_read(harness: Harness, mode: str, method: str) -> None:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
-
 import numpy as np
 
 from rigl_core.methods import LotteryTicket
-from rigl_core.model.layers import Layer
-from rigl_core.model.warnings import SparsityWarning
-from rigl_core.testing.checks import checks
+from rigl_core.testing.checks import checks, without_warnings
+from rigl_core.testing.fixed import fixed_layers
 from rigl_core.testing.harness import Harness
 from rigl_core.testing.recording import assert_same_bits
 from rigl_core.testing.strategies import SGD
 
-_LAYERS = tuple(Layer(f"fc{i}.weight", (4, 4), in_axes=(1,), out_axes=(0,)) for i in range(3))
+_LAYERS = fixed_layers((4, 4), (4, 4), (4, 4))
 
 
 @checks("M7", "M3", "N2")
@@ -26,8 +23,7 @@ def test_a_given_mask_is_the_initial_topology(harness: Harness, mode: str) -> No
     params = {name: rng.normal(size=mask.shape).astype(np.float32) for name, mask in given.items()}
     for dtype in ("bool", "float32"):
         scores = {name: mask.astype(dtype) for name, mask in given.items()}
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SparsityWarning)  # a layer may be empty by intention
+        with without_warnings():
             session = harness.start(params, _LAYERS, LotteryTicket(0.5), SGD, mode=mode, scores=scores)
             masks, weights = session.masks(), session.weights()
         for name, mask in given.items():

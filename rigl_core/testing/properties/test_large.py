@@ -11,13 +11,13 @@ from rigl_core.parts.drop_fractions import Constant
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.recipe import Recipe
 from rigl_core.testing import oracle
-from rigl_core.testing.checks import checks, is_fast
-from rigl_core.testing.fixed import fixed_layers, fixed_training, recorded
+from rigl_core.testing.checks import checks, is_fast, runs_where
+from rigl_core.testing.fixed import fixed_layers, fixed_training
 from rigl_core.testing.harness import Array, Harness, Session
 from rigl_core.testing.method_memory import remember
-from rigl_core.testing.properties.test_methods import check_update
+from rigl_core.testing.properties.test_methods import check_first_update
 from rigl_core.testing.properties.test_topology import by_a_stable_sort
-from rigl_core.testing.recording import Step, drop_count, start
+from rigl_core.testing.recording import Step, drop_count, recorded, start
 from rigl_core.testing.strategies import Training
 
 PART = 2**17
@@ -27,7 +27,7 @@ SHAPE = (400, 330)
 SCHEDULE = UpdateSchedule(end=8, every=2)
 
 
-def has_turn(harness: Harness, mode: str) -> bool:
+def has_turn(harness: Harness, mode: str, method: str) -> bool:
     """Whether this mode runs the large cases: the eager one if it is fast, else all others."""
     return is_fast(harness, mode) or not (is_fast(harness, "eager") or mode in harness.slow_modes)
 
@@ -45,11 +45,10 @@ def only_from(position: int) -> Array:
     return (np.arange(SHAPE[0] * SHAPE[1]) >= position).astype(np.float32).reshape(SHAPE)
 
 
+@runs_where(has_turn)
 @checks("T1", "T2", "T3", "T5", "T6", "Z1", "P1")
 def test_every_part_of_a_large_layer_counts(harness: Harness, mode: str) -> None:
     """Ties end in the second part; a NaN, and the only information, are in the last one."""
-    if not has_turn(harness, mode):
-        return
     few = Constant(0.002)  # so that the last of those that stay is in the second part
     training = training_of(RigL(0.5, schedule=SCHEDULE, drop_fraction=few))
     session = start(harness, mode, training)
@@ -76,11 +75,10 @@ def _large_steps(session: Session, training: Training) -> Iterator[Step]:
         yield recorded(session, number, {"fc0.weight": gradient, "fc0.bias": bias}, updates=number > 0)
 
 
+@runs_where(has_turn)
 @checks("N1", "N2", "T3", "P1")
 def test_random_numbers_of_a_large_layer(harness: Harness, mode: str) -> None:
     """The initial topology, and what grows at random, are the oracle's to the last index."""
-    if not has_turn(harness, mode):
-        return
     training = training_of(SET(0.5, schedule=SCHEDULE, on_update="replace"))
     session, size = start(harness, mode, training), SHAPE[0] * SHAPE[1]
     step = recorded(session, 0, training.gradients(0), updates=True)
@@ -91,26 +89,22 @@ def test_random_numbers_of_a_large_layer(harness: Harness, mode: str) -> None:
     assert (step.after.masks["fc0.weight"].reshape(-1) == expected).all()
 
 
+@runs_where(lambda harness, mode, method: is_fast(harness, mode))
 @checks("M3", "B1", "P1")
 def test_a_large_pool_in_half_precision(harness: Harness, mode: str) -> None:
     """A pool has more active connections, all tied, than the largest float16 and 16 bits can count."""
     dtype = "float16" if "float16" in harness.dtypes else "float32"
-    if not is_fast(harness, mode):
-        return
     training = training_of(RigL(0.4, schedule=SCHEDULE, scope="global"), (3, 400))
     memory, session = remember(training, dtype), start(harness, mode, training, dtype)
     gradients = {**training.gradients(0), "fc0.weight": only_from(100_000)}
     gradients["fc1.weight"] = np.round(gradients["fc1.weight"])
-    memory.see(gradients)
-    step = recorded(session, 0, gradients, updates=True)
-    check_update(memory, step, dict(step.before.weights))
+    check_first_update(memory, session, gradients)
 
 
+@runs_where(has_turn)
 @checks("T1", "T2", "T3", "P1")
 def test_an_update_of_a_million_weights(harness: Harness, mode: str) -> None:
     """Our own choice holds the marks of 2**20 connections at a time."""
-    if not has_turn(harness, mode):
-        return
     size = 2**20 + PART + 5
     rng = np.random.default_rng(0)
     mask = rng.random(size) < 0.5

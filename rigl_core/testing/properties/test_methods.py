@@ -14,11 +14,11 @@ from rigl_core.model.layers import Layer
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.plan import Plan, make_plan
 from rigl_core.testing import method_oracle, score_oracle
-from rigl_core.testing.checks import checks, for_all, is_fast
-from rigl_core.testing.harness import Array, Harness, Mask
+from rigl_core.testing.checks import checks, for_all, in_turn, is_fast, runs_where
+from rigl_core.testing.harness import Array, Harness, Mask, Session
 from rigl_core.testing.method_memory import Memory, initial_masks, remember
 from rigl_core.testing.method_trainings import MOVING, SHADOW, STATIC, method_trainings
-from rigl_core.testing.recording import Recorded, Step, assert_same, assert_same_bits, start, steps
+from rigl_core.testing.recording import Recorded, Step, assert_same, assert_same_bits, recorded, start, steps
 from rigl_core.testing.strategies import SILENCES, STILL, Training
 
 SEEN = tuple(name for name in MOVING if name not in SHADOW)
@@ -55,7 +55,15 @@ def check_update(memory: Memory, step: Step, weights: dict[str, Array]) -> dict[
     return survivors
 
 
-@pytest.mark.modes_in_turn
+def check_first_update(memory: Memory, session: Session, gradients: dict[str, Array]) -> Step:
+    """Make step 0 with these gradients, and assert that its masks are the oracle's."""
+    memory.see(gradients)
+    step = recorded(session, 0, gradients, updates=True)
+    check_update(memory, step, dict(step.before.weights))
+    return step
+
+
+@runs_where(in_turn(SEEN))
 @checks("M1", "M2", "M3", "M4", "M5", "T1", "T2", "T3", "T6", "P1")
 @pytest.mark.parametrize("method", SEEN)
 def test_every_method_chooses_as_the_oracle(harness: Harness, mode: str, method: str) -> None:

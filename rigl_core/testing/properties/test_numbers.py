@@ -11,13 +11,13 @@ from rigl_core.methods import LotteryTicket
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.parts.structures import Blocks
 from rigl_core.testing import method_oracle
-from rigl_core.testing.checks import checks, is_fast
-from rigl_core.testing.fixed import fixed_layers, fixed_training, recorded
+from rigl_core.testing.checks import checks, is_fast, runs_where
+from rigl_core.testing.fixed import fixed_layers, fixed_training
 from rigl_core.testing.harness import Harness
 from rigl_core.testing.method_memory import initial_masks, remember
 from rigl_core.testing.method_trainings import MOVING
-from rigl_core.testing.properties.test_methods import assert_counts, assert_masks_stay, check_update
-from rigl_core.testing.recording import start
+from rigl_core.testing.properties.test_methods import assert_counts, assert_masks_stay, check_first_update, check_update
+from rigl_core.testing.recording import recorded, start
 from rigl_core.testing.strategies import Training
 
 
@@ -43,6 +43,7 @@ def test_opposite_infinities_in_a_block_count_as_zero(harness: Harness, mode: st
         assert method_oracle.as_sets(start(harness, mode, training).masks()) == initial_masks(training)
 
 
+@runs_where(lambda harness, mode, method: method == "RigL" or is_fast(harness, mode))
 @checks("T5", "T2", "M9")
 @pytest.mark.parametrize("method", ["RigL", "SNFS, no redistribution"])
 def test_gradients_are_finite_one_by_one(harness: Harness, mode: str, method: str) -> None:
@@ -51,8 +52,6 @@ def test_gradients_are_finite_one_by_one(harness: Harness, mode: str, method: st
     A momentum takes infinities for 0.
     """
     waits = method == "RigL"
-    if not (waits or is_fast(harness, mode)):
-        return
     dtype = "float16" if "float16" in harness.dtypes else "float32"
     training = training_by(method, (8, 4), (4, 8))
     memory, session = remember(training, dtype), start(harness, mode, training, dtype)
@@ -71,26 +70,28 @@ def test_gradients_are_finite_one_by_one(harness: Harness, mode: str, method: st
             assert_masks_stay(step)
 
 
+@runs_where(lambda harness, mode, method: is_fast(harness, mode) and "float16" in harness.dtypes)
 @checks("T4", "M4", "P1")
 def test_subnormal_weights_have_no_sign(harness: Harness, mode: str) -> None:
     """The weights are 0 or subnormal in float16: they have drawn their signs, and no update drops them."""
-    if "float16" not in harness.dtypes or not is_fast(harness, mode):
-        return
     training = training_by("Deep R", (8, 4), (4, 8))
     tiny = {name: param * np.float32(2.0**-15) for name, param in training.params.items()}
     training = replace(training, params=tiny)
     memory, session = remember(training, "float16"), start(harness, mode, training, "float16")
-    gradients = training.gradients(0)
-    memory.see(gradients)
-    step = recorded(session, 0, gradients, updates=True)
-    check_update(memory, step, dict(step.before.weights))
-    assert_masks_stay(step)
+    assert_masks_stay(check_first_update(memory, session, training.gradients(0)))
 
 
 COUNTING = ("RigL", "SRigL", "RigL, all layers")
 """Methods that count in a layer, in a group and in a pool; slow and compiled modes run the first, in one precision."""
 
 
+def dtypes_of(harness: Harness, mode: str, method: str) -> list[str]:
+    """The half precisions in which a method counts in this mode."""
+    dtypes = [dtype for dtype in ("bfloat16", "float16") if dtype in harness.dtypes]
+    return dtypes if is_fast(harness, mode) else dtypes[:1] if method == COUNTING[0] else []
+
+
+@runs_where(dtypes_of)
 @checks("B1", "T3", "M3", "P1")
 @pytest.mark.parametrize("method", COUNTING)
 def test_counts_are_whole_in_half_precision(harness: Harness, mode: str, method: str) -> None:
@@ -98,16 +99,11 @@ def test_counts_are_whole_in_half_precision(harness: Harness, mode: str, method:
 
     float16 has not all whole numbers above 2,048, bfloat16 not above 256; 8 bits have none above 255.
     """
-    dtypes = [dtype for dtype in ("bfloat16", "float16") if dtype in harness.dtypes]
-    if not is_fast(harness, mode):
-        dtypes = dtypes[:1] if method == COUNTING[0] else []
-    for dtype in dtypes:
+    for dtype in dtypes_of(harness, mode, method):
         training = training_by(method, (2, 5200), (3, 400))
         tied = {name: np.where(abs(param) < 0.25, np.float32(0.5), 1) for name, param in training.params.items()}
         training = replace(training, params=tied)
         memory, session = remember(training, dtype), start(harness, mode, training, dtype)
         assert_counts(memory.plan, session.masks(), memory.plan.active)
         gradients = {name: np.round(2 * gradient) / 2 for name, gradient in training.gradients(2).items()}
-        memory.see(gradients)
-        step = recorded(session, 0, gradients, updates=True)
-        check_update(memory, step, dict(step.before.weights))
+        check_first_update(memory, session, gradients)

@@ -10,7 +10,7 @@ from rigl_core.parts.distributions import Uniform
 from rigl_core.parts.drop_fractions import Constant
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.testing import oracle
-from rigl_core.testing.checks import checks, without_warnings
+from rigl_core.testing.checks import checks, runs_where, without_warnings
 from rigl_core.testing.fixed import fixed_layers, fixed_training
 from rigl_core.testing.harness import Harness, Mask, Session
 from rigl_core.testing.properties.test_methods import check_choices
@@ -47,12 +47,11 @@ def _after_the_update(session: Session, training: Training, mask: Mask) -> list[
     return oracle.rigl_mask(weight.tolist(), gradient.tolist(), mask.reshape(-1).tolist(), 4, "float32")
 
 
+@runs_where(lambda harness, mode, method: mode == "eager")
 @checks("V1", "V3", "Z1", "M1", "P1")
 @without_warnings()
 def test_layers_of_one_axis(harness: Harness, mode: str) -> None:
     """A vector can be a layer, if the user names it; a matrix beside it shares the budget."""
-    if mode != "eager":
-        return
     layers = (Layer("norm0.weight", (24,)), *fixed_layers((4, 6)))
     schedule = UpdateSchedule(begin=1, end=6, every=2)
     recipe = RigL(0.5, schedule=schedule, distribution=Uniform(first_dense=False))

@@ -7,13 +7,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from rigl_core.testing.checks import checks, for_all, is_fast
+from rigl_core.testing.checks import checks, for_all, is_fast, runs_where
 from rigl_core.testing.harness import Array, Harness
 from rigl_core.testing.method_memory import remember
 from rigl_core.testing.method_trainings import method_trainings
 from rigl_core.testing.oracle import SMALLEST_NORMAL
 from rigl_core.testing.properties.test_methods import SEEN, assert_masks_stay, check_update
-from rigl_core.testing.recording import Recorded, Step, start
+from rigl_core.testing.recording import recorded, start
 from rigl_core.testing.strategies import SGD, Training
 
 PRECISIONS = ("float64", "float16", "bfloat16")
@@ -21,13 +21,19 @@ FEW = {"SNFS": "float64", "MEST": "bfloat16", "RigL, blocks of 2": "float16", "D
 """The methods and precisions that slow and compiled modes run: sums of blocks, momentum, products, pools."""
 
 
+def dtypes_of(harness: Harness, mode: str, method: str) -> list[str]:
+    """The precisions in which a method runs in this mode."""
+    chosen = PRECISIONS if is_fast(harness, mode) else (FEW.get(method),)
+    return [dtype for dtype in PRECISIONS if dtype in chosen and dtype in harness.dtypes]
+
+
+@runs_where(dtypes_of)
 @checks("M1", "M2", "M5", "M9", "P1", "T4")
 @pytest.mark.parametrize("method", SEEN)
 def test_every_method_in_other_precisions(harness: Harness, mode: str, method: str) -> None:
     """Masks are the oracle's, which computes scores in float64, or in float32 for layers of 16 bits."""
-    for dtype in PRECISIONS:
-        if dtype in harness.dtypes and (is_fast(harness, mode) or FEW.get(method) == dtype):
-            _check(harness, mode, method, dtype)
+    for dtype in dtypes_of(harness, mode, method):
+        _check(harness, mode, method, dtype)
 
 
 def _check(harness: Harness, mode: str, method: str, dtype: str) -> None:
@@ -36,13 +42,12 @@ def _check(harness: Harness, mode: str, method: str, dtype: str) -> None:
         memory, session = remember(training, dtype), start(harness, mode, training, dtype)
         for number in range(training.steps):
             gradients = {name: _coarse(gradient) for name, gradient in training.gradients(number).items()}
-            before = Recorded.of(session)
-            session.step(gradients)
             updates = number in range(training.schedule.begin, training.schedule.end, training.schedule.every)
-            step = Step(number, gradients, before, Recorded.of(session), updates)
+            step = recorded(session, number, gradients, updates=updates)
             memory.see(gradients)
             if updates:
-                check_update(memory, step, {name: _normal(weight, dtype) for name, weight in before.weights.items()})
+                weights = {name: _normal(weight, dtype) for name, weight in step.before.weights.items()}
+                check_update(memory, step, weights)
             else:
                 assert_masks_stay(step)
 

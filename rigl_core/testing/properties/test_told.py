@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 
 from rigl_core.methods import RigL
-from rigl_core.model.layers import Layer
 from rigl_core.model.warnings import SparsityWarning
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.testing.checks import checks, for_all
+from rigl_core.testing.fixed import fixed_layers
 from rigl_core.testing.harness import Array, Harness
 from rigl_core.testing.recording import start
 from rigl_core.testing.strategies import SGD, Training, trainings
 
-_LAYERS = tuple(Layer(f"fc{i}.weight", (4, 4), in_axes=(1,), out_axes=(0,)) for i in range(2))
+_LAYERS = fixed_layers((4, 4), (4, 4))
 _PARAMS = {layer.name: np.ones(layer.shape, np.float32) for layer in _LAYERS}
 
 
