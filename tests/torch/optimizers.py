@@ -35,6 +35,19 @@ def moment(state: dict[str, Any], grad: Tensor) -> Tensor:
     return found
 
 
+class Restless(torch.optim.SGD):
+    """An optimizer that moves every weight, with or without a gradient, and counts in its state."""
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for group in self.param_groups:
+            for param in group["params"]:
+                param.add_(0.01)
+                self.state[param]["step"] = self.state[param].get("step", torch.zeros(())) + 1
+        return loss
+
+
 class Shampoo(Custom):
     """Matrices of rows by rows and of columns by columns; they have the shape of a square layer."""
 

@@ -15,6 +15,7 @@ from rigl_backends.torch import SparseTraining, sparsify
 from rigl_backends.torch.state import keeps_zeros
 from rigl_core import SparsityWarning
 from rigl_core.testing.checks import checks
+from tests.torch import optimizers as own
 from tests.torch.helpers import batch, loss_of, mlp, per_weight, rigl, snapshot, train_step
 
 Write = Callable[[nn.Sequential, Optimizer], Any]
@@ -121,23 +122,11 @@ def test_what_a_later_hook_writes_after_the_step_does_not_reach_the_optimizer() 
             train_step(model, optimizer, batch(step))
 
 
-class Restless(torch.optim.SGD):
-    """An optimizer that moves every weight, with or without a gradient."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        loss = super().step(closure)
-        for group in self.param_groups:
-            for param in group["params"]:
-                param.add_(0.01)
-        return loss
-
-
 @checks("Z1")
 @pytest.mark.parametrize(
     ("make", "dtype"),
     [
-        (Restless, torch.float32),
+        (own.Restless, torch.float32),
         (lambda params: torch.optim.Adam(params, eps=0.0), torch.float32),  # 0 / 0 outside the mask
         (lambda params: torch.optim.Adam(params, lr=1e-3, foreach=False), torch.float16),  # where its eps is 0
     ],
