@@ -12,7 +12,7 @@ from rigl_core.testing.harness import Harness
 from rigl_core.testing.method_memory import remember
 from rigl_core.testing.method_trainings import SHADOW, method_trainings
 from rigl_core.testing.properties.test_methods import check_update
-from rigl_core.testing.recording import Recorded, Step, start, steps
+from rigl_core.testing.recording import recorded, start, steps
 from rigl_core.testing.reference import ReferenceOptimizer
 from rigl_core.testing.strategies import SGD, STILL, Training
 
@@ -84,11 +84,8 @@ def test_subnormal_momentum_counts_as_zero(harness: Harness, mode: str, training
     """Gradients near the smallest normal number give momentum below it, which some frameworks flush to 0."""
     memory, session = remember(training), start(harness, mode, training)
     for number in range(training.steps):
-        before = Recorded.of(session)
         gradients = {name: gradient * np.float32(2.0**-124) for name, gradient in training.gradients(number).items()}
-        session.step(gradients)
-        schedule = training.schedule
-        step = Step(number, gradients, before, Recorded.of(session), schedule.fires(number))
+        step = recorded(session, number, gradients, updates=training.schedule.fires(number))
         memory.see(gradients)
         if step.updates:
-            check_update(memory, step, dict(before.weights))
+            check_update(memory, step, dict(step.before.weights))
