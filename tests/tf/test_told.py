@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import pytest
+import tensorflow as tf
 
 from rigl_backends.tf import EarlyStopping, SparseOptimizer, sparsify
-from rigl_core import SparsityWarning
+from rigl_core import Recipe, SparsityWarning
 from rigl_core.testing.checks import checks
 from tests.tf.helpers import (
     LOSS,
@@ -40,9 +42,9 @@ class Scores(keras.callbacks.Callback):  # type: ignore[misc]
         logs["score"] = abs(epoch - 1)
 
 
-def make(**options: Any) -> tuple[keras.Model, SparseOptimizer]:
+def make(recipe: Recipe | None = None, **options: Any) -> tuple[keras.Model, SparseOptimizer]:
     model = make_model()
-    optimizer = sparsify(keras.optimizers.Adam(0.05), rigl(), model=model)
+    optimizer = sparsify(keras.optimizers.Adam(0.05), recipe or rigl(), model=model)
     model.compile(optimizer, LOSS, **options)
     return model, optimizer
 
@@ -86,7 +88,9 @@ def test_whoever_looks_is_told(look: str, tmp_path: Path) -> None:
 
 
 @checks("P4")
-@pytest.mark.parametrize("options", [{"jit_compile": False}, {"run_eagerly": True}], ids=["graph", "eager"])
+@pytest.mark.parametrize(
+    "options", [{"jit_compile": False}, {"jit_compile": True}, {"run_eagerly": True}], ids=["graph", "xla", "eager"]
+)
 def test_the_next_fit_tells_what_it_found(options: dict[str, Any]) -> None:
     """Its steps zero it; and a fit() that finds nothing says nothing."""
     model, optimizer = make(**options)
@@ -95,6 +99,27 @@ def test_the_next_fit_tells_what_it_found(options: dict[str, Any]) -> None:
         fit(model, 1)
     fit(model, 1)
     assert_zero_outside(layer_arrays(optimizer, model.trainable_variables), optimizer.masks)
+
+
+@checks("P4")
+@pytest.mark.parametrize("scope", ["layer", "global"])
+def test_an_update_by_xla_counts_what_it_zeroes(scope: Literal["layer", "global"]) -> None:
+    recipe = rigl(every=2, end=100)
+    model, optimizer = make(replace(recipe, scope=scope))
+    kernel = restore_apart(model, optimizer)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        outside = int((kernel[~optimizer.masks["net/fc1/kernel"]] != 0).sum())
+
+    @tf.function(jit_compile=True)  # type: ignore[untyped-decorator]
+    def step(gradients: list[tf.Tensor]) -> None:
+        optimizer.apply(gradients, model.trainable_variables)
+
+    for number in range(6, 9):
+        step(make_gradients(model.trainable_variables, number))
+    with pytest.warns(SparsityWarning, match=f"{outside} of 'net/fc1/kernel'"):
+        masks = optimizer.masks
+    assert_zero_outside(layer_arrays(optimizer, model.trainable_variables), masks)
 
 
 @checks("P4")

@@ -13,7 +13,9 @@ import numpy.typing as npt
 import pytest
 import tensorflow as tf
 
-from rigl_backends.tf.xla import ROW, packs_of, updated_in_pack
+from rigl_backends.tf.namespace import ROW
+from rigl_backends.tf.packs import packs_of
+from rigl_backends.tf.xla import updated_in_pack
 from rigl_core import SET, Recipe, RigL, UpdateSchedule
 from rigl_core.adapter import Connections, Counts, move_pool, numpy_namespace
 from tests.tf.helpers import compiled

@@ -104,7 +104,8 @@ class SparseLayer(adapter.SparseLayer):
 
     def count_outside(self) -> None:
         """Count the weights outside the mask that are not 0."""
-        self.found_outside.assign(tf.maximum(self.found_outside, self.xp.count_outside(self.weight, self.mask)))
+        count = self.xp.count_outside(self.weight, self.mask)
+        self.found_outside.assign(tf.maximum(self.found_outside, count))
 
     def zero_gradient_outside(self, gradient: Any) -> tf.Tensor:
         """The gradient of active weights alone, in the layer's shape."""

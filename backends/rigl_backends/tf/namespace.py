@@ -19,6 +19,8 @@ from rigl_core.adapter import FloatInfo, numpy_namespace
 
 int32 = tf.int32
 best_of = None
+ROW = 1 << 14
+"""Numbers read at a time under XLA: few enough for the cache, enough for the loops around them to cost little."""
 
 abs = tf.abs
 logical_and = tf.logical_and
@@ -78,7 +80,9 @@ def all_finite(arrays: Sequence[tf.Tensor]) -> tf.Tensor:
 def count_outside(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
     """The number of values outside a mask that are not 0: an int64 scalar. Arrays are flat."""
     found = _call_on_host(lambda *own: np.int64(adapter.count_outside(*own)), tf.TensorSpec([], tf.int64), values, mask)
-    return tf.math.count_nonzero((values != 0) & ~mask) if found is None else found
+    if found is not None:
+        return found
+    return _count_outside_in_turn(values, mask) if in_xla() else tf.math.count_nonzero((values != 0) & ~mask)
 
 
 def in_xla() -> bool:
@@ -110,6 +114,21 @@ def _is_finite(x: tf.Tensor) -> tf.Tensor:
         longest = max([1, *x.shape])
         x = tf.linalg.matvec(tf.reshape(x, [-1, longest]), tf.zeros([longest], x.dtype))
     return tf.reduce_all(tf.math.is_finite(x))
+
+
+def _count_outside_in_turn(values: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """The same, some values at a time: XLA would hold what it sums, in eight bytes a value."""
+    size = values.shape[0]
+    width = min(size, ROW)
+
+    def add(start: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        first = tf.minimum(start, size - width)  # the last ones are some of those before, and others
+        own = (tf.slice(values, [first], [width]) != 0) & ~tf.slice(mask, [first], [width])
+        own &= first + tf.range(width) >= start
+        return start + width, total + tf.reduce_sum(tf.cast(own, tf.int32))
+
+    total = tf.while_loop(lambda start, _: start < size, add, (tf.constant(0), tf.constant(0)))[1]
+    return tf.cast(total, tf.int64)
 
 
 def _select_on_host(integers: tf.Tensor, k: Any) -> tf.Tensor:

@@ -59,7 +59,7 @@ def sparsify(
     the end of the next ``fit()``. An eager step then zeroes what lies outside. Compiled steps zero it, and make the
     optimizer's state fresh there, at the first step and at the next one whose number is a multiple of 100; or at every
     step, if the optimizer does not work element by element, as SGD and Adam do. Where XLA compiles these, it stays
-    until the next update, and only a look before that tells it.
+    until the next update, which zeroes it; the next look tells what was found.
 
     Outside the masks, and for newly active weights, the optimizer's state is what the optimizer gives a new weight,
     such as 0.1 in Adagrad. An optimizer of your own may hold matrices in the shape of a square layer. To tell them

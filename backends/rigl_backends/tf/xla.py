@@ -8,22 +8,16 @@ its own, so that the arrays of the next one take the same memory.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.tf import namespace
 from rigl_backends.tf.layer import Pool
-from rigl_backends.tf.namespace import has_gpu, in_xla, ordered_integers
+from rigl_backends.tf.namespace import ROW, has_gpu, in_xla, ordered_integers
+from rigl_backends.tf.packs import Pack, packs_of
 from rigl_core.adapter import CRITERIA, Connections, Counts, Rule, Updated, chooses_freely, move_pool
-
-ROW = 1 << 14
-"""Connections read at a time: few enough for the cache, enough for the loops around them to cost little."""
-Table = npt.NDArray[np.int32]
 
 
 def move(pools: Sequence[Pool], *, when: tf.Tensor) -> bool:
@@ -44,7 +38,7 @@ def move(pools: Sequence[Pool], *, when: tf.Tensor) -> bool:
         _once_if(when, functools.partial(_move_pack, pack, [fitting[i] for i in pack.layers]))
     for pool in pools:
         if not _can_lie_in_a_pack(pool):
-            _once_if(when, pool.move)
+            _once_if(when, functools.partial(_move_pool, pool))
     return True
 
 
@@ -65,79 +59,22 @@ def _can_lie_in_a_pack(pool: Pool) -> bool:
     return len(pool.layers) == 1 and known and chooses_freely(rule, Connections(None, layer=first.layer))
 
 
-@dataclass(frozen=True)
-class Pack:
-    """Some layers, one below the other, each from a row of its own on.
-
-    Attributes:
-        layers: their positions.
-        sizes: connections of each.
-    """
-
-    layers: tuple[int, ...]
-    sizes: tuple[int, ...]
-
-    @property
-    def last(self) -> Table:
-        """The row after the last of each layer."""
-        return np.cumsum([_rows(size) for size in self.sizes], dtype=np.int32)
-
-    @property
-    def first(self) -> Table:
-        """The first row of each layer."""
-        return np.concatenate([np.zeros(1, np.int32), self.last[:-1]])
-
-    @property
-    def layer(self) -> Table:
-        """Which layer each row is of."""
-        return np.repeat(np.arange(len(self.sizes), dtype=np.int32), self.last - self.first)
-
-    @property
-    def stop(self) -> Table:
-        """The flat index in the pack that ends the layer of each row."""
-        return (self.first * ROW + np.array(self.sizes, np.int32))[self.layer].astype(np.int32)
-
-    def of_arrays(self, arrays: Sequence[tf.Tensor]) -> tf.Tensor:
-        """The layers' flat arrays as the pack's rows, with zeros between them; of scalars, one number for each row."""
-        if arrays[0].shape.rank == 0:
-            return tf.gather(tf.stack(arrays), self.layer)[:, None]
-        parts = [part for array in arrays for part in (array, tf.zeros([-array.shape[0] % ROW], array.dtype))]
-        return tf.reshape(tf.concat(parts, axis=0), [-1, ROW])
-
-    def parts(self, rows: tf.Tensor) -> list[tf.Tensor]:
-        """The layers' flat arrays out of the pack."""
-        flat, starts = tf.reshape(rows, [-1]), self.first * ROW
-        return [flat[start : start + size] for start, size in zip(starts, self.sizes, strict=True)]
-
-
-def packs_of(sizes: Sequence[int], kinds: Sequence[Hashable]) -> list[Pack]:
-    """Packs of layers of one kind: large layers on their own, and others up to half the height of the largest.
-
-    Args:
-        sizes: connections of each layer.
-        kinds: only layers of the same kind lie together.
-    """
-    packs: dict[Hashable, list[list[int]]] = {kind: [] for kind in kinds}
-    height = max(map(_rows, sizes), default=0) // 2  # what is put together takes memory twice
-    for i in sorted(range(len(sizes)), key=lambda i: -sizes[i]):
-        own, rows = packs[kinds[i]], _rows(sizes[i])
-        pack = next((pack for pack in own if rows + sum(_rows(sizes[j]) for j in pack) <= height), None)
-        if pack is None:
-            own.append([i])
-        else:
-            pack.append(i)
-    return [Pack(tuple(pack), tuple(sizes[i] for i in pack)) for own in packs.values() for pack in own]
-
-
-def _rows(size: int) -> int:
-    return -(-size // ROW)
+def _move_pool(pool: Pool) -> None:
+    """The update of layers that lie in no pack. What lies outside their masks is counted before it is cut."""
+    for layer in pool.layers:
+        layer.count_outside()
+    pool.move()
 
 
 def _move_pack(pack: Pack, pools: Sequence[Pool]) -> None:
     """The update of layers on their own that lie in a pack."""
     layers = [pool.layers[0] for pool in pools]
     before = [layer.at_update(pool.update, pool.gradients[0]) for layer, pool in zip(layers, pools, strict=True)]
-    masks, own = [layer.mask for layer in layers], [pool.counts() for pool in pools]
+    own = [pool.counts() for pool in pools]
+    for layer in layers:
+        layer.count_outside()
+    # Always so, which XLA does not know: it counts first, and its copies for that are gone before the others are made.
+    masks = [layer.mask & (tf.convert_to_tensor(layer.found_outside) >= 0) for layer in layers]
     updated = updated_in_pack(pack, layers[0].rule, before, masks, own)
     for layer, connections, new in zip(layers, before, updated, strict=True):
         layer.take(connections, new)
