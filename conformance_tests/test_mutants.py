@@ -22,7 +22,7 @@ def run(property_: Property) -> None:
     if "harness" in inspect.signature(test).parameters:
         test(
             load_harness(HARNESSES[property_.backend]),
-            "eager",
+            property_.mode,
             **({} if property_.method is None else {"method": property_.method}),
         )
     elif marks := [mark for mark in getattr(test, "pytestmark", []) if mark.name == "parametrize"]:

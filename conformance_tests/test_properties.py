@@ -1,5 +1,6 @@
 """Every property on every backend. The properties themselves are part of rigl_core.testing."""
 
+from rigl_core.testing.properties.test_active import *
 from rigl_core.testing.properties.test_arrays import *
 from rigl_core.testing.properties.test_axes import *
 from rigl_core.testing.properties.test_closures import *

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
+import functools
+import operator
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from conformance_tests.harnesses.active import active_where_possible
 from rigl_backends.numpy import SGD, Adam, Optimizer, sparsify
-from rigl_core.adapter import numpy_namespace
+from rigl_core.adapter import Index, numpy_namespace
 from rigl_core.testing import models
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 from rigl_core.testing.layout import laid_out_like
+from rigl_core.testing.limits import NotOffered
 from rigl_core.testing.micro_batches import MicroBatches
 
 
@@ -24,7 +28,10 @@ class NumPySession:
         self.optimizer = _make(setup.optimizer, self.params)
         for gradients in setup.dense_steps:
             self.optimizer.step({name: g.astype(self.params[name].dtype) for name, g in gradients.items()})
-        self.sparse = sparsify(self.params, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores)
+        storage = active_where_possible(setup) if setup.mode == "active" else "masks"
+        self.sparse = sparsify(
+            self.params, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores, storage=storage
+        )
 
     def sparsify_again(self) -> None:
         sparsify(self.params, self.optimizer, self.sparse.plan.recipe, layers=self.sparse.plan.layers)
@@ -32,38 +39,79 @@ class NumPySession:
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         if (mean := self.micro_batches.add(gradients)) is None:
             return
-        grads = {name: g if g is None else g.astype(self.params[name].dtype) for name, g in mean.items()}
+        grads = {name: g if g is None else self._gradient(name, g) for name, g in mean.items()}
         if self.clip_norm is not None:
             grads = self.sparse.mask_gradients(grads)
-            norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in grads.values() if g is not None))
+            shown = [g if isinstance(g, np.ndarray) else g.active for g in grads.values() if g is not None]
+            norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in shown))
             scale = min(1.0, self.clip_norm / norm) if norm else 1.0
-            grads = {name: g if g is None else (g * scale).astype(g.dtype) for name, g in grads.items()}
+            grads = {name: g if g is None else g * g.dtype.type(scale) for name, g in grads.items()}
+        self.optimizer.step(grads)
+
+    def _gradient(self, name: str, gradient: Array) -> Any:
+        """The gradient as a user has it. Where a layer multiplies, the identity as its inputs gives any finite one."""
+        gradient = gradient.astype(self.params[name].dtype)
+        if name not in self.sparse.linear or not np.isfinite(gradient).all():
+            return gradient
+        index, linear = self._index(name), self.sparse.linear[name]
+        outputs = gradient if index.inputs_first else np.ascontiguousarray(gradient.T)
+        return linear.backward(np.eye(index.cols, dtype=np.float32), outputs, needs_inputs=False)[1]
+
+    def _index(self, name: str) -> Index:
+        return self.sparse.linear[name].index
+
+    def _held(self, weights: Mapping[str, Array]) -> dict[str, Array]:
+        """Dense arrays as the parameters hold them: a layer of active weights has no place for others."""
+        held = dict(weights)
+        for name in held.keys() & self.sparse.linear.keys():
+            held[name] = self._index(name).values(weights[name])
+            if np.count_nonzero(held[name]) < np.count_nonzero(weights[name]):
+                raise NotOffered("a layer that holds only active weights has no place outside its mask")
+        return held
+
+    def step_samples(self, samples: Mapping[str, Sequence[tuple[Array, Array]]]) -> None:
+        grads: dict[str, Any] = {}
+        for name, pairs in samples.items():
+            linear = self.sparse.linear[name]
+            parts = [linear.backward(x, dy, needs_inputs=False)[1] for x, dy in pairs]
+            grads[name] = functools.reduce(operator.add, parts)
         self.optimizer.step(grads)
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
-        self.step(models.gradients(model, self.params, inputs, labels))
+        self.step(models.gradients(model, self.weights(), inputs, labels))
 
     def step_past(self, gradients: Mapping[str, Array]) -> None:
+        if self.sparse.linear:
+            raise NotOffered("nothing shows that another optimizer has changed active weights alone")
         SGD(self.params, 0.1).step(gradients)
 
     def weights(self) -> dict[str, Array]:
-        return {name: param.copy() for name, param in self.params.items()}
+        own = {name: linear.dense() for name, linear in self.sparse.linear.items()}
+        return {name: param.copy() for name, param in self.params.items()} | own
 
     def write(self, weights: Mapping[str, Array]) -> None:
-        for name, weight in weights.items():
+        for name, weight in self._held(weights).items():
             self.params[name][...] = weight
 
     def replace(self, weights: Mapping[str, Array]) -> None:
-        self.params.update({name: weight.astype(self.params[name].dtype) for name, weight in weights.items()})
+        held = self._held(weights)
+        self.params.update({name: weight.astype(self.params[name].dtype) for name, weight in held.items()})
 
     def masks(self) -> dict[str, Mask]:
         return self.sparse.masks
 
     def optimizer_state(self) -> dict[str, list[Array]]:
+        new = {"sum": 0.1}  # of Adagrad
         return {
-            name: [value.copy() for value in state.values() if isinstance(value, np.ndarray)]
+            name: [self._dense(name, value, new.get(key, 0)) for key, value in state.items() if np.ndim(value)]
             for name, state in self.optimizer.state.items()
         }
+
+    def _dense(self, name: str, values: Array, outside: float) -> Array:
+        if name not in self.sparse.linear:
+            return values.copy()
+        shape = next(layer.shape for layer in self.sparse.plan.layers if layer.name == name)
+        return self._index(name).dense(values, outside).reshape(shape)
 
     def steps(self) -> int:
         return self.sparse.step
@@ -74,7 +122,10 @@ class NumPySession:
     def load(self, saved: Any) -> None:
         params, state, sparse = saved
         for name, param in params.items():
-            self.params[name][...] = param
+            if name in self.sparse.linear:
+                self.params[name] = param.copy()  # a ramp changes how many there are
+            else:
+                self.params[name][...] = param
         self.optimizer.state = copy.deepcopy(state)
         self.sparse.load_state_dict(sparse)
 
@@ -105,9 +156,9 @@ def _make(spec: OptimizerSpec, params: dict[str, Array]) -> Optimizer:
 class NumPyHarness(Harness):
     name = "numpy"
     dtypes = ("float16", "float32", "float64")
-    modes = ("eager",)
+    modes = ("eager", "active")
     unused_layers = True
-    has = ("new arrays", "steps past", "adagrad", "dense steps", "micro-batches")
+    has = ("samples", "new arrays", "steps past", "adagrad", "dense steps", "micro-batches")
     lacks: Mapping[str, str] = {"closures": "its optimizers are given gradients, and evaluate nothing"}
     xp = numpy_namespace
     session = NumPySession

@@ -2,6 +2,7 @@
 and of PyTorch where NumPy lacks something."""
 
 from conformance_tests.mutants import (
+    active,
     arrays,
     budget,
     closures,
@@ -28,6 +29,7 @@ from conformance_tests.mutants.registry import MUTANTS
 
 __all__ = [
     "MUTANTS",
+    "active",
     "arrays",
     "budget",
     "closures",

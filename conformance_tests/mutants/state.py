@@ -44,7 +44,7 @@ def optimizer_state_outside_stays_until_the_update(patch: pytest.MonkeyPatch) ->
 
 @caught_by(test_fresh.test_new_weights_get_the_state_of_the_optimizer)
 def every_state_starts_at_zero(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr("rigl_backends.numpy.layer.fresh_state", lambda optimizer, layer: {})
+    patch.setattr("rigl_backends.numpy.layer.fresh_state", lambda optimizer, name, axes: {})
 
 
 @caught_by(test_fresh.test_state_that_was_there_before_becomes_fresh_outside)

@@ -66,6 +66,11 @@ class SparseLayer(ABC):
         return random_key(self._seed, self.layer.name, update)
 
     @property
+    def active(self) -> int:
+        """The number of active connections."""
+        return int(count(self.mask, xp=self.xp)[0])
+
+    @property
     def outside(self) -> int:
         """The number of weights outside the mask that are not 0."""
         return int(count((self.weight != 0) & ~self.mask, xp=self.xp)[0])
@@ -157,6 +162,10 @@ class SparseLayer(ABC):
         if self.rule.shadow:
             self.memory = memory.memory_after(self.memory, Connections(self.weight), self.mask, self.mask, xp=self.xp)
 
+    def move(self, update: Any, gradient: Array | None, counts: Counts) -> None:
+        """One update of the layer on its own; see `move_layers`."""
+        move_layers([self], update, [gradient], counts)
+
     def take(self, connections: Connections, updated: Updated) -> None:
         """Take over an update: its weights, memory, topology and optimizer state.
 
@@ -190,11 +199,13 @@ def first_masks(plan: Plan, layers: Mapping[int, SparseLayer], scores: Mapping[s
 
     Args:
         plan: the plan.
-        layers: the layers that are not dense, by position.
+        layers: the layers that are not dense, by position. Pools that are not among them are left out.
         scores: the user's scores, flat, by layer name, if the recipe reads some.
     """
     masks: dict[int, Array] = {}
     for pool in plan.pools:
+        if pool[0] not in layers:
+            continue
         first = layers[pool[0]]
         connections = brought_to(first, [layers[i].at_start(scores.get(layers[i].layer.name)) for i in pool])
         active = [plan.initial_active[i] for i in pool]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from rigl_core.arrays.namespace import count
 from rigl_core.parts.criteria import MAGNITUDE, RANDOM
 from rigl_core.plan import Counts, Plan
+from rigl_core.sparse.layer import ActiveLayer
 from rigl_core.step.layer import SparseLayer, brought_to
 from rigl_core.step.update import move_pool
 
@@ -32,12 +32,15 @@ def refit(plan: Plan, layers: Mapping[int, SparseLayer], step: int) -> None:
 def _refit_pool(plan: Plan, number: int, layers: Sequence[SparseLayer], wanted: int) -> None:
     rule = replace(plan.recipe.rule, drop=MAGNITUDE, grow=RANDOM, redistribution=None, regrown="keep")
     first = layers[0]
-    masks = [first.bring(layer.mask) for layer in layers]
-    active = sum(int(count(mask, xp=first.xp)[0]) for mask in masks) // plan.weights_per_count(number)
+    active = sum(layer.active for layer in layers) // plan.weights_per_count(number)
     if active == wanted:
         return
-    before = [layer.at_refit() for layer in layers]
     counts = Counts(min(active, wanted), max(wanted - active, 0))
+    if isinstance(first, ActiveLayer):
+        first.refit(rule, counts)
+        return
+    masks = [first.bring(layer.mask) for layer in layers]
+    before = [layer.at_refit() for layer in layers]
     updated = move_pool(rule, brought_to(first, before), masks, counts, xp=first.xp)
     for layer, connections, new in zip(layers, before, updated, strict=True):
         layer.take(connections, replace(new, mask=layer.bring(new.mask), survivors=layer.bring(new.survivors)))

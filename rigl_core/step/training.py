@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
-from rigl_core.arrays.namespace import Array, count
+from rigl_core.arrays.namespace import Array
 from rigl_core.model.table import SparsityTable
 from rigl_core.model.warnings import SparsityWarning
 from rigl_core.plan import Plan
 from rigl_core.plan.advice import warn_about
+from rigl_core.sparse.layer import ActiveLayer
 from rigl_core.step import errors
 from rigl_core.step.checkpoint import check_state, make_state
 from rigl_core.step.clock import NEVER, Clock
@@ -64,7 +65,7 @@ class SparseTraining(ABC, Generic[_L]):
         self.tell_outside()
         active = [layer.size for layer in self.plan.layers]
         for i, layer in self._layers.items():
-            active[i] = int(count(layer.mask, xp=layer.xp)[0])
+            active[i] = layer.active
         return SparsityTable(self.plan.layers, tuple(active))
 
     def state_dict(self) -> dict[str, Any]:
@@ -121,9 +122,13 @@ class SparseTraining(ABC, Generic[_L]):
         if scores is not None:
             names = [(layer.layer.name, layer.xp) for layer in self._layers.values()]
             given = {name: xp.reshape(self._array(scores[name]), (-1,)) for name, xp in names}
-        for position, mask in first_masks(self.plan, self._layers, given).items():
+        masked = {i: layer for i, layer in self._layers.items() if not isinstance(layer, ActiveLayer)}
+        for position, mask in first_masks(self.plan, masked, given).items():
             layer = self._layers[position]
             layer.start(layer.at_start(), layer.bring(mask))
+        for layer in self._layers.values():
+            if isinstance(layer, ActiveLayer):
+                layer.begin()
 
     @property
     def reads_gradients(self) -> bool:
@@ -153,7 +158,7 @@ class SparseTraining(ABC, Generic[_L]):
         An update that reads gradients waits if they are not finite. Arguments are those of `take_step`.
         """
         self._refit()
-        due = self._clock.due and (not self._rule.reads_gradient or finite())
+        due = self._clock.due and (not self._rule.reads_gradient or (finite() and self._prepare(gradients)))
         for i, layer in self._layers.items():
             layer.observe(gradients.get(i))
         return int(self._clock.update) if due else None
@@ -177,6 +182,16 @@ class SparseTraining(ABC, Generic[_L]):
         if any(counts.values()):
             warnings.warn(errors.weights_outside(counts), SparsityWarning, stacklevel=3)
 
+    def _prepare(self, gradients: Mapping[int, Any]) -> bool:
+        """Let layers read what they read once, and say whether that is finite."""
+        update = int(self._clock.update)
+        pools = [(number, self._layers[pool[0]], pool[0]) for number, pool in enumerate(self.plan.pools)]
+        return all(
+            layer.prepare(update, gradients.get(position), self.plan.counts(update, number))
+            for number, layer, position in pools
+            if isinstance(layer, ActiveLayer)
+        )
+
     def _refit(self) -> None:
         """Before a step: bring masks that were loaded under another budget to the plan's counts."""
         if self._refits:
@@ -195,7 +210,7 @@ class SparseTraining(ABC, Generic[_L]):
         layers, counts = [self._layers[i] for i in pool], self.plan.counts(update, number)
         if self._rule.redistribution is not None:
             counts = replace(counts, digits=layers[0].bring(self._array(counts.digits)))
-        self._move_layers(layers, update, [gradients.get(i) for i in pool], counts)
-
-    def _move_layers(self, layers: Sequence[_L], *arguments: Any) -> None:
-        move_layers(layers, *arguments)
+        if len(layers) == 1:
+            layers[0].move(update, gradients[pool[0]], counts)
+        else:
+            move_layers(layers, update, [gradients.get(i) for i in pool], counts)

@@ -28,8 +28,8 @@ def checks(*rules: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
 
 def is_fast(harness: Harness, mode: str) -> bool:
-    """Whether a property can afford many cases: none of them is compiled, and the harness does not call them slow."""
-    return mode == "eager" and mode not in harness.slow_modes
+    """Whether a property can afford many cases: none is compiled, and the harness does not call them slow."""
+    return mode in ("eager", "active") and mode not in harness.slow_modes
 
 
 def runs_where(chosen: Callable[[Harness, str, str], object]) -> pytest.MarkDecorator:

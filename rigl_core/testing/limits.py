@@ -23,6 +23,7 @@ ABILITIES: Mapping[str, str] = {
     "adagrad": "the optimizer of that name, whose state for a new weight is not 0 (`OptimizerSpec.kind`)",
     "closures": "optimizers that evaluate the loss several times in one step (`OptimizerSpec.evaluations`)",
     "dense steps": "optimizers that have made steps before `sparsify`, and keep their state (`Setup.dense_steps`)",
+    "samples": "layers that hold active weights alone, whose gradient comes from samples (`Session.step_samples`)",
     "micro-batches": "gradients of several calls, whose mean makes one optimizer step (`Setup.micro_batches`)",
 }
 """What the suite asks of some libraries only: the words for `Limits.has` and `Limits.lacks`, and what each means."""

@@ -100,6 +100,16 @@ class Session(Protocol):
         gradient of zeros sets ``Harness.unused_layers = False``.
         """
 
+    def step_samples(self, samples: Mapping[str, Sequence[tuple[Array, Array]]]) -> None:
+        """One step in which the gradients of layers come from samples; all other parameters are not used.
+
+        Asked for only in the mode ``"active"``, if ``Harness.has`` names ``"samples"``.
+
+        Args:
+            samples: by layer name, for each of its uses, inputs (samples, in) and output gradients (samples, out), in
+                float32.
+        """
+
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         """One step of the user's loop on a model of `rigl_core.testing.models`, differentiated by the framework.
 

@@ -44,9 +44,9 @@ def test_one_command_runs_the_properties_and_prints_the_table() -> None:
     result = run("rigl_core.testing", "-W", "error", "--harness", NUMPY, "-k", "test_initial_topology or does_not_fit")
     assert result.returncode == 0, result.stdout + result.stderr
     table = [line.split() for line in result.stdout.split(" conformance ")[1].splitlines()]
-    assert ["numpy", "eager"] in table
-    assert ["test_initial_topology", "passed"] in table
-    assert ["test_a_recipe_that_does_not_fit_the_model", "passed"] in table
+    assert ["numpy", "active", "numpy", "eager"] in table
+    assert ["test_initial_topology", "passed", "passed"] in table
+    assert ["test_a_recipe_that_does_not_fit_the_model", "passed", "passed"] in table
     assert "numpy does not have bfloat16: those cases were left out." in result.stdout
 
 
@@ -97,7 +97,8 @@ def test_own(harness, mode, method):
 @pytest.mark.parametrize(("assertion", "outcome"), [("False", "xfailed (known since today)"), ("True", "failed")])
 def test_expected_failures_have_a_reason_and_must_fail(tmp_path: Path, assertion: str, outcome: str) -> None:
     (tmp_path / "test_own.py").write_text(f"def test_known(harness, mode):\n    assert {assertion}\n")
-    (tmp_path / "xfails.toml").write_text('"test_known[numpy-eager]" = "known since today"\n')
+    known = "".join(f'"test_known[numpy-{mode}]" = "known since today"\n' for mode in ("eager", "active"))
+    (tmp_path / "xfails.toml").write_text(known)
     options = ("--harness", NUMPY, "--rootdir", str(tmp_path), "--xfails", str(tmp_path / "xfails.toml"))
     result = run("pytest", "-p", "rigl_core.testing.plugin", str(tmp_path / "test_own.py"), *options)
     assert f"test_known {outcome}" in result.stdout

@@ -25,7 +25,7 @@ class SparseLayer(adapter.SparseLayer):
         self.mask = np.ones(layer.size, np.bool_)
         self.memory = {}
         self._optimizer = optimizer
-        self._fresh = fresh_state(optimizer, layer)
+        self._fresh = fresh_state(optimizer, layer.name, len(layer.shape))
 
     @property
     def weight(self) -> Array:
@@ -43,7 +43,7 @@ class SparseLayer(adapter.SparseLayer):
 
     def zero_state_outside(self, mask: Array) -> None:
         inside = mask.reshape(self.layer.shape)
-        for key, values in state_of(self._optimizer, self.layer).items():
+        for key, values in state_of(self._optimizer, self.layer.name, self.layer.shape).items():
             if key in self._fresh:
                 np.copyto(values, self._fresh[key], where=~inside)
             else:

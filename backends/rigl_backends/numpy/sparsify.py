@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+import numpy as np
+
 from rigl_backends.numpy.layers import layers_of
 from rigl_backends.numpy.optimizers import Optimizer, Params
 from rigl_backends.numpy.training import Array, SparseTraining
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, errors, make_plan
+from rigl_core.adapter import Axes, Index, Layer, Plan, Recipe, Storage, active_layers, errors, first_indices, make_plan
 
 
 def plan(
@@ -45,6 +47,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
     scores: Mapping[str, Array] | None = None,
+    storage: Storage = "masks",
 ) -> SparseTraining:
     """Make ``params`` sparse and let ``optimizer.step(grads)`` follow the recipe from now on.
 
@@ -63,6 +66,10 @@ def sparsify(
         axes: in and out axes by name pattern; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
+        storage: ``"masks"``, or ``"active"``: matrices hold only their active weights. In ``params`` a flat array of
+            these takes the dense array's place, the optimizer's state follows, and the handle's ``linear[name]``
+            multiplies (`SparseLinear`). Layers for which this is not possible or does not pay keep their masks, and a
+            warning names them; to decide layer by layer, give a dict of both words by name pattern.
 
     Returns:
         A handle: masks, step, table, ``remove()``, ``state_dict()`` and ``load_state_dict()``.
@@ -79,4 +86,19 @@ def sparsify(
         if optimizer.params.get(layer.name) is not params[layer.name]:
             raise errors.not_held(layer)
     errors.check_scores(own, scores)
-    return SparseTraining(own, optimizer, scores)
+    return SparseTraining(own, optimizer, scores, _first_indices(own, params, scores, storage))
+
+
+def _first_indices(
+    plan: Plan, params: Params, scores: Mapping[str, Array] | None, storage: Storage
+) -> dict[int, Index]:
+    """The initial topology of each layer that is to hold active weights alone, by its position in the plan."""
+    why_not = {
+        layer.name: f"is {params[layer.name].dtype}, and the kernels multiply float32"
+        for layer in plan.layers
+        if params[layer.name].dtype != np.float32
+    }
+    active = active_layers(plan, storage, why_not)
+    weights = {i: params[plan.layers[i].name].reshape(-1) for i in active}
+    given = None if scores is None else {name: np.asarray(score).reshape(-1) for name, score in scores.items()}
+    return first_indices(plan, active, weights, given)

@@ -1,0 +1,97 @@
+"""The best connections of a layer, found without holding the scores of all of it (contract: T3)."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_core.sparse.index import Flat
+
+Mask = npt.NDArray[np.bool_]
+Scores = npt.NDArray[Any]
+
+
+def best_of(scores: Scores, k: int, flat: npt.NDArray[np.integer]) -> Mask:
+    """The mask of the ``k`` largest scores; among equals those with the lowest flat index.
+
+    Args:
+        scores: without NaN, in any order.
+        k: the number to choose, from 0 to the number of scores.
+        flat: the flat index of each.
+    """
+    if k <= 0:
+        return np.zeros(scores.size, np.bool_)
+    threshold = np.partition(scores, scores.size - k)[scores.size - k]
+    chosen: Mask = scores > threshold
+    (tied,) = np.nonzero(scores == threshold)
+    room = k - int(np.count_nonzero(chosen))
+    if room < tied.size:
+        tied = tied[np.argpartition(flat[tied], room - 1)[:room]]
+    chosen[tied] = True
+    return chosen
+
+
+class Best:
+    """The ``k`` best of all connections that were added, which come by ascending flat index.
+
+    It holds at most twice as many.
+    """
+
+    def __init__(self, k: int, *, with_values: bool = False) -> None:
+        """Make an empty choice.
+
+        Args:
+            k: the number to choose.
+            with_values: whether a value of each is to be known at the end.
+        """
+        self._k, self._with_values = k, with_values
+        self._least: Any = None
+        self._held: tuple[Scores, ...] = ()
+        self._count = 0
+
+    def add(self, start: int, scores: Scores, *, eligible: Mask, values: Scores) -> None:
+        """Add connections that lie one after the other.
+
+        Args:
+            start: the flat index of the first.
+            scores: without NaN.
+            eligible: which of them can be chosen.
+            values: their values.
+        """
+        if not self._k:
+            return
+        better = eligible if self._least is None else eligible & (scores > self._least)
+        (places,) = np.nonzero(better)
+        if places.size > self._k:
+            places = places[best_of(scores[places], self._k, places)]
+        found = ((places + start).astype(np.int32), scores[places], *([values[places]] if self._with_values else []))
+        if not self._held:
+            self._held = tuple(np.empty(2 * self._k, own.dtype) for own in found)
+        if self._count + places.size > 2 * self._k:
+            self._cut()
+        for held, own in zip(self._held, found, strict=True):
+            held[self._count : self._count + places.size] = own
+        self._count += places.size
+
+    def chosen(self) -> tuple[Flat, Scores]:
+        """The flat indices of the best, ascending, and their values, if these are to be known; else zeros.
+
+        They are fewer than ``k`` only if fewer were eligible.
+        """
+        if self._count > self._k:
+            self._cut()
+        if not self._held:
+            return np.empty(0, np.int32), np.empty(0, np.float32)
+        flat, _, *values = (held[: self._count] for held in self._held)
+        return flat, values[0] if values else np.zeros(flat.size, np.float32)
+
+    def _cut(self) -> None:
+        """Keep the best; from now on only higher scores count, since later connections lose a tie."""
+        flat, scores, *_ = (held[: self._count] for held in self._held)
+        best = best_of(scores, self._k, flat)
+        for held in self._held:
+            held[: self._k] = held[: self._count][best]
+        self._count = self._k
+        self._least = scores[: self._k].min()

@@ -1,0 +1,113 @@
+"""The dense gradient of a sparse layer, in blocks: it is seen once at an update and never held."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from copy import copy
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_core.sparse.kernels import Kernels
+
+Floats = npt.NDArray[np.float32]
+Block = tuple[int, Floats]
+"""The flat index of a block's first connection, and its gradients, flat."""
+
+BLOCK = 1 << 17
+"""Connections of a block: half a MiB of gradients. What an update makes of one takes four MiB at most."""
+
+
+class Gradient(Protocol):
+    """The gradient of a layer, as an update reads it.
+
+    Attributes:
+        active: that of the active weights, in storage order.
+    """
+
+    @property
+    def active(self) -> Floats: ...
+
+    def blocks(self) -> Iterator[Block]:
+        """The dense gradient by ascending flat index."""
+
+
+class Whole:
+    """A dense gradient that exists."""
+
+    def __init__(self, active: Floats, dense: Floats) -> None:
+        """``dense`` is flat, and ``active`` has its active numbers in storage order."""
+        self.active, self._dense = active, dense
+
+    def blocks(self) -> Iterator[Block]:
+        for start in range(0, self._dense.size, BLOCK):
+            yield start, self._dense[start : start + BLOCK]
+
+
+class ActiveOnly:
+    """A gradient of which only the active numbers are known."""
+
+    def __init__(self, active: Floats, name: str) -> None:
+        self.active, self._name = active, name
+
+    def blocks(self) -> Iterator[Block]:
+        raise ValueError(
+            f"the gradient of {self._name!r} holds active weights alone, and this step's update reads the dense one: "
+            "give what backward returns, or a dense array."
+        )
+
+
+class Products:
+    """The dense gradient that inputs and output gradients define: the sum of their products over all samples."""
+
+    def __init__(
+        self,
+        active: Floats,
+        samples: Sequence[tuple[Floats, Floats]],
+        *,
+        inputs_first: bool,
+        kernels: Kernels,
+        threads: int = 1,
+    ) -> None:
+        """The gradient of one step.
+
+        Args:
+            active: the gradient of the active weights, in storage order.
+            samples: pairs of inputs (cols, batch) and gradients of outputs (rows, batch), in the order in which they
+                are added: the uses of the layer, and its micro-batches.
+            inputs_first: whether the framework's array is (inputs, outputs).
+            kernels: make the products.
+            threads: the threads to work with.
+        """
+        self.active, self.dtype = active, active.dtype
+        self._scale = np.float32(1)
+        self._pairs = [(x, dy) if inputs_first else (dy, x) for x, dy in samples]
+        self._kernels, self._threads = kernels, threads
+
+    def __add__(self, other: Products) -> Products:
+        """The gradient of both: of another use of the layer, or of another micro-batch."""
+        if self._scale != other._scale:
+            raise ValueError("gradients that were scaled by different numbers cannot be added: add them first.")
+        both = copy(self)
+        both.active, both._pairs = self.active + other.active, [*self._pairs, *other._pairs]
+        return both
+
+    def __mul__(self, factor: float) -> Products:
+        """The gradient times a number, such as that of clipping, or one over the number of micro-batches."""
+        scaled = copy(self)
+        scaled.active, scaled._scale = self.active * np.float32(factor), self._scale * np.float32(factor)
+        return scaled
+
+    def blocks(self) -> Iterator[Block]:
+        if not self._pairs:
+            return
+        lines, others = (array.shape[0] for array in self._pairs[0])
+        step = max(1, BLOCK // max(others, 1))
+        for first in range(0, lines, step):
+            total = np.zeros((min(step, lines - first), others), np.float32)
+            for left, right in self._pairs:
+                self._kernels.add_products(left[first : first + step], right, total, threads=self._threads)
+            if self._scale != 1:
+                total *= self._scale
+            yield first * others, total.reshape(-1)

@@ -1,0 +1,157 @@
+"""One update of a sparse layer: it reads active values and streamed candidates (contract: A1, T1 to T6).
+
+The result is that of `rigl_core.step.update`, bit for bit, without an array of the layer's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from rigl_core.arrays import numpy_namespace, sharing, topology
+from rigl_core.arrays.connections import Connections
+from rigl_core.parts.criteria import Criterion
+from rigl_core.plan import Counts
+from rigl_core.recipe.rule import Rule
+from rigl_core.sparse.best import Best, Mask, best_of
+from rigl_core.sparse.gradients import BLOCK, Block, Floats, Gradient
+from rigl_core.sparse.index import Flat
+from rigl_core.step.scoring import host_namespace
+
+Key = tuple[int, int] | None
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an update found, before anything changes.
+
+    Attributes:
+        finite: whether all gradients are; if not, the update waits (T5).
+        stays: in storage order, which active connections keep their weight and state.
+        new: flat indices of the connections that join, ascending.
+        values: the weights that these start with.
+    """
+
+    finite: bool
+    stays: Mask
+    new: Flat
+    values: Floats
+
+
+def find(rule: Rule, active: Connections, gradient: Gradient, counts: Counts, size: int) -> Found:
+    """The topology after one update of a layer on its own.
+
+    Args:
+        rule: the rule that chooses.
+        active: the active connections in storage order, with gradient, flat indices and the update's random key.
+        gradient: the layer's gradient.
+        counts: how many connections it keeps and grows.
+        size: how many connections the layer could have.
+    """
+    kept = _kept(rule, active, int(counts.keep))
+    grow = int(counts.grow) if not rule.drop.drops_zeros else kept.size - int(np.count_nonzero(kept))
+    growth = _Growth(rule, grow, np.sort(active.indices[kept]))
+    finite, informed = True, bool((topology.magnitude(gradient.active, xp=numpy_namespace) > 0).any())
+    for start, block in _blocks(rule, gradient, size):
+        if rule.reads_gradient:
+            finite &= bool(np.isfinite(block).all())
+        if not finite:
+            return _nothing(active, finite=False)
+        if rule.sees_inactive:
+            informed |= bool((topology.magnitude(block, xp=host_namespace) > 0).any())
+        growth.see(start, block, active.random_key)
+    if not informed:
+        return _nothing(active, finite=True)
+    return _found(rule, active, kept, *growth.best.chosen())
+
+
+def _nothing(active: Connections, *, finite: bool) -> Found:
+    """All stay."""
+    return Found(finite, np.ones(active.weight.size, np.bool_), np.empty(0, np.int32), np.empty(0, np.float32))
+
+
+def first_flat(initial: Criterion, blocks: Iterator[Connections], count: int) -> Flat:
+    """The initial topology: the flat indices of the ``count`` best connections, ascending.
+
+    Args:
+        initial: gives the scores.
+        blocks: all connections of the layer, one block after the other.
+        count: the planned number.
+    """
+    best, start = Best(count), 0
+    for block in blocks:
+        scores = initial.score(block, host_namespace)
+        best.add(start, scores, eligible=np.ones(scores.size, np.bool_), values=scores)
+        start += scores.size
+    return best.chosen()[0]
+
+
+def _kept(rule: Rule, active: Connections, keep: int) -> Mask:
+    """The active connections that an update does not drop."""
+    scores = rule.drop.score(active.for_dropping, numpy_namespace)
+    if rule.drop.drops_zeros:  # all connections with score 0 (M4)
+        zeros: Mask = scores > 0
+        return zeros
+    if not rule.drop.by_sign:
+        return best_of(scores, keep, active.indices)
+    negative = topology.normal(active.weight, xp=numpy_namespace) < 0  # the same share of both (M4)
+    parts = np.array([np.count_nonzero(~negative), np.count_nonzero(negative)], np.int32)
+    keeps = sharing.in_proportion(np.array([keep], np.int32), parts, xp=numpy_namespace)
+    kept = np.zeros(scores.size, np.bool_)
+    for part, number in zip((~negative, negative), keeps, strict=True):
+        kept[part] = best_of(scores[part], int(number), active.indices[part])
+    return kept
+
+
+def _blocks(rule: Rule, gradient: Gradient, size: int) -> Iterator[Block]:
+    """The blocks that an update has to see: of gradients if it reads any, else of zeros."""
+    if rule.reads_gradient:
+        yield from gradient.blocks()
+    elif rule.grow is not None:
+        zeros = np.zeros(min(BLOCK, size), np.float32)
+        for start in range(0, size, BLOCK):
+            yield start, zeros[: size - start]
+
+
+class _Growth:
+    """The best connections outside those kept.
+
+    Attributes:
+        best: what was found so far.
+    """
+
+    def __init__(self, rule: Rule, count: int, kept: Flat) -> None:
+        """``kept`` are ascending flat indices."""
+        self.best = Best(count if rule.grow is not None else 0, with_values="gradient" in rule.grown.reads)
+        self._criterion, self._kept = rule.grow, kept
+
+    def see(self, start: int, block: Floats, key: Key) -> None:
+        """Look at the candidates of one block."""
+        if self._criterion is None:
+            return
+        first, stop = np.searchsorted(self._kept, [start, start + block.size])
+        eligible = np.ones(block.size, np.bool_)
+        eligible[self._kept[first:stop] - start] = False
+        indices = None if key is None else np.arange(start, start + block.size, dtype=np.int32)
+        connections = Connections(block, block, indices, key)
+        self.best.add(start, self._criterion.score(connections, host_namespace), eligible=eligible, values=block)
+
+
+def _found(rule: Rule, active: Connections, kept: Mask, grown: Flat, gradients: Floats) -> Found:
+    """What stays and what is new, where connections that are dropped and grown at once keep their values or do not."""
+    dropped = np.flatnonzero(~kept)
+    places = np.searchsorted(grown, active.indices[dropped])
+    again = np.zeros(dropped.size, np.bool_)
+    within = places < grown.size
+    again[within] = grown[places[within]] == active.indices[dropped][within]
+    was_active = np.zeros(grown.size, np.bool_)
+    was_active[places[again]] = True
+    connections = Connections(np.zeros(grown.size, np.float32), gradients, grown, active.random_key)
+    values = rule.grown.values(connections, numpy_namespace)
+    if rule.regrown == "reset":
+        return Found(True, kept, grown, np.where(was_active, np.zeros_like(values), values))
+    stays = kept.copy()
+    stays[dropped[again]] = True
+    return Found(True, stays, grown[~was_active], values[~was_active])

@@ -1,0 +1,86 @@
+"""The update over active values: its choice, block by block, and its memory."""
+
+from __future__ import annotations
+
+import tracemalloc
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rigl_core import RigL, UpdateSchedule
+from rigl_core.adapter import Layer, Move, numpy_namespace, top_k_mask
+from rigl_core.plan import Counts
+from rigl_core.sparse import gradients
+from rigl_core.sparse.best import Best, best_of
+from rigl_core.sparse.gradients import Block, Floats
+from rigl_core.sparse.index import Index
+from rigl_core.sparse.layer import ActiveLayer
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.integers(1, 60), st.integers(0, 60), st.integers(1, 9), st.integers(0, 999))
+def test_the_best_of_blocks_are_the_best_of_all(size: int, k: int, block: int, seed: int) -> None:
+    """With many ties, of which the lowest index wins; also where the scores come in another order."""
+    rng = np.random.default_rng(seed)
+    scores, eligible = rng.integers(0, 4, size).astype(np.float32), rng.random(size) < 0.7
+    k = min(k, int(eligible.sum()))
+    best = Best(k, with_values=True)
+    for start in range(0, size, block):
+        part = slice(start, start + block)
+        best.add(start, scores[part], eligible=eligible[part], values=-scores[part])
+    expected = np.flatnonzero(top_k_mask(np.where(eligible, scores, -1), k, xp=numpy_namespace))
+    flat, values = best.chosen()
+    np.testing.assert_array_equal(flat, expected)
+    np.testing.assert_array_equal(values, -scores[expected])
+    order = rng.permutation(size)
+    chosen = best_of(np.where(eligible, scores, -1)[order], k, order)
+    np.testing.assert_array_equal(np.sort(order[chosen]), expected)
+
+
+class Held(ActiveLayer):
+    """A layer whose weights and one state of Adam's kind are its own."""
+
+    def __init__(self, side: int, active: int) -> None:
+        flat = np.sort(np.random.default_rng(0).choice(side * side, active, replace=False)).astype(np.int32)
+        layer = Layer("fc", (side, side), in_axes=(1,), out_axes=(0,))
+        super().__init__(layer, RigL(0.9, schedule=UpdateSchedule(end=9)), Index.of(flat, side, side))
+        self.held = np.random.default_rng(1).normal(size=(3, active)).astype(np.float32)
+
+    @property
+    def weight(self) -> Floats:
+        return self.held[0]
+
+    def take_move(self, move: Move, weight: Floats) -> None:
+        self.held[0] = weight
+        for state in self.held[1:]:
+            state[...] = move.of(state, 0)
+
+
+class Streamed:
+    """A gradient that is made block by block, as products make it, and the most blocks that were held at a time."""
+
+    def __init__(self, size: int, active: int) -> None:
+        self.active, self._size = np.ones(active, np.float32), size
+
+    def blocks(self) -> Iterator[Block]:
+        rng = np.random.default_rng(2)
+        for start in range(0, self._size, gradients.BLOCK):
+            yield start, rng.standard_normal(min(gradients.BLOCK, self._size - start), dtype=np.float32)
+
+
+@pytest.mark.parametrize("density", [0.01, 0.1])
+def test_the_memory_of_an_update(density: float) -> None:
+    """A layer takes 18 bytes an active weight with Adam's state; an update takes as many more, and four MiB."""
+    side = 2048
+    active = int(density * side * side)
+    layer, gradient = Held(side, active), Streamed(side * side, active)
+    before = layer.index.flat()
+    tracemalloc.start()
+    layer.move(0, gradient, Counts(int(0.7 * active), active - int(0.7 * active)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert np.isin(layer.index.flat(), before).mean() < 0.9
+    assert peak < 18 * active + (4 << 20), f"{peak / active:.1f} bytes a weight"
