@@ -55,6 +55,7 @@ from rigl_core.sparse.choice import Storage as Storage
 from rigl_core.sparse.choice import active_layers as active_layers
 from rigl_core.sparse.choice import available_threads as available_threads
 from rigl_core.sparse.first import first_indices as first_indices
+from rigl_core.sparse.first import saved_indices as saved_indices
 from rigl_core.sparse.gradients import ActiveOnly as ActiveOnly
 from rigl_core.sparse.gradients import Gradient as Gradient
 from rigl_core.sparse.gradients import Products as Products

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from rigl_backends.torch import sparsify, torch_namespace
+from conformance_tests.harnesses.active import active_where_possible
+from rigl_backends.torch import SparseLinear, sparsify, torch_namespace
 from rigl_core import Layer
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 from rigl_core.testing.layout import laid_out_like
+from rigl_core.testing.limits import NotOffered
 
 
 def _weighted_sum(params: Sequence[Tensor], gradients: Sequence[Tensor]) -> Tensor:
@@ -38,7 +40,7 @@ def _convnet(params: Mapping[str, Tensor], x: Tensor) -> Tensor:
 
 
 def _in_mode(function: Callable[..., Tensor], mode: str, backend: str = "inductor") -> Callable[..., Tensor]:
-    if mode == "eager":
+    if mode in ("eager", "active"):
         return function
     compiled = _compiled(function, backend)
 
@@ -67,7 +69,12 @@ class TorchSession:
         for gradients in setup.dense_steps:
             self._evaluate(self._loss(gradients))
             self.optimizer.step()
-        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores)
+        storage = active_where_possible(setup, inputs_first=False) if setup.mode == "active" else "masks"
+        self.sparse = sparsify(
+            self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores, storage=storage
+        )
+        owners = {name: self.model.get_submodule(name.rpartition(".")[0]) for name in self.params}
+        self.active = {name: owner for name, owner in owners.items() if isinstance(owner, SparseLinear)}
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         used = {name: g for name, g in gradients.items() if g is not None}
@@ -83,12 +90,36 @@ class TorchSession:
             self.optimizer.step()
 
     def _loss(self, gradients: Mapping[str, Array]) -> Tensor:
+        if self.active.keys() & gradients.keys():
+            return self._loss_of_active(gradients)
         params = [self.params[name] for name in gradients]
         own = [torch.from_numpy(laid_out_like(g, g.dtype)) for g in gradients.values()]
         tensors = [gradient.to(self.device, params[0].dtype) for gradient in own]
         return _in_mode(_weighted_sum, self.mode, backend="aot_eager")(params, tensors)
 
+    def _loss_of_active(self, gradients: Mapping[str, Array]) -> Tensor:
+        """The same: the identity as a layer's inputs gives it any gradient that is finite."""
+        others = {name: g for name, g in gradients.items() if name not in self.active}
+        total = self._loss(others) if others else torch.zeros(())
+        for name in self.active.keys() & gradients.keys():
+            gradient = torch.from_numpy(gradients[name]).float()
+            if not gradient.isfinite().all():
+                raise NotOffered("the gradient of a layer of active weights is a sum of products, and these are finite")
+            total = total + (self.active[name](torch.eye(gradient.shape[1])) * gradient.t()).sum()
+        return total
+
+    def step_samples(self, samples: Mapping[str, Sequence[tuple[Array, Array]]]) -> None:
+        self.optimizer.zero_grad()
+        total = torch.zeros(())
+        for name, pairs in samples.items():
+            for x, dy in pairs:
+                total = total + (self.active[name](torch.from_numpy(x)) * torch.from_numpy(dy)).sum()
+        total.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
+        if self.active:
+            raise NotOffered("the models of the suite are functions of dense weights")
         x = torch.tensor(inputs, device=self.device)
         logits = _in_mode({"mlp": _mlp, "convnet": _convnet}[model], self.mode)(self.params, x)
         self._evaluate(functional.cross_entropy(logits, torch.tensor(labels, device=self.device)))
@@ -113,15 +144,24 @@ class TorchSession:
         torch.optim.SGD(self.model.parameters(), 0.1).step()
 
     def weights(self) -> dict[str, Array]:
-        return {name: _array(param) for name, param in self.params.items()}
+        own = {name: _array(module.dense()) for name, module in self.active.items() if name.endswith("weight")}
+        return {name: _array(param) for name, param in self.params.items()} | own
+
+    def _held(self, weights: Mapping[str, Array]) -> Iterator[tuple[str, Tensor]]:
+        """The numbers that parameters hold; a layer of active weights has no place for others."""
+        for name, weight in weights.items():
+            own = self.active[name].index.values(weight) if name in self.active and weight.ndim == 2 else weight
+            if np.count_nonzero(own) < np.count_nonzero(weight):
+                raise NotOffered("a layer that holds only active weights has no place outside its mask")
+            yield name, torch.tensor(own)
 
     def write(self, weights: Mapping[str, Array]) -> None:
-        for name, weight in weights.items():
-            self.params[name].detach().copy_(torch.tensor(weight))
+        for name, weight in list(self._held(weights)):
+            self.params[name].detach().copy_(weight)
 
     def replace(self, weights: Mapping[str, Array]) -> None:
-        for name, weight in weights.items():
-            self.params[name].data = torch.tensor(weight).to(self.params[name])
+        for name, weight in list(self._held(weights)):
+            self.params[name].data = weight.to(self.params[name])
 
     def masks(self) -> dict[str, Mask]:
         return {name: mask.cpu().numpy() for name, mask in self.sparse.masks.items()}
@@ -129,12 +169,20 @@ class TorchSession:
     def optimizer_state(self) -> dict[str, list[Array]]:
         return {
             name: [
-                _array(value)
+                self._dense(name, _array(value))
                 for value in self.optimizer.state.get(param, {}).values()
                 if isinstance(value, Tensor) and value.shape == param.shape
             ]
             for name, param in self.params.items()
         }
+
+    def _dense(self, name: str, values: Array) -> Array:
+        """State in the layer's shape, with that of a new weight outside the mask."""
+        if name not in self.active or not name.endswith("weight"):
+            return values
+        new = 0.1 if isinstance(self.optimizer, torch.optim.Adagrad) else 0
+        module = self.active[name]
+        return module.index.dense(values, new).reshape(module.out_features, module.in_features)
 
     def steps(self) -> int:
         return self.sparse.step
@@ -229,9 +277,10 @@ class TorchHarness(Harness):
 
     name = "torch"
     dtypes = ("float16", "bfloat16", "float32", "float64")
-    modes = ("eager", "compiled")
+    modes = ("eager", "compiled", "active")
+    slow_modes = ("active",)
     unused_layers = True
-    has = ("new arrays", "steps past", "closures", "adagrad", "dense steps", "micro-batches")
+    has = ("samples", "new arrays", "steps past", "closures", "adagrad", "dense steps", "micro-batches")
     xp = torch_namespace
     to_numpy = staticmethod(_array)
     in_mode = staticmethod(_in_mode)

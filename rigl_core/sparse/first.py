@@ -59,6 +59,12 @@ def first_indices(
     return {i: _index(plan, i, flat[i]) for i in positions}
 
 
+def saved_indices(plan: Plan, positions: Sequence[int], masks: Mapping[str, Values]) -> dict[int, Index]:
+    """The topologies of a saved state, whose flat masks are given by layer name."""
+    flat = {i: np.flatnonzero(masks[plan.layers[i].name]).astype(np.int32) for i in positions}
+    return {i: _index(plan, i, flat[i]) for i in positions}
+
+
 def _streamed(plan: Plan, position: int, weight: Values | None, scores: Mapping[str, Values] | None) -> Flat:
     """The best connections of a layer on its own, which are seen block by block."""
     layer, recipe = plan.layers[position], plan.recipe

@@ -103,7 +103,11 @@ class ActiveLayer(step.SparseLayer):
 
     @memory.setter
     def memory(self, memory: Mapping[str, Array]) -> None:
-        self._signs = self.index.values(memory["sign"]) if "sign" in memory else None
+        self.take_memory(memory)
+
+    def take_memory(self, memory: Mapping[str, Any]) -> None:
+        """Take the memory of a layer with a mask, flat arrays by kind, at the places of this one."""
+        self._signs = self.index.values(np.asarray(memory["sign"])) if "sign" in memory else None
 
     def zero_state_outside(self, mask: Array) -> None:
         """Nothing is outside."""

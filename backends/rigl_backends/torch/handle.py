@@ -10,7 +10,9 @@ from typing import Any, NoReturn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rigl_backends.torch.active_linear import Link
 from rigl_backends.torch.bits import zero_outside
+from rigl_backends.torch.storage import with_masks
 from rigl_backends.torch.training import Steps
 from rigl_core.adapter import check_state, errors
 
@@ -38,7 +40,7 @@ class SparseTraining(Steps):
         Weights that only `sparsify`, or a load, has zeroed since the last step come back, as far as the masks allow.
         """
         check_state(self.plan, state, changed)
-        self.kept.keep(self._layers.values(), loaded=True)
+        self.kept.keep(self._masked.values(), loaded=True)
         super().load_state_dict(state, changed=changed)
         self._watch.settle()
 
@@ -52,19 +54,27 @@ class SparseTraining(Steps):
         Raises:
             TypeError, ValueError: naming ``model`` or the layer; nothing has been changed then.
         """
-        for layer, param in zip(self._layers.values(), self._twins_in(model), strict=True):
+        for layer, param in zip(self._masked.values(), self._twins_in(model), strict=True):
             zero_outside(param, layer.mask.reshape(param.shape))
 
     def _twins_in(self, model: nn.Module) -> list[nn.Parameter]:
         if not isinstance(model, nn.Module):
             raise errors.wrong_type("model", model, "torch.nn.Module")
-        layers = [layer.layer for layer in self._layers.values()]
+        layers = [layer.layer for layer in self._masked.values()]
         for module in model.modules():
             named = dict(module.named_parameters(remove_duplicate=False))
             if all(layer.name in named and tuple(named[layer.name].shape) == layer.shape for layer in layers):
                 return [named[layer.name] for layer in layers]
         names = ", ".join(repr(layer.name) for layer in layers)
         raise ValueError(f"model has no module that holds the layers {names}: give a copy or an average of the model.")
+
+    def with_masks(self, model_state: Mapping[str, Any]) -> dict[str, Any]:
+        """The model's state dict as a training with masks has it: dense weights in place of active ones.
+
+        Another training with the same recipe loads it, and ``optimizer.state_dict()`` as it is. A training with active
+        weights loads the states of one with masks without such a call.
+        """
+        return with_masks(self.plan.layers, model_state)
 
     def zero_gradients_outside(self) -> None:
         """Keep the gradients of active weights only, as ``backward()`` does; all of them if the coming step reads all.
@@ -73,7 +83,7 @@ class SparseTraining(Steps):
         `torch.autograd.grad`.
         """
         if not self.reads_gradients:
-            for layer in self._layers.values():
+            for layer in self._masked.values():
                 layer.zero_gradient_outside()
 
     def remove(self) -> None:
@@ -83,6 +93,8 @@ class SparseTraining(Steps):
         self._hooks.clear()
         self._travel.hooks.clear()
         self._watch.end()
+        for layer in self._active.values():
+            layer.module.link = Link()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> SparseTraining:
         """A training of its own, of copies of the model and the optimizer, which must be copied at the same time."""

@@ -11,9 +11,10 @@ from torch.optim import LBFGS, Optimizer
 
 from rigl_backends.torch.handle import SparseTraining, is_sparsified
 from rigl_backends.torch.layers import layers_of, parameters_of
+from rigl_backends.torch.storage import hold_active
 from rigl_backends.torch.travel import Parts, take_out, unpack
 from rigl_backends.torch.twin import optimizers_in, params_of
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, check_changed, check_state, errors, make_plan
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, Storage, check_changed, check_state, errors, make_plan
 
 
 def plan(
@@ -52,6 +53,7 @@ def sparsify(
     axes: Axes | None = None,
     scores: Mapping[str, Any] | None = None,
     changed: Collection[str] = (),
+    storage: Storage = "masks",
 ) -> SparseTraining:
     """Make ``model`` sparse and let ``optimizer.step()`` follow the recipe from now on.
 
@@ -100,6 +102,11 @@ def sparsify(
             lottery tickets).
         changed: fields of the recipe, such as "schedule", that were changed on purpose since the state was saved that
             the optimizer loads.
+        storage: ``"masks"``, or ``"active"``: float32 `torch.nn.Linear` modules on a CPU become `SparseLinear`, which
+            holds its active weights alone, and so do the optimizer's state and the gradient. Time and memory are then
+            in proportion to the density. Layers for which this is not possible or does not pay keep their masks, and a
+            warning names them; to decide layer by layer, give a dict of both words by name pattern. The parameters stay
+            the same objects; wrap the model (DistributedDataParallel) after that.
 
     Returns:
         A handle: masks, step, table, ``remove()``, ``state_dict()``, ``load_state_dict()`` and ``zero_outside()``,
@@ -119,6 +126,7 @@ def sparsify(
         saved = unpack(parts, own, params)[0] if parts else None
         if saved is not None:
             check_state(own, saved, changed)
+        hold_active(own, model, params, optimizers[0], storage, scores, None if saved is None else saved["masks"])
         return SparseTraining(own, model, params, optimizers, scores, saved=saved, changed=changed)
 
 

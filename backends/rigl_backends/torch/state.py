@@ -35,6 +35,10 @@ class WeightState:
         self._found = self._probe()
         self.check()
 
+    def resize(self, layer: Layer) -> None:
+        """The parameter has another size now, which is that of this layer."""
+        self._layer = layer
+
     def check(self) -> None:
         """Refuse state that the probe has not shown, before anything is changed.
 

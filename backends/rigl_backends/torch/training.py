@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rigl_backends.torch.active import ActiveLayer, active_modules, kept
 from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.namespace import all_finite
@@ -33,13 +35,13 @@ class _Step(NamedTuple):
     """
 
     update: int | None
-    gradients: Mapping[int, Tensor] = {}
+    gradients: Mapping[int, Any] = {}
     hidden: Sequence[tuple[Tensor, Tensor]] = ()
     counters: Counters | None = None
     rollback: Rollback | None = None
 
 
-class Steps(adapter.SparseTraining[SparseLayer]):
+class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
     """The steps of a sparse training. What users ask of it is `rigl_backends.torch.handle.SparseTraining`.
 
     Args:
@@ -64,11 +66,23 @@ class Steps(adapter.SparseTraining[SparseLayer]):
         changed: Collection[str] = (),
     ) -> None:
         outer = optimizers[0]
-        layers = {i: SparseLayer(plan.layers[i], plan.recipe, params[i], outer) for i in plan.sparse_layers}
-        super().__init__(plan, layers)
+        self._active = {
+            i: ActiveLayer(plan.layers[i], plan.recipe, module, outer)
+            for i, module in active_modules(model, [layer.name for layer in plan.layers]).items()
+        }
+        self._masked = {
+            i: SparseLayer(plan.layers[i], plan.recipe, params[i], outer)
+            for i in plan.sparse_layers
+            if i not in self._active
+        }
+        layers: dict[int, SparseLayer | ActiveLayer] = {**self._masked, **self._active}
+        super().__init__(plan, dict(sorted(layers.items())))
         self.params, self.changed = params, changed
         self._model, self._optimizers, self._optimizer = model, optimizers, outer
         self._of_param = {layer.param: layer for layer in layers.values()}
+        for active in self._active.values():
+            active.module.link.on_index = active.follow
+            active.module.link.reads_samples = functools.partial(self._reads_samples, active)
         self._step: _Step | None = None
         self._rollback: Rollback | None = None
         self._is_empty_step = False
@@ -76,7 +90,7 @@ class Steps(adapter.SparseTraining[SparseLayer]):
         self._depth, self.kept = 0, Kept()
         self._watch = Watch(model, layers.values(), optimizers, lambda: self.step)
         self._begin_with(scores, saved)
-        self._travel = Travel(self, list(layers.values()), optimizers)
+        self._travel = Travel(self, list(self._layers.values()), optimizers)
         # A compiled optimizer.step() runs the hooks as they are: they read the clock, which moves at every step.
         self._hooks = [
             *(hook for optimizer in optimizers for hook in self._hooks_of(optimizer)),
@@ -93,7 +107,7 @@ class Steps(adapter.SparseTraining[SparseLayer]):
         if saved is not None:
             self.load_state_dict(saved, changed=self.changed)
         else:
-            self.kept.keep(self._layers.values(), loaded=False)
+            self.kept.keep(self._masked.values(), loaded=False)
             self.start(scores)
             self._watch.settle()
 
@@ -105,8 +119,16 @@ class Steps(adapter.SparseTraining[SparseLayer]):
         layer = self._of_param[param]
         layer.check_shape()
         self._watch.on_backward(param)
-        if not self.reads_gradients:
+        if isinstance(layer, ActiveLayer):
+            layer.on_gradient()
+        elif not self.reads_gradients:
             layer.zero_gradient_outside()
+
+    def _reads_samples(self, layer: ActiveLayer) -> bool:
+        """Before backward() accumulates a gradient: whether its samples are to be kept."""
+        if self.reads_gradients:
+            layer.before_sample()
+        return self.reads_gradients
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
@@ -180,7 +202,7 @@ class Steps(adapter.SparseTraining[SparseLayer]):
         gradients = {i: gradient for i, gradient in own.items() if gradient is not None}
         update = self.due(gradients, finite=self._all_finite)
         if update is not None and self._rollback is not None:
-            self._step = _Step(update, {i: x.clone() for i, x in gradients.items()}, rollback=self._rollback)
+            self._step = _Step(update, {i: kept(x) for i, x in gradients.items()}, rollback=self._rollback)
         elif update is not None and self._rule.on_update == "replace":
             self.move(update, gradients)
             hidden = gradients_of(self._optimizer)
@@ -191,15 +213,17 @@ class Steps(adapter.SparseTraining[SparseLayer]):
             self._step = _Step(update, {} if update is None else self._kept_for_later(gradients))
             self._before_gradient_step()
 
-    def _kept_for_later(self, gradients: Mapping[int, Tensor]) -> Mapping[int, Tensor]:
+    def _kept_for_later(self, gradients: Mapping[int, Any]) -> Mapping[int, Any]:
         """Gradients for an update after the optimizer's step, as copies where their numbers decide."""
-        return {i: gradient.clone() for i, gradient in gradients.items()} if self.reads_gradients else gradients
+        return {i: kept(gradient) for i, gradient in gradients.items()} if self.reads_gradients else gradients
 
     def _before_gradient_step(self) -> None:
         """Show the optimizer the active weights and their gradients, or all of them where the others learn too."""
         for layer in self._layers.values():
             if self._rule.shadow:
                 layer.show_shadow()
+            elif isinstance(layer, ActiveLayer):
+                layer.add_noise(self.step)
             else:
                 layer.zero_what_was_written()
                 layer.add_noise(self.step)
@@ -212,16 +236,20 @@ class Steps(adapter.SparseTraining[SparseLayer]):
             step.rollback.restore()
             self.move(step.update, step.gradients)
         zeros_stay = not self._rule.shadow and keeps_zeros(self._optimizer, {param.dtype for param in self._of_param})
-        for layer in self._layers.values():
+        for layer in self._masked.values():
             layer.hide_shadow()
             if not zeros_stay:
                 layer.zero_what_is_outside()
         if step.update is not None and self._rule.on_update == "after":
             self.move(step.update, step.gradients)
-        for layer in self._layers.values():
+        for layer in self._masked.values():
             layer.remember_writes()
+        moved: dict[Tensor, ActiveLayer] = {active.param: active for active in self._active.values()}
         for param, gradient in step.hidden:
-            param.grad = gradient
+            own = moved.get(param)
+            param.grad = gradient if own is None else own.gradient_after(gradient)
+        for active in self._active.values():
+            active.after_step()
         if step.counters is not None:
             step.counters.restore()
         self.advance(step.update)
@@ -236,8 +264,11 @@ class Steps(adapter.SparseTraining[SparseLayer]):
     # Where the arrays are.
 
     def _mask(self, position: int) -> Tensor:
-        if position in self._layers:
-            return self._layers[position].mask.reshape(self.plan.layers[position].shape)
+        shape = self.plan.layers[position].shape
+        if position in self._active:
+            return torch.from_numpy(self._active[position].mask).reshape(shape)
+        if position in self._masked:
+            return self._masked[position].mask.reshape(shape)
         return torch.ones_like(self.params[position], dtype=torch.bool)
 
     def _array(self, saved: Any) -> Tensor:
@@ -247,4 +278,5 @@ class Steps(adapter.SparseTraining[SparseLayer]):
         return array.clone()
 
     def _may_use_threads(self) -> bool:
-        return all(param.device.type == "cpu" for param in self._of_param)  # a GPU's current stream is a thread's own
+        # A GPU's current stream is a thread's own; layers of active weights use several threads themselves.
+        return not self._active and all(param.device.type == "cpu" for param in self._of_param)

@@ -2,7 +2,8 @@
 
 In the saved dict, each sparse parameter has in its part of ``state``
 
-- ``sparse_mask``: its mask, bool, in its shape;
+- ``sparse_mask``: its mask, bool, in its shape; or, if it holds active weights alone, ``sparse_places``: the flat index
+  of each, int32;
 - ``sparse_<kind>``: each array of its memory, as uint8 bytes, which no cast of an optimizer's state can change.
 
 The first layer's parameter also has ``sparse_header``: the rest of the training's state as JSON, in uint8. Zeros
@@ -21,25 +22,30 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rigl_backends.torch.active import ActiveLayer
 from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
+from rigl_backends.torch.storage import in_storage
 from rigl_backends.torch.twin import params_of
-from rigl_core.adapter import Plan, SparsityWarning, check_state, errors, from_bytes, to_bytes
+from rigl_core.adapter import Layer, Plan, SparsityWarning, check_state, errors, from_bytes, to_bytes
 
 _PREFIX = "sparse_"
-_MASK, _HEADER = _PREFIX + "mask", _PREFIX + "header"
+_MASK, _PLACES, _HEADER = _PREFIX + "mask", _PREFIX + "places", _PREFIX + "header"
 
 Parts = dict[nn.Parameter, dict[str, Tensor]]
 """What travels with each parameter."""
 
 
-def pack(state: Mapping[str, Any], layers: Sequence[SparseLayer], first: nn.Parameter) -> Parts:
+def pack(state: Mapping[str, Any], layers: Sequence[SparseLayer | ActiveLayer], first: nn.Parameter) -> Parts:
     """The state of a training, of which the masks and the memory are copies, by parameter; the ``first`` has more."""
     parts: Parts = {first: {}}
     for layer in layers:
         name = layer.layer.name
         memory = {_PREFIX + kind: arrays[name].view(torch.uint8) for kind, arrays in state["memory"].items()}
-        parts[layer.param] = {_MASK: state["masks"][name], **memory}
+        if isinstance(layer, ActiveLayer):
+            parts[layer.param] = {_PLACES: torch.from_numpy(layer.index.flat()), **memory}
+        else:
+            parts[layer.param] = {_MASK: state["masks"][name], **memory}
     header = {key: value for key, value in state.items() if key not in ("masks", "memory")}
     header["dtypes"] = {
         kind: [str(arrays[layer.layer.name].dtype).removeprefix("torch.") for layer in layers]
@@ -61,7 +67,7 @@ def unpack(parts: Parts, plan: Plan, params: Sequence[nn.Parameter]) -> tuple[di
     Raises:
         ValueError: if parts are missing, or belong to parameters that are no layers.
     """
-    sparse = [i for i in plan.sparse_layers if _MASK in parts.get(params[i], {})]
+    sparse = [i for i in plan.sparse_layers if {_MASK, _PLACES} & parts.get(params[i], {}).keys()]
     header = next((part[_HEADER] for part in parts.values() if _HEADER in part), None)
     if header is None or not set(parts) <= set(params):
         raise ValueError(
@@ -70,8 +76,7 @@ def unpack(parts: Parts, plan: Plan, params: Sequence[nn.Parameter]) -> tuple[di
         )
     state = from_bytes(header.to("cpu", torch.uint8))
     masks = {
-        layer.name: parts.get(param, {}).get(_MASK, torch.ones(layer.shape)).to(torch.bool)
-        for layer, param in zip(plan.layers, params, strict=True)
+        layer.name: _mask_in(parts.get(param, {}), layer) for layer, param in zip(plan.layers, params, strict=True)
     }
     memory = {
         kind: {
@@ -82,6 +87,15 @@ def unpack(parts: Parts, plan: Plan, params: Sequence[nn.Parameter]) -> tuple[di
     }
     nonzero: dict[str, int] = state.pop("nonzero")
     return {**state, "masks": masks, "memory": memory}, nonzero
+
+
+def _mask_in(part: Mapping[str, Tensor], layer: Layer) -> Tensor:
+    """The mask of a layer, from what travelled with its parameter; all true for a dense layer."""
+    if _PLACES not in part:
+        return part.get(_MASK, torch.ones(layer.shape)).to(torch.bool)
+    mask = torch.zeros(layer.size, dtype=torch.bool)
+    mask[part[_PLACES].to("cpu", torch.int64)] = True
+    return mask.reshape(layer.shape)
 
 
 def take_out(state: Mapping[Any, Any], params: Mapping[Any, nn.Parameter]) -> tuple[Parts, dict[Any, Any]]:
@@ -123,7 +137,9 @@ class Travel:
         hooks: they can be removed.
     """
 
-    def __init__(self, training: Travelling, layers: Sequence[SparseLayer], optimizers: Collection[Optimizer]) -> None:
+    def __init__(
+        self, training: Travelling, layers: Sequence[SparseLayer | ActiveLayer], optimizers: Collection[Optimizer]
+    ) -> None:
         self._training, self._layers = training, layers
         self._incoming: dict[str, Any] | None = None
         self._nonzero: dict[str, int] = {}
@@ -156,7 +172,8 @@ class Travel:
     def show_places(self, optimizer: Optimizer) -> None:
         """After the empty step of `torch.distributed.checkpoint`, which then loads flat states by the keys it sees."""
         for layer in self._layers:
-            optimizer.state[layer.param].update({_PREFIX + kind: 0 for kind in ("mask", *layer.rule.memories)})
+            places = "places" if isinstance(layer, ActiveLayer) else "mask"
+            optimizer.state[layer.param].update({_PREFIX + kind: 0 for kind in (places, *layer.rule.memories)})
         optimizer.state[self._training.params[0]][_HEADER] = 0
         self._places = optimizer
 
@@ -182,13 +199,27 @@ class Travel:
         return {**saved, "state": state}
 
     def _before_load(self, optimizer: Optimizer, saved: dict[str, Any]) -> dict[str, Any]:
-        numbers = chain.from_iterable(group["params"] for group in saved["param_groups"])
-        parts, state = take_out(saved["state"], dict(zip(numbers, params_of(optimizer), strict=False)))
+        numbers_of = list(chain.from_iterable(group["params"] for group in saved["param_groups"]))
+        parts, state = take_out(saved["state"], dict(zip(numbers_of, params_of(optimizer), strict=False)))
         self._incoming = None
         if parts:
             self._incoming, self._nonzero = unpack(parts, self._training.plan, self._training.params)
             check_state(self._training.plan, self._incoming, self._training.changed)
+            state = self._in_own_storage(state, dict(zip(numbers_of, params_of(optimizer), strict=False)), parts)
         return {**saved, "state": state}
+
+    def _in_own_storage(
+        self, state: Mapping[Any, Any], params: Mapping[Any, nn.Parameter], parts: Parts
+    ) -> dict[Any, Any]:
+        """The saved state, of which arrays of active weights have the places of this training, or are dense in it."""
+        assert self._incoming is not None
+        layers = {layer.param: layer for layer in self._layers}
+        own = dict(state)
+        for number, param in params.items():
+            if param in layers and number in own:
+                mask = self._incoming["masks"][layers[param].layer.name]
+                own[number] = in_storage(layers[param], own[number], mask, parts[param].get(_PLACES))
+        return own
 
     def _after_load(self, optimizer: Optimizer) -> None:
         self.missing = self._incoming is None

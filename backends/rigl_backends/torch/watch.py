@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from rigl_backends.torch.active import ActiveLayer
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.twin import params_of
 from rigl_core.adapter import SparsityWarning, errors
@@ -23,7 +24,7 @@ _NEVER = (0, 0)
 class _Weights:
     """A layer's weights, and the writes to them that PyTorch counts. It does not count those through ``.data``."""
 
-    def __init__(self, layer: SparseLayer) -> None:
+    def __init__(self, layer: SparseLayer | ActiveLayer) -> None:
         self.layer = layer
         self.settle()
 
@@ -75,7 +76,7 @@ class Watch:
     def __init__(
         self,
         model: nn.Module,
-        layers: Iterable[SparseLayer],
+        layers: Iterable[SparseLayer | ActiveLayer],
         optimizers: Collection[Optimizer],
         step: Callable[[], int],
     ) -> None:

@@ -1,0 +1,231 @@
+"""A `SparseLinear` in a sparse training: its arrays, and its gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rigl_backends.torch.active_linear import Floats, SparseLinear
+from rigl_backends.torch.state import WeightState
+from rigl_core import adapter
+from rigl_core.adapter import ActiveOnly, Gradient, Index, Layer, Move, Products, Recipe, best_kernels, errors
+
+
+class ActiveLayer(adapter.ActiveLayer):
+    """A `SparseLinear` and what the optimizer holds for its weights.
+
+    Attributes:
+        module: the module.
+        param: its weight.
+        state: what the optimizer holds for each weight.
+    """
+
+    def __init__(self, layer: Layer, recipe: Recipe, module: SparseLinear, optimizer: Optimizer) -> None:
+        self.module, self.param, self._optimizer = module, module.weight, optimizer
+        self._moved: Move | None = None
+        self._seen: tuple[Tensor | None, int] = (None, 0)
+        super().__init__(layer, recipe, module.index)
+        self.state = WeightState(self._flat_layer(), optimizer, self.param)
+
+    def _flat_layer(self) -> Layer:
+        """The layer as the parameter holds it."""
+        return replace(self.layer, shape=(self.index.size,), in_axes=(), out_axes=())
+
+    # Where the arrays are.
+
+    @property
+    def index(self) -> Index:
+        """Where the weights are."""
+        return self.module.index
+
+    @index.setter
+    def index(self, index: Index) -> None:
+        if index is not self.module.index:
+            self.module.take_index(index)
+
+    @property
+    def weight(self) -> Floats:
+        return self.param.detach().numpy()
+
+    @property
+    def memory(self) -> dict[str, Any]:
+        return {kind: torch.from_numpy(array) for kind, array in super().memory.items()}
+
+    @memory.setter
+    def memory(self, memory: Mapping[str, Any]) -> None:
+        self.take_memory(memory)
+
+    @property
+    def outside(self) -> int:
+        """The numbers of a dense weight that was loaded which lie outside the mask and are not 0."""
+        loaded = self.module.loaded
+        return 0 if loaded is None else int(np.count_nonzero(loaded) - np.count_nonzero(self.index.values(loaded)))
+
+    def take_move(self, move: Move, weight: Floats) -> None:
+        new = torch.from_numpy(weight)
+        for values, fresh in self.state.arrays():
+            _write(values, _moved(values, move, new if fresh is None else fresh))
+        _write(self.param, new)
+        self.state.resize(replace(self._flat_layer(), shape=(weight.size,)))
+        self._moved = move
+
+    def take_places(self, index: Index, *, with_state: bool) -> None:
+        """Take other places, as a checkpoint has them: what has the same place keeps its weight, others get 0.
+
+        Args:
+            index: the places.
+            with_state: whether the optimizer's state moves too; if not, the caller has loaded it.
+        """
+        stays, is_new = _common(self.index, index)
+        move = Move(index, stays, is_new)
+        weight, state = move.of(self.weight, 0), self.state.arrays() if with_state else []
+        for values, fresh in state:
+            _write(values, _moved(values, move, torch.from_numpy(weight) if fresh is None else fresh))
+        _write(self.param, torch.from_numpy(weight))
+        self.index = index
+        self.state.resize(self._flat_layer())
+
+    def resume(self, mask: Any, remembered: dict[str, Any]) -> None:
+        index = self.index_of(mask)
+        if not _is_same(index, self.index):
+            self.take_places(index, with_state=False)
+        if self.module.loaded is not None:
+            _write(self.param, torch.from_numpy(index.values(self.module.loaded)))
+        self.memory = remembered
+
+    def follow(self, index: Index) -> None:
+        """The model loads weights with other places."""
+        if not _is_same(index, self.index):
+            self.take_places(index, with_state=True)
+
+    def index_of(self, mask: Any) -> Index:
+        """The places of a mask, in tiles like these."""
+        flat, own = np.flatnonzero(np.asarray(mask)).astype(np.int32), self.index
+        return Index.of(flat, own.rows, own.cols, inputs_first=own.inputs_first, width=own.width)
+
+    # The gradient.
+
+    @property
+    def gradient(self) -> Gradient | None:
+        """The gradient that the optimizer sees, with the samples that define the dense one; None if there is none."""
+        grad = self.param.grad
+        if grad is None:
+            return None
+        scale: Tensor | None = getattr(self._optimizer, "grad_scale", None)
+        active = (grad.detach() if scale is None else grad.detach() / scale).numpy()
+        samples = self.module.link.samples
+        if not samples:
+            return ActiveOnly(active, self.layer.name)
+        in_order = sorted(samples, key=lambda sample: sample[0])  # backward() goes through calls from the last one on
+        return Products(
+            active,
+            [sample for _, sample in in_order],
+            inputs_first=self.index.inputs_first,
+            kernels=best_kernels(),
+            threads=torch.get_num_threads(),
+        )
+
+    def on_gradient(self) -> None:
+        """After backward() has accumulated a gradient: the samples so far belong to it."""
+        grad = self.param.grad
+        self._seen = (grad, 0 if grad is None else grad._version)
+
+    def before_sample(self) -> None:
+        """Before a sample is kept: forget those whose gradient a user has zeroed."""
+        seen, version = self._seen
+        if seen is None:
+            return
+        grad = self.param.grad
+        if grad is not seen or (grad._version != version and not grad.any()):
+            self.module.link.samples.clear()
+            self._seen = (None, 0)
+
+    def after_step(self) -> None:
+        """A step has been made: what was for it is gone."""
+        self.module.link.samples.clear()
+        self.module.loaded, self._seen = None, (None, 0)
+        if self.param.grad is not None:
+            self.param.grad = self.gradient_after(self.param.grad)
+        self._moved = None
+
+    def gradient_after(self, gradient: Tensor) -> Tensor:
+        """A gradient of the active weights from before an update, by the places after it."""
+        move, self._moved = self._moved, None
+        return gradient if move is None else _moved(gradient, move, 0)
+
+    def add_noise(self, step: int) -> None:
+        """Add the pull and the noise of the recipe to the gradient."""
+        if self.param.grad is not None and self.rule.changes_gradient:
+            self.param.grad.copy_(torch.from_numpy(self.noisy(self.param.grad.numpy(), step)))
+
+    # What layers with masks do besides.
+
+    def check_shape(self) -> None:
+        """Refuse a parameter or gradient of another length than the places."""
+        for kind, array in (("parameter", self.param), ("gradient", self.param.grad)):
+            if array is not None and tuple(array.shape) != (self.index.size,):
+                raise errors.wrong_shape(self._flat_layer(), kind, tuple(array.shape))
+
+
+def become_active(layer: Layer, module: nn.Linear, index: Index, state: WeightState) -> None:
+    """Hold the active weights of a module, and the optimizer's state for them, in place of the dense ones."""
+    weight = torch.from_numpy(index.values(module.weight.detach().numpy()))
+    flat = torch.from_numpy(index.flat())
+    for values, _ in state.arrays():
+        _write(values, values.detach().reshape(-1, layer.size)[:, flat].reshape(-1))
+    SparseLinear.become(module, index, weight)
+
+
+def active_modules(model: nn.Module, names: Sequence[str]) -> dict[int, SparseLinear]:
+    """The modules that hold active weights, by the positions of their layers' names."""
+    found = {}
+    for i, name in enumerate(names):
+        owner = model.get_submodule(name.rpartition(".")[0])
+        if isinstance(owner, SparseLinear):
+            found[i] = owner
+    return found
+
+
+def kept(gradient: Any) -> Any:
+    """A copy of a gradient, of active weights or dense."""
+    if isinstance(gradient, Tensor):
+        return gradient.clone()
+    own = copy(gradient)
+    own.active = gradient.active.copy()
+    return own
+
+
+def _write(old: Tensor, new: Tensor) -> None:
+    """The new numbers in the old tensor, whatever its size was."""
+    if old.shape == new.shape:
+        old.detach().copy_(new)
+    else:
+        old.data = new.to(old.dtype)
+        if isinstance(old, nn.Parameter):
+            old.grad = None
+
+
+def _moved(values: Tensor, move: Move, new: Any) -> Tensor:
+    """Numbers of active weights after an update; ``new`` is what new connections get, or has it in their places."""
+    is_new, stays = torch.from_numpy(move.is_new), torch.from_numpy(move.stays)
+    lines = values.detach().reshape(-1, move.stays.size)
+    moved = torch.empty(lines.shape[0], move.is_new.size, dtype=values.dtype)
+    moved[:, ~is_new] = lines[:, stays]
+    moved[:, is_new] = new[is_new].to(values.dtype) if isinstance(new, Tensor) else new
+    return moved.reshape(-1)
+
+
+def _common(old: Index, new: Index) -> tuple[Any, Any]:
+    """Which connections stay, in the old order; and which are new, in the new one."""
+    return np.isin(old.flat(), new.flat()), ~np.isin(new.flat(), old.flat())
+
+
+def _is_same(one: Index, other: Index) -> bool:
+    return np.array_equal(one.pointers, other.pointers) and np.array_equal(one.columns, other.columns)

@@ -1,0 +1,127 @@
+"""How a model's layers are held: which can be active weights alone, and how a state gets from one form to the other."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from rigl_backends.torch.active import ActiveLayer, become_active
+from rigl_backends.torch.layer import SparseLayer
+from rigl_backends.torch.layers import uses_by_parameter
+from rigl_backends.torch.state import WeightState
+from rigl_core.adapter import Index, Layer, Plan, Storage, active_layers, first_indices, saved_indices
+
+
+def hold_active(
+    plan: Plan,
+    model: nn.Module,
+    params: Sequence[nn.Parameter],
+    optimizer: Optimizer,
+    storage: Storage,
+    scores: Mapping[str, Any] | None,
+    masks: Mapping[str, Tensor] | None,
+) -> None:
+    """Hold layers as active weights, in place; a part of `sparsify`.
+
+    Args:
+        plan: the plan.
+        model: the model.
+        params: the parameters of the plan's layers.
+        optimizer: whose state follows.
+        storage: what the user asks for.
+        scores: the user's scores by layer name, if the recipe reads some.
+        masks: the topology of a saved state, by layer name; None for an initial one.
+
+    Raises:
+        TypeError, ValueError: naming the parameter or layer; nothing has been changed then.
+    """
+    active = active_layers(plan, storage, _why_not(model, plan, params))
+    if not active:
+        return
+    states = {i: WeightState(plan.layers[i], optimizer, params[i]) for i in plan.sparse_layers}
+    for position, index in _indices(plan, active, params, scores, masks).items():
+        layer = plan.layers[position]
+        module = model.get_submodule(layer.name.rpartition(".")[0])
+        assert isinstance(module, nn.Linear)
+        become_active(layer, module, index, states[position])
+
+
+def _indices(
+    plan: Plan,
+    active: Sequence[int],
+    params: Sequence[nn.Parameter],
+    scores: Mapping[str, Any] | None,
+    masks: Mapping[str, Tensor] | None,
+) -> dict[int, Index]:
+    weights = {i: params[i].detach().numpy().reshape(-1) for i in active}
+    given = None if scores is None else {name: np.asarray(score).reshape(-1) for name, score in scores.items()}
+    if masks is None:
+        return first_indices(plan, active, weights, given)
+    return saved_indices(plan, active, {name: mask.numpy().reshape(-1) for name, mask in masks.items()})
+
+
+def _why_not(model: nn.Module, plan: Plan, params: Sequence[nn.Parameter]) -> dict[str, str]:
+    """Why layers cannot be held as active weights, by name."""
+    uses = dict(uses_by_parameter(model))
+    found = {}
+    for layer, param in zip(plan.layers, params, strict=True):
+        module = model.get_submodule(layer.name.rpartition(".")[0])
+        if type(module) is not nn.Linear:
+            found[layer.name] = f"belongs to a {type(module).__name__}, and only a plain torch.nn.Linear can"
+        elif (layer.in_axes, layer.out_axes) != ((1,), (0,)):
+            found[layer.name] = "is not read as (outputs, inputs)"
+        elif len(uses[param]) > 1:
+            found[layer.name] = f"is also {uses[param][1].name!r}"
+        elif param.dtype != torch.float32:
+            found[layer.name] = f"is {str(param.dtype).removeprefix('torch.')}, and the kernels multiply float32"
+        elif param.device.type != "cpu":
+            found[layer.name] = f"is on {param.device}, and the kernels run on CPUs"
+    return found
+
+
+def in_storage(
+    layer: SparseLayer | ActiveLayer, state: Mapping[str, Any], mask: Tensor, places: Tensor | None
+) -> dict[str, Any]:
+    """A parameter's saved state as a layer holds it, with masks or as active weights.
+
+    Args:
+        layer: the layer.
+        state: the saved state; its arrays are dense, or of active weights.
+        mask: the saved topology, in the layer's shape.
+        places: the flat indices of active weights in the saved order; None if the state is dense.
+    """
+    size = layer.layer.size if places is None else places.numel()
+
+    def own(values: Any) -> Any:
+        if not isinstance(values, Tensor) or values.dim() == 0 or values.numel() != size:
+            return values
+        if isinstance(layer, ActiveLayer):
+            flat = torch.from_numpy(layer.index_of(mask.reshape(-1)).flat()).to(torch.int64)
+            if places is None:
+                return values.reshape(-1)[flat.to(values.device)]
+            order = torch.argsort(places)
+            return values[order[torch.searchsorted(places[order], flat.to(places))]]
+        if places is None:
+            return values
+        dense = values.new_zeros(layer.layer.size)
+        dense[places.to(values.device, torch.int64)] = values
+        return dense.reshape(layer.layer.shape)
+
+    return {key: own(values) for key, values in state.items()}
+
+
+def with_masks(layers: Sequence[Layer], state: Mapping[str, Any]) -> dict[str, Any]:
+    """The state dict of a model whose layers hold active weights, with dense weights in their place."""
+    own = dict(state)
+    for layer in layers:
+        places = own.pop(layer.name + "_places", None)
+        if places is not None:
+            dense = own[layer.name].new_zeros(layer.size)
+            dense[places.to(dense.device, torch.int64)] = own[layer.name]
+            own[layer.name] = dense.reshape(layer.shape)
+    return own
