@@ -1,0 +1,229 @@
+"""Where the active connections of a layer are, in tiles of columns.
+
+The kernels read a layer as a matrix: a row for each output, a column for each input. Its columns are cut into tiles of
+equal width, so that the inputs of one tile stay in a processor's cache. Values are held in *storage order*: tile by
+tile, in a tile row by row, in a row column by column. A connection takes two bytes, its column within the tile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Flat = npt.NDArray[np.int32]
+"""Flat indices of connections, in C order of the framework's own array."""
+
+NARROWEST, WIDEST = 128, 1024
+"""Columns of a tile. Wider tiles leave the cache; in narrower ones a row has too few connections to be worth a visit."""
+A_ROW = 10
+"""The active connections that a row of a tile shall have, on average."""
+
+
+@dataclass(frozen=True, eq=False)
+class Index:
+    """The active connections of a matrix.
+
+    Attributes:
+        rows: outputs.
+        cols: inputs.
+        inputs_first: whether the framework's array is (inputs, outputs), as in JAX and TensorFlow, or (outputs, inputs).
+        width: columns of a tile; the last tile may be narrower.
+        pointers: int32 (tiles * rows + 1,): where each row of each tile begins in storage order, and the end.
+        columns: uint16 (active,): the column of each connection within its tile, in storage order.
+    """
+
+    rows: int
+    cols: int
+    inputs_first: bool
+    width: int
+    pointers: npt.NDArray[np.int32]
+    columns: npt.NDArray[np.uint16]
+
+    @classmethod
+    def of(cls, flat: Flat, rows: int, cols: int, *, inputs_first: bool = False, width: int | None = None) -> Index:
+        """The index of some connections.
+
+        Args:
+            flat: their flat indices, ascending.
+            rows: outputs.
+            cols: inputs.
+            inputs_first: whether the framework's array is (inputs, outputs).
+            width: columns of a tile; by default those that suit the density.
+
+        Raises:
+            TypeError, ValueError: if the flat indices are no integers, do not ascend, or lie outside the matrix.
+        """
+        check_flat(flat, rows * cols)
+        width = width_for(cols, flat.size / max(rows * cols, 1)) if width is None else width
+        row, col = _split(flat, rows, cols, inputs_first)
+        segment, column = _place(row, col, rows, width)
+        order = np.argsort(_keys(segment, column))
+        return cls(rows, cols, inputs_first, width, _pointers(segment, rows, cols, width), column[order])
+
+    @property
+    def tiles(self) -> int:
+        """The number of tiles."""
+        return -(-self.cols // self.width)
+
+    @property
+    def size(self) -> int:
+        """The number of active connections."""
+        return self.columns.size
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that the index takes."""
+        return self.pointers.nbytes + self.columns.nbytes
+
+    def flat(self) -> Flat:
+        """The flat index of each active connection, in storage order."""
+        return self.flat_of(self.segments(), self.columns)
+
+    def flat_of(self, segment: npt.NDArray[np.int32], column: npt.NDArray[np.uint16]) -> Flat:
+        """The flat indices of connections that are given by segment (`segments`) and column within the tile."""
+        tile, row = np.divmod(segment, np.int32(max(self.rows, 1)))
+        tile *= np.int32(self.width)
+        tile += column
+        if self.inputs_first:
+            tile *= np.int32(self.rows)
+            tile += row
+            return tile
+        row *= np.int32(self.cols)
+        row += tile
+        return row
+
+    def segments(self) -> npt.NDArray[np.int32]:
+        """The segment of each active connection, in storage order: its tile times the rows, plus its row."""
+        return np.repeat(np.arange(self.pointers.size - 1, dtype=np.int32), np.diff(self.pointers))
+
+    def order(self) -> npt.NDArray[np.intp]:
+        """The positions in storage order of the active connections, by ascending flat index."""
+        return np.argsort(self.flat())
+
+    def mask(self) -> npt.NDArray[np.bool_]:
+        """The flat mask: one bool for each connection that the layer could have."""
+        mask = np.zeros(self.rows * self.cols, np.bool_)
+        mask[self.flat()] = True
+        return mask
+
+    def dense(self, values: npt.NDArray[np.generic], outside: object = 0) -> npt.NDArray[np.generic]:
+        """Values in storage order as a flat array of the whole layer.
+
+        Args:
+            values: one for each active connection.
+            outside: what inactive connections get: 0, or a flat array of the whole layer.
+        """
+        dense = np.empty(self.rows * self.cols, values.dtype)
+        dense[...] = outside
+        dense[self.flat()] = values
+        return dense
+
+    def values(self, dense: npt.NDArray[np.generic]) -> npt.NDArray[np.generic]:
+        """The active values of a flat array of the whole layer, in storage order."""
+        return dense.reshape(-1)[self.flat()]
+
+    def changed(
+        self, stays: npt.NDArray[np.bool_], new: Flat
+    ) -> tuple[Index, npt.NDArray[np.bool_]]:
+        """The index after an update.
+
+        Args:
+            stays: by storage order, whether each active connection stays.
+            new: the flat indices of the connections that join; in any order.
+
+        Returns:
+            The new index; and in its storage order, whether each connection is new. Those that stay keep their order.
+        """
+        segments, row_col = self.segments()[stays], _split(new, self.rows, self.cols, self.inputs_first)
+        new_segments, new_columns = _place(*row_col, self.rows, self.width)
+        new_keys = _keys(new_segments, new_columns)
+        order = np.argsort(new_keys)
+        kept_columns = self.columns[stays]
+        places = np.searchsorted(_keys(segments, kept_columns), new_keys[order]) + np.arange(new.size)
+        is_new = np.zeros(segments.size + new.size, np.bool_)
+        is_new[places] = True
+        columns = np.empty(is_new.size, np.uint16)
+        columns[places] = new_columns[order]
+        columns[~is_new] = kept_columns
+        pointers = _pointers(segments, self.rows, self.cols, self.width)
+        pointers += _pointers(new_segments, self.rows, self.cols, self.width)
+        return Index(self.rows, self.cols, self.inputs_first, self.width, pointers, columns), is_new
+
+    def check(self) -> None:
+        """Refuse arrays that are no index, before a kernel follows them.
+
+        Raises:
+            ValueError: naming the array.
+        """
+        for name, dtype in (("pointers", np.int32), ("columns", np.uint16)):
+            array = getattr(self, name)
+            if array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
+                raise ValueError(f"{name} must be a flat {np.dtype(dtype)} array, contiguous in memory.")
+        expected = self.tiles * self.rows + 1
+        if self.pointers.size != expected or self.pointers[0] != 0 or self.pointers[-1] != self.size:
+            raise ValueError(f"pointers must be {expected} numbers, from 0 to {self.size}, the active connections.")
+        if (np.diff(self.pointers) < 0).any():
+            raise ValueError("pointers must not descend.")
+        for tile, part in self._parts():
+            columns = self.columns[part]
+            if columns.size and int(columns.max()) >= min(self.width, self.cols - tile * self.width):
+                raise ValueError(f"columns of tile {tile} lie outside the layer's {self.cols} inputs.")
+        ascends = np.diff(self.columns.astype(np.int32)) > 0
+        starts = self.pointers[1:-1]
+        ascends[starts[(starts > 0) & (starts < self.size)] - 1] = True
+        if not ascends.all():
+            raise ValueError("columns of a row must ascend, without repetition.")
+
+    def _parts(self) -> Iterator[tuple[int, slice]]:
+        """The tiles, and where each is in storage order."""
+        for tile in range(self.tiles):
+            yield tile, slice(self.pointers[tile * self.rows], self.pointers[(tile + 1) * self.rows])
+
+
+def width_for(cols: int, density: float) -> int:
+    """The columns of a tile that suit a density: about `A_ROW` active connections a row."""
+    width = NARROWEST
+    while width < WIDEST and width * density < A_ROW:
+        width *= 2
+    return max(min(width, cols), 1)
+
+
+def check_flat(flat: Flat, size: int) -> None:
+    """Refuse flat indices that do not ascend, or lie outside a layer of this size."""
+    if flat.ndim != 1 or flat.dtype.kind not in "iu":
+        raise TypeError(f"flat indices are a {flat.dtype} array of {flat.ndim} axes: give a flat array of integers.")
+    if flat.size and not (0 <= int(flat[0]) and int(flat[-1]) < size):
+        raise ValueError(f"flat indices go from {flat[0]} to {flat[-1]}: the layer has {size} connections, from 0 on.")
+    if flat.size > 1 and not (flat[1:] > flat[:-1]).all():
+        raise ValueError("flat indices must ascend, without repetition: sort them, and use each once.")
+
+
+def _split(flat: Flat, rows: int, cols: int, inputs_first: bool) -> tuple[Flat, Flat]:
+    """The row and the column of connections."""
+    first, second = np.divmod(flat.astype(np.int32, copy=False), np.int32(max(rows if inputs_first else cols, 1)))
+    return (second, first) if inputs_first else (first, second)
+
+
+def _place(row: Flat, col: Flat, rows: int, width: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint16]]:
+    """The segment and the column within the tile of connections."""
+    tile, column = np.divmod(col, np.int32(width))
+    tile *= np.int32(rows)
+    tile += row
+    return tile, column.astype(np.uint16)
+
+
+def _keys(segment: npt.NDArray[np.int32], column: npt.NDArray[np.uint16]) -> npt.NDArray[np.int64]:
+    """Numbers in storage order."""
+    keys = segment.astype(np.int64)
+    keys <<= 16
+    keys |= column
+    return keys
+
+
+def _pointers(segment: npt.NDArray[np.int32], rows: int, cols: int, width: int) -> npt.NDArray[np.int32]:
+    """Where each segment begins in storage order."""
+    counts = np.bincount(segment, minlength=-(-cols // width) * rows)
+    return np.concatenate([np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)])

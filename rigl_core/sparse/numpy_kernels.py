@@ -1,0 +1,80 @@
+"""The products of a sparse layer by NumPy: the definition of what the kernels compute, and the way without numba.
+
+Activations are *feature-major*: (features, batch), float32, contiguous in C order.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_core.sparse.index import Index
+
+Floats = npt.NDArray[np.float32]
+
+
+def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Floats:
+    """The outputs of a layer without its bias: y[r] = sum over c of values[r, c] * x[c].
+
+    Args:
+        index: where the active connections are.
+        values: their weights, in storage order.
+        x: inputs (cols, batch).
+        threads: the threads to work with; the result is the same.
+
+    Returns:
+        Outputs (rows, batch).
+    """
+    y = np.zeros((index.rows, x.shape[1]), np.float32)
+    for row, col, part in _rows(index):
+        y[row] += values[part] @ x[col]
+    return y
+
+
+def backward(
+    index: Index, values: Floats, x: Floats, dy: Floats, *, needs_inputs: bool = True, threads: int = 1
+) -> tuple[Floats | None, Floats]:
+    """The gradients of the inputs and of the active weights.
+
+    Args:
+        index: where the active connections are.
+        values: their weights, in storage order.
+        x: the inputs (cols, batch) of `forward`.
+        dy: the gradient of the outputs (rows, batch).
+        needs_inputs: whether the gradient of the inputs is wanted.
+        threads: the threads to work with; the result is the same.
+
+    Returns:
+        The gradient of the inputs (cols, batch), or None; and of the weights, in storage order.
+    """
+    dx = np.zeros_like(x) if needs_inputs else None
+    gradient = np.empty_like(values)
+    for row, col, part in _rows(index):
+        gradient[part] = x[col] @ dy[row]
+        if dx is not None:
+            dx[col] += np.outer(values[part], dy[row])
+    return dx, gradient
+
+
+def add_products(left: Floats, right: Floats, total: Floats, *, threads: int = 1) -> None:
+    """Add a block of a dense gradient, in a fixed order: total[i, j] += left[i, b] * right[j, b], b after b.
+
+    Every product is rounded to float32 before it is added. So the result has the same bits on every machine and with
+    any number of threads.
+
+    Args:
+        left: (block, batch), such as the gradients of some outputs.
+        right: (others, batch), such as the inputs.
+        total: (block, others); changed in place.
+        threads: the threads to work with; the result is the same.
+    """
+    for a, b in zip(left.T, np.ascontiguousarray(right.T), strict=True):
+        total += a[:, None] * b
+
+
+def _rows(index: Index):  # type: ignore[no-untyped-def]
+    """Each row of each tile that has connections: its number, its columns, and its place in storage order."""
+    for segment in np.flatnonzero(np.diff(index.pointers)):
+        tile, row = divmod(int(segment), index.rows)
+        part = slice(index.pointers[segment], index.pointers[segment + 1])
+        yield row, index.columns[part].astype(np.intp) + tile * index.width, part
