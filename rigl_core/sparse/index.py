@@ -17,7 +17,7 @@ Flat = npt.NDArray[np.int32]
 """Flat indices of connections, in C order of the framework's own array."""
 
 NARROWEST, WIDEST = 128, 1024
-"""Columns of a tile. Wider tiles leave the cache; in narrower ones a row has too few connections to be worth a visit."""
+"""Columns of a tile. Wider tiles leave the cache; in narrower ones a row has too few connections for a visit."""
 A_ROW = 10
 """The active connections that a row of a tile shall have, on average."""
 
@@ -29,7 +29,7 @@ class Index:
     Attributes:
         rows: outputs.
         cols: inputs.
-        inputs_first: whether the framework's array is (inputs, outputs), as in JAX and TensorFlow, or (outputs, inputs).
+        inputs_first: whether the framework's array is (inputs, outputs), as in JAX and TensorFlow.
         width: columns of a tile; the last tile may be narrower.
         pointers: int32 (tiles * rows + 1,): where each row of each tile begins in storage order, and the end.
         columns: uint16 (active,): the column of each connection within its tile, in storage order.
@@ -125,9 +125,7 @@ class Index:
         """The active values of a flat array of the whole layer, in storage order."""
         return dense.reshape(-1)[self.flat()]
 
-    def changed(
-        self, stays: npt.NDArray[np.bool_], new: Flat
-    ) -> tuple[Index, npt.NDArray[np.bool_]]:
+    def changed(self, stays: npt.NDArray[np.bool_], new: Flat) -> tuple[Index, npt.NDArray[np.bool_]]:
         """The index after an update.
 
         Args:
@@ -195,7 +193,7 @@ def check_flat(flat: Flat, size: int) -> None:
     """Refuse flat indices that do not ascend, or lie outside a layer of this size."""
     if flat.ndim != 1 or flat.dtype.kind not in "iu":
         raise TypeError(f"flat indices are a {flat.dtype} array of {flat.ndim} axes: give a flat array of integers.")
-    if flat.size and not (0 <= int(flat[0]) and int(flat[-1]) < size):
+    if flat.size and (int(flat[0]) < 0 or int(flat[-1]) >= size):
         raise ValueError(f"flat indices go from {flat[0]} to {flat[-1]}: the layer has {size} connections, from 0 on.")
     if flat.size > 1 and not (flat[1:] > flat[:-1]).all():
         raise ValueError("flat indices must ascend, without repetition: sort them, and use each once.")

@@ -5,6 +5,8 @@ Activations are *feature-major*: (features, batch), float32, contiguous in C ord
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
@@ -72,7 +74,7 @@ def add_products(left: Floats, right: Floats, total: Floats, *, threads: int = 1
         total += a[:, None] * b
 
 
-def _rows(index: Index):  # type: ignore[no-untyped-def]
+def _rows(index: Index) -> Iterator[tuple[int, npt.NDArray[np.intp], slice]]:
     """Each row of each tile that has connections: its number, its columns, and its place in storage order."""
     for segment in np.flatnonzero(np.diff(index.pointers)):
         tile, row = divmod(int(segment), index.rows)

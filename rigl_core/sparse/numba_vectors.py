@@ -1,0 +1,132 @@
+"""Inner loops of the kernels, as vectors that stay in registers: numba's own loops take twice the time."""
+
+from __future__ import annotations
+
+from rigl_core.sparse.llvm import (
+    FLOAT,
+    INDEX,
+    REGISTER,
+    Value,
+    Vectors,
+    element,
+    inlined,
+    integer,
+    loop,
+    moved,
+    variable,
+)
+
+ROWS, COLUMNS = 6, REGISTER
+"""A block of products: it fills the registers of AVX2, and suits those of AVX-512."""
+
+
+@inlined(constants=1)
+def copy(builder: Value, lanes: int, source: Value, target: Value) -> None:
+    """target[0:lanes] = source[0:lanes]."""
+    vectors = Vectors(builder, lanes)
+    vectors.store(vectors.load(source), target)
+
+
+@inlined(constants=1)
+def clear(builder: Value, lanes: int, target: Value) -> None:
+    """target[0:lanes] = 0."""
+    vectors = Vectors(builder, lanes)
+    vectors.store(vectors.zero(), target)
+
+
+@inlined(constants=1)
+def add_row(
+    builder: Value, lanes: int, y: Value, begin: Value, end: Value, columns: Value, values: Value, x: Value
+) -> None:
+    """y[0:lanes] += values[q] * x[columns[q], 0:lanes] for begin <= q < end, one after the other."""
+    vectors = Vectors(builder, lanes)
+    total = variable(builder, vectors.load(y))
+    with loop(builder, begin, end) as q:
+        value = vectors.splat(builder.load(element(builder, values, q, FLOAT)))
+        inputs = vectors.load(_feature(builder, lanes, columns, q, x))
+        builder.store(vectors.multiply_add(value, inputs, builder.load(total)), total)
+    vectors.store(builder.load(total), y)
+
+
+@inlined(constants=2)
+def add_gradients(
+    builder: Value,
+    lanes: int,
+    needs_inputs: int,
+    dy: Value,
+    begin: Value,
+    end: Value,
+    columns: Value,
+    values: Value,
+    x: Value,
+    dx: Value,
+    gradient: Value,
+) -> None:
+    """gradient[q] += dy . x[columns[q]], and if needed dx[columns[q]] += values[q] * dy, for begin <= q < end."""
+    vectors = Vectors(builder)
+    dys = [vectors.load(dy, offset) for offset in range(0, lanes, REGISTER)]
+    with loop(builder, begin, end) as q:
+        entry = element(builder, gradient, q, FLOAT)
+        dot = _dot(vectors, dys, _feature(builder, lanes, columns, q, x))
+        builder.store(builder.fadd(builder.load(entry), dot), entry)
+        if needs_inputs:
+            value = vectors.splat(builder.load(element(builder, values, q, FLOAT)))
+            _add_scaled(vectors, value, dys, _feature(builder, lanes, columns, q, dx))
+
+
+@inlined()
+def add_block(builder: Value, total: Value, stride: Value, left: Value, right: Value, batch: Value) -> None:
+    """total[i, 0:16] += left[b, i] * right[b, 0:16] for 6 rows i and all b, each product rounded before it is added.
+
+    The rows of total lie `stride` bytes apart.
+    """
+    vectors = Vectors(builder)
+    rows = [builder.add(total, builder.mul(stride, integer(i))) for i in range(ROWS)]
+    sums = [variable(builder, vectors.load(row)) for row in rows]
+    with loop(builder, integer(0), batch) as b:
+        others = vectors.load(moved(builder, right, 4 * COLUMNS, b))
+        for i, partial in enumerate(sums):
+            factor = vectors.splat(builder.load(element(builder, left, moved(builder, integer(i), ROWS, b), FLOAT)))
+            builder.store(builder.fadd(builder.load(partial), builder.fmul(factor, others)), partial)
+    for row, partial in zip(rows, sums, strict=True):
+        vectors.store(builder.load(partial), row)
+
+
+@inlined()
+def transpose(builder: Value, source: Value, stride: Value, target: Value) -> None:
+    """target[i, j] = source[j, i] for 16 x 16 numbers. Target is contiguous; source has rows `stride` bytes apart."""
+    vectors = Vectors(builder)
+    rows = [vectors.load(builder.add(source, builder.mul(stride, integer(i)))) for i in range(REGISTER)]
+    for i, row in enumerate(_transposed(vectors, rows)):
+        vectors.store(row, target, i * REGISTER)
+
+
+def _feature(builder: Value, lanes: int, columns: Value, q: Value, panel: Value) -> Value:
+    """The address in a packed panel of the feature of a connection."""
+    column = builder.zext(builder.load(element(builder, columns, q, INDEX)), integer(0).type)
+    return moved(builder, panel, 4 * lanes, column)
+
+
+def _dot(vectors: Vectors, ones: list[Value], others: Value) -> Value:
+    """The sum of the products of vectors and those at an address."""
+    total = vectors.zero()
+    for i, one in enumerate(ones):
+        total = vectors.multiply_add(one, vectors.load(others, i * REGISTER), total)
+    return vectors.sum(total)
+
+
+def _add_scaled(vectors: Vectors, factor: Value, ones: list[Value], target: Value) -> None:
+    """Add a multiple of vectors to those at an address."""
+    for i, one in enumerate(ones):
+        vectors.store(vectors.multiply_add(factor, one, vectors.load(target, i * REGISTER)), target, i * REGISTER)
+
+
+def _transposed(vectors: Vectors, rows: list[Value]) -> list[Value]:
+    """The columns of a square of vectors, by four rounds that interleave the two halves of the rows."""
+    half = REGISTER // 2
+    low = [lane for i in range(half) for lane in (i, REGISTER + i)]
+    high = [lane + half for lane in low]
+    for _ in range(4):
+        pairs = zip(rows[:half], rows[half:], strict=True)
+        rows = [vectors.shuffle(one, other, lanes) for one, other in pairs for lanes in (low, high)]
+    return rows
