@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from hashlib import sha256
 from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
@@ -17,6 +19,8 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 LOGGER = logging.getLogger("rigl_core.sparse")
 SLOW = 1.0
 """Seconds that a user notices."""
+INCLUDED = ("compiling.py", "llvm.py", "numba_panels.py", "numba_vectors.py")
+"""The files that are compiled into the loops of `numba_loops`."""
 
 
 def read(dtype: Any, axes: int = 1) -> Any:
@@ -36,26 +40,18 @@ def part(function: Loop) -> Loop:
 
 
 def compiled(*arguments: Any) -> Callable[[Loop], Loop]:
-    """Compile a loop for these types of arguments; keep it on disk if there is a place for it.
-
-    A loop divides as NumPy does, checks no bounds, and holds no lock of Python.
-    """
+    """Compile a loop for these types of arguments, and for no others; keep it on disk, if a folder is writable."""
 
     def compile_loop(loop: Loop) -> Loop:
-        result: Loop = njit(
-            types.void(*arguments), nogil=True, error_model="numpy", boundscheck=False, cache=cache_of(loop) is not None
-        )(loop)
+        result = part(loop)
+        kept = _kept(loop)
+        if kept is not None:
+            result._cache = kept  # type: ignore[attr-defined]
+        result.compile(types.void(*arguments))  # type: ignore[attr-defined]
+        result.disable_compile()  # type: ignore[attr-defined]
         return result
 
     return compile_loop
-
-
-def cache_of(loop: Callable[..., Any]) -> Path | None:
-    """The folder in which numba keeps a compiled loop; None if it can write to none."""
-    try:
-        return Path(FunctionCache(loop).cache_path)
-    except RuntimeError:  # numba's only way to say that no folder is writable
-        return None
 
 
 @contextmanager
@@ -65,6 +61,26 @@ def told_if_slow() -> Iterator[None]:
     yield
     seconds = perf_counter() - start
     if seconds > SLOW:
-        where = cache_of(compiled)
-        kept = f"the next process reads them from {where}" if where else "no folder to keep them in is writable"
-        LOGGER.warning("The kernels of sparse layers were compiled in %.1f s; %s.", seconds, kept)
+        kept = _kept(compiled)
+        where = f"the next process reads them from {kept.cache_path}" if kept else "no folder for them is writable"
+        LOGGER.warning("The kernels of sparse layers were compiled in %.1f s; %s.", seconds, where)
+
+
+class _Kept(FunctionCache):  # type: ignore[misc]
+    """numba's compiled code on disk. By itself numba sees changes only in the file that the function is in."""
+
+    def _index_key(self, kinds: Any, processor: Any) -> Any:
+        return (*super()._index_key(kinds, processor), _sources())
+
+
+def _kept(loop: Callable[..., Any]) -> Any:
+    try:
+        return _Kept(loop)
+    except RuntimeError:  # so numba says that it can write to no folder
+        return None
+
+
+@cache
+def _sources() -> str:
+    """A digest of the included files."""
+    return sha256(b"".join(Path(__file__).with_name(name).read_bytes() for name in INCLUDED)).hexdigest()
