@@ -22,8 +22,8 @@ with told_if_slow():
 
 Floats = npt.NDArray[np.float32]
 
-LANES = 64
-"""Samples of a panel; the last panel of a batch may have 16 or 32."""
+LANES = (16, 32, 64)
+"""What a panel can have. All panels of a batch have 64, except the last one, which has as few as hold its samples."""
 WORTH_A_THREAD = 1 << 18
 """Multiplications that a thread must have to be worth its start."""
 
@@ -44,7 +44,7 @@ def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Flo
         for panel, output in zip(panels, outputs, strict=True)
         for rows in parts
     ]
-    run(works, threads, partial(_memory, index.width, LANES))
+    run(works, threads, partial(_memory, index.width, LANES[-1]))
     _write(y, panels, outputs)
     return y
 
@@ -76,7 +76,7 @@ def backward(
             )
 
     works = [partial(work, tile) for tile in range(index.tiles)]
-    run(works, _useful(threads, 2 * index.size * x.shape[1]), partial(_memory, 2, index.width, LANES))
+    run(works, _useful(threads, 2 * index.size * x.shape[1]), partial(_memory, 2, index.width, LANES[-1]))
     if not needs_inputs:
         return None, gradient
     _write(dx, panels, outputs)
@@ -120,10 +120,10 @@ class _Panel:
 
 
 def _panels(batch: int) -> Iterator[_Panel]:
-    for first in range(0, batch, LANES):
-        last = min(first + LANES, batch)
-        lanes = next(lanes for lanes in (16, 32, LANES) if lanes >= last - first)
-        yield _Panel(first, last, lanes)
+    """Cut a batch into panels."""
+    for first in range(0, batch, LANES[-1]):
+        last = min(first + LANES[-1], batch)
+        yield _Panel(first, last, next(lanes for lanes in LANES if lanes >= last - first))
 
 
 def _write(array: Floats, panels: Sequence[_Panel], outputs: Sequence[Floats]) -> None:

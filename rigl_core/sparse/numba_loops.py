@@ -15,10 +15,10 @@ from rigl_core.sparse.compiling import compiled, read, written
 from rigl_core.sparse.numba_panels import (
     Floats,
     add_edge,
-    backward_row,
+    add_tile,
+    add_tile_gradients,
     clear_lanes,
     clear_packed,
-    forward_row,
     pack,
     row_of,
     transpose_rows,
@@ -63,12 +63,17 @@ def forward_rows(
         clear_lanes(lanes, row_of(y, row))
     for tile in range(-(-cols // width)):
         pack(x, tile * width, min(width, cols - tile * width), packed)
-        for row in range(first, last):
-            begin, end = pointers[tile * rows + row], pointers[tile * rows + row + 1]
-            if begin < end:
-                forward_row(
-                    lanes, row_of(y, row), begin, end, columns.ctypes.data, values.ctypes.data, packed.ctypes.data
-                )
+        segments = pointers.ctypes.data + 4 * (tile * rows + first)
+        add_tile(
+            lanes,
+            last - first,
+            segments,
+            columns.ctypes.data,
+            values.ctypes.data,
+            packed.ctypes.data,
+            row_of(y, first),
+            y.strides[0],
+        )
 
 
 @compiled(*INDEX, VALUES, INT, PANEL, PANEL, types.boolean, written(axes=2), written(), written(axes=3))
@@ -104,21 +109,19 @@ def backward_tile(
     pack(x, start, features, packed[0])
     if needs_inputs:
         clear_packed(lanes, features, packed[1])
-    for row in range(rows):
-        begin, end = pointers[tile * rows + row], pointers[tile * rows + row + 1]
-        if begin < end:
-            backward_row(
-                lanes,
-                needs_inputs,
-                row_of(dy, row),
-                begin,
-                end,
-                columns.ctypes.data,
-                values.ctypes.data,
-                packed[0].ctypes.data,
-                packed[1].ctypes.data,
-                gradient.ctypes.data,
-            )
+    add_tile_gradients(
+        lanes,
+        needs_inputs,
+        rows,
+        pointers.ctypes.data + 4 * tile * rows,
+        columns.ctypes.data,
+        values.ctypes.data,
+        packed[0].ctypes.data,
+        dy.ctypes.data,
+        dy.strides[0],
+        packed[1].ctypes.data,
+        gradient.ctypes.data,
+    )
     if needs_inputs:
         unpack(packed[1], start, features, dx)
 

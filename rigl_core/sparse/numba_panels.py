@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_core.sparse.compiling import part
-from rigl_core.sparse.numba_vectors import ROWS, add_block, add_gradients, add_row, clear, copy, transpose
+from rigl_core.sparse.numba_vectors import ROWS, add_block, add_gradients, add_rows, clear, copy, transpose
 
 Floats = npt.NDArray[np.float32]
 
@@ -66,35 +66,45 @@ def unpack(packed: Floats, first: int, features: int, panel: Floats) -> None:
 
 
 @part
-def forward_row(lanes: int, y: int, begin: int, end: int, columns: int, values: int, x: int) -> None:
-    """`add_row` for the lanes of a panel."""
+def add_tile(lanes: int, rows: int, pointers: int, columns: int, values: int, x: int, y: int, stride: int) -> None:
+    """`add_rows` for the lanes of a panel."""
     if lanes == 64:
-        add_row(64, y, begin, end, columns, values, x)
+        add_rows(64, rows, pointers, columns, values, x, y, stride)
     elif lanes == 32:
-        add_row(32, y, begin, end, columns, values, x)
+        add_rows(32, rows, pointers, columns, values, x, y, stride)
     else:
-        add_row(16, y, begin, end, columns, values, x)
+        add_rows(16, rows, pointers, columns, values, x, y, stride)
 
 
 @part
-def backward_row(
-    lanes: int, needs: bool, dy: int, begin: int, end: int, columns: int, values: int, x: int, dx: int, gradient: int
+def add_tile_gradients(
+    lanes: int,
+    needs: bool,
+    rows: int,
+    pointers: int,
+    columns: int,
+    values: int,
+    x: int,
+    dy: int,
+    stride: int,
+    dx: int,
+    gradient: int,
 ) -> None:
     """`add_gradients` for the lanes of a panel."""
     if lanes == 64:
         if needs:
-            add_gradients(64, 1, dy, begin, end, columns, values, x, dx, gradient)
+            add_gradients(64, 1, rows, pointers, columns, values, x, dy, stride, dx, gradient)
         else:
-            add_gradients(64, 0, dy, begin, end, columns, values, x, dx, gradient)
+            add_gradients(64, 0, rows, pointers, columns, values, x, dy, stride, dx, gradient)
     elif lanes == 32:
         if needs:
-            add_gradients(32, 1, dy, begin, end, columns, values, x, dx, gradient)
+            add_gradients(32, 1, rows, pointers, columns, values, x, dy, stride, dx, gradient)
         else:
-            add_gradients(32, 0, dy, begin, end, columns, values, x, dx, gradient)
+            add_gradients(32, 0, rows, pointers, columns, values, x, dy, stride, dx, gradient)
     elif needs:
-        add_gradients(16, 1, dy, begin, end, columns, values, x, dx, gradient)
+        add_gradients(16, 1, rows, pointers, columns, values, x, dy, stride, dx, gradient)
     else:
-        add_gradients(16, 0, dy, begin, end, columns, values, x, dx, gradient)
+        add_gradients(16, 0, rows, pointers, columns, values, x, dy, stride, dx, gradient)
 
 
 @part

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from rigl_core.sparse.llvm import (
+    COLUMN,
     FLOAT,
-    INDEX,
+    INT,
     REGISTER,
     Value,
     Vectors,
+    connections,
     element,
     inlined,
     integer,
@@ -18,6 +20,10 @@ from rigl_core.sparse.llvm import (
 
 ROWS, COLUMNS = 6, REGISTER
 """A block of products: it fills the registers of AVX2, and suits those of AVX-512."""
+
+
+FOUR = 4
+"""Connections whose dot products are summed together."""
 
 
 @inlined(constants=1)
@@ -35,17 +41,30 @@ def clear(builder: Value, lanes: int, target: Value) -> None:
 
 
 @inlined(constants=1)
-def add_row(
-    builder: Value, lanes: int, y: Value, begin: Value, end: Value, columns: Value, values: Value, x: Value
+def add_rows(
+    builder: Value,
+    lanes: int,
+    rows: Value,
+    pointers: Value,
+    columns: Value,
+    values: Value,
+    x: Value,
+    y: Value,
+    stride: Value,
 ) -> None:
-    """y[0:lanes] += values[q] * x[columns[q], 0:lanes] for begin <= q < end, one after the other."""
+    """y[row, 0:lanes] += values[q] * x[columns[q], 0:lanes] for the connections q of each row, one after the other.
+
+    The connections of a row go from pointers[row] to before pointers[row + 1]. The rows of y lie `stride` bytes apart.
+    """
     vectors = Vectors(builder, lanes)
-    total = variable(builder, vectors.load(y))
-    with loop(builder, begin, end) as q:
-        value = vectors.splat(builder.load(element(builder, values, q, FLOAT)))
-        inputs = vectors.load(_feature(builder, lanes, columns, q, x))
-        builder.store(vectors.multiply_add(value, inputs, builder.load(total)), total)
-    vectors.store(builder.load(total), y)
+    with loop(builder, integer(0), rows) as row, connections(builder, pointers, row) as (begin, end):
+        output = builder.add(y, builder.mul(row, stride))
+        total = variable(builder, vectors.load(output))
+        with loop(builder, begin, end) as q:
+            value = vectors.splat(builder.load(element(builder, values, q, FLOAT)))
+            inputs = vectors.load(_feature(builder, lanes, columns, q, x))
+            builder.store(vectors.multiply_add(value, inputs, builder.load(total)), total)
+        vectors.store(builder.load(total), output)
 
 
 @inlined(constants=2)
@@ -53,25 +72,47 @@ def add_gradients(
     builder: Value,
     lanes: int,
     needs_inputs: int,
-    dy: Value,
-    begin: Value,
-    end: Value,
+    rows: Value,
+    pointers: Value,
     columns: Value,
     values: Value,
     x: Value,
+    dy: Value,
+    stride: Value,
     dx: Value,
     gradient: Value,
 ) -> None:
-    """gradient[q] += dy . x[columns[q]], and if needed dx[columns[q]] += values[q] * dy, for begin <= q < end."""
-    vectors = Vectors(builder)
-    dys = [vectors.load(dy, offset) for offset in range(0, lanes, REGISTER)]
-    with loop(builder, begin, end) as q:
-        entry = element(builder, gradient, q, FLOAT)
-        dot = _dot(vectors, dys, _feature(builder, lanes, columns, q, x))
-        builder.store(builder.fadd(builder.load(entry), dot), entry)
+    """gradient[q] += dy[row] . x[columns[q]], and if needed dx[columns[q]] += values[q] * dy[row], in each row.
+
+    The connections q of a row go from pointers[row] to before pointers[row + 1]. The rows of dy lie `stride` bytes
+    apart.
+    """
+    vectors, sums = Vectors(builder), Vectors(builder, FOUR)
+
+    def feature(q: Value, panel: Value) -> Value:
+        return _feature(builder, lanes, columns, q, panel)
+
+    def add_to_inputs(q: Value, dys: list[Value]) -> None:
         if needs_inputs:
             value = vectors.splat(builder.load(element(builder, values, q, FLOAT)))
-            _add_scaled(vectors, value, dys, _feature(builder, lanes, columns, q, dx))
+            _add_scaled(vectors, value, dys, feature(q, dx))
+
+    with loop(builder, integer(0), rows) as row, connections(builder, pointers, row) as (begin, end):
+        start = builder.add(dy, builder.mul(row, stride))
+        dys = [vectors.load(start, offset) for offset in range(0, lanes, REGISTER)]
+        fours = builder.sub(end, builder.and_(builder.sub(end, begin), integer(FOUR - 1)))
+        with loop(builder, begin, fours, FOUR) as q:
+            each = [builder.add(q, integer(i)) for i in range(FOUR)]
+            entry = moved(builder, gradient, 4, q)
+            dots = sums.four_sums(*(_products(vectors, dys, feature(one, x)) for one in each))
+            sums.store(builder.fadd(sums.load(entry), dots), entry)
+            for one in each:
+                add_to_inputs(one, dys)
+        with loop(builder, fours, end) as q:
+            place = element(builder, gradient, q, FLOAT)
+            dot = vectors.sum(_products(vectors, dys, feature(q, x)))
+            builder.store(builder.fadd(builder.load(place), dot), place)
+            add_to_inputs(q, dys)
 
 
 @inlined()
@@ -103,16 +144,16 @@ def transpose(builder: Value, source: Value, stride: Value, target: Value) -> No
 
 def _feature(builder: Value, lanes: int, columns: Value, q: Value, panel: Value) -> Value:
     """The address in a packed panel of the feature of a connection."""
-    column = builder.zext(builder.load(element(builder, columns, q, INDEX)), integer(0).type)
+    column = builder.zext(builder.load(element(builder, columns, q, COLUMN)), INT)
     return moved(builder, panel, 4 * lanes, column)
 
 
-def _dot(vectors: Vectors, ones: list[Value], others: Value) -> Value:
-    """The sum of the products of vectors and those at an address."""
+def _products(vectors: Vectors, ones: list[Value], others: Value) -> Value:
+    """The products of vectors and those at an address, added up to one vector."""
     total = vectors.zero()
     for i, one in enumerate(ones):
         total = vectors.multiply_add(one, vectors.load(others, i * REGISTER), total)
-    return vectors.sum(total)
+    return total
 
 
 def _add_scaled(vectors: Vectors, factor: Value, ones: list[Value], target: Value) -> None:

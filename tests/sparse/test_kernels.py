@@ -114,7 +114,9 @@ def test_the_number_of_threads_changes_no_bit(batch: int, needs_inputs: bool) ->
     assert results[0] == results[1] == results[2]
 
 
-@pytest.mark.parametrize(("rows", "others", "batch"), [(64, 100, 50), (6, 16, 16), (5, 15, 1), (7, 33, 200), (13, 48, 0)])
+@pytest.mark.parametrize(
+    ("rows", "others", "batch"), [(64, 100, 50), (6, 16, 16), (5, 15, 1), (7, 33, 200), (13, 48, 0)]
+)
 @pytest.mark.parametrize("threads", THREADS)
 def test_added_products_have_the_bits_of_their_definition(rows: int, others: int, batch: int, threads: int) -> None:
     check_products(rows, others, batch, threads)
@@ -151,7 +153,9 @@ def test_one_compilation_is_for_all_shapes() -> None:
     index, values, x, dy = (a.copy() if isinstance(a, np.ndarray) else a for a in layer_of(20, 40, 70, 0.3))
     check(Layer(index, values, x, dy), threads=1)  # these arrays are not read-only
     loops = numba_kernels.loops
-    assert [len(loop.signatures) for loop in (loops.forward_rows, loops.backward_tile, loops.product_columns)] == [1] * 3
+    assert [len(loop.signatures) for loop in (loops.forward_rows, loops.backward_tile, loops.product_columns)] == [
+        1
+    ] * 3
 
 
 def test_what_a_thread_raises_is_raised() -> None:
