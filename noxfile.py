@@ -151,7 +151,7 @@ def lower_bounds(backend: str) -> list[str]:
 @nox.session
 def bench(session: nox.Session) -> None:
     """What updates and sparse steps cost, as ratios: ``nox -s bench -- --quick`` takes two minutes."""
-    install(session, "-e", ".[torch,jax]", groups=("bench", "jax", "tf"))
+    install(session, "-e", ".[torch,jax,sparse]", groups=("bench", "jax", "tf"))
     session.run("python", "benchmarks", "--rigl-torch", rigl_torch(session), *session.posargs)
 
 

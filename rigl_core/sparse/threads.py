@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import sys
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache
 from itertools import pairwise
 from typing import TypeVar
@@ -24,15 +27,20 @@ def run(works: Sequence[Callable[[Memory], object]], threads: int, memory: Calla
         Exception: what a work raised; all works have ended by then, or will not start.
     """
     left = iter(works)
-    helpers = [_pool().submit(_do, left, memory) for _ in range(min(threads, len(works)) - 1)]
+
+    def do() -> None:
+        own = memory()
+        for work in left:
+            work(own)
+
+    helpers = min(threads, len(works)) - 1
+    futures = _helpers().start(do, helpers) if helpers > 0 else []
     try:
-        _do(left, memory)
+        do()
     finally:
-        for helper in helpers:
-            helper.cancel()
-        for helper in helpers:
-            if not helper.cancelled():
-                helper.result()
+        for future in futures:
+            if not future.cancel():
+                future.result()
 
 
 def ranges(size: int, parts: int, step: int = 1) -> list[tuple[int, int]]:
@@ -42,16 +50,38 @@ def ranges(size: int, parts: int, step: int = 1) -> list[tuple[int, int]]:
     return [(begin, end) for begin, end in pairwise(bounds) if begin < end]
 
 
-def _do(left: Iterator[Callable[[Memory], object]], memory: Callable[[], Memory]) -> None:
-    own = memory()
-    for work in left:
-        work(own)
+class _Helpers:
+    """The threads beside the calling one.
+
+    They are kept off the processor that the caller runs on. In a virtual machine, Linux takes idle processors for
+    processors of which the host has need. So it would wake a helper on the caller's processor, where it must wait.
+    """
+
+    def __init__(self) -> None:
+        self._threads: list[int] = []
+        self._pool = ThreadPoolExecutor(os.cpu_count(), "rigl_core.sparse", self._join)
+        self._kept_off: tuple[int, int] | None = None
+        self._processor = ctypes.CDLL(None).sched_getcpu if sys.platform == "linux" else None
+
+    def start(self, do: Callable[[], None], times: int) -> list[Future[None]]:
+        """Let some threads do the same."""
+        if self._processor is not None:
+            self._keep_off(self._processor())
+        return [self._pool.submit(do) for _ in range(times)]
+
+    def _join(self) -> None:
+        self._threads.append(threading.get_native_id())
+
+    def _keep_off(self, processor: int) -> None:
+        if self._kept_off == (processor, len(self._threads)):
+            return
+        others = os.sched_getaffinity(0) - {processor}
+        for thread in self._threads if others else ():
+            os.sched_setaffinity(thread, others)
+        self._kept_off = (processor, len(self._threads))
 
 
-@cache
-def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(os.cpu_count(), thread_name_prefix="rigl_core.sparse")
-
+_helpers = cache(_Helpers)
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_pool.cache_clear)  # a forked process has none of its parent's threads
+    os.register_at_fork(after_in_child=_helpers.cache_clear)  # a forked process has none of its parent's threads
