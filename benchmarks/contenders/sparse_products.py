@@ -59,14 +59,17 @@ class Layer:
         return act
 
     def batch_major(self) -> Act:
-        """Our kernels, with a transposition by torch of each array that goes in or comes out."""
+        """Our kernels, with a transposed copy of each array that goes in or comes out."""
+
+        def transposed(array: Floats) -> Floats:
+            return self.kernels.transposed(array, threads=self.threads)
 
         def act() -> None:
-            x, dy = (array.t().contiguous().numpy() for array in (self.x_rows, self.dy_rows))
+            x, dy = transposed(self.x_rows.numpy()), transposed(self.dy_rows.numpy())
             y = self.kernels.forward(self.index, self.values, x, threads=self.threads)
             dx, _ = self.kernels.backward(self.index, self.values, x, dy, threads=self.threads)
             for array in (y, dx):
-                torch.from_numpy(array).t().contiguous()
+                transposed(array)
 
         return act
 

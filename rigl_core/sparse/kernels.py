@@ -29,6 +29,9 @@ class Kernels(Protocol):
     def add_products(self, left: Floats, right: Floats, total: Floats, *, threads: int = 1) -> None:
         """Add a block of a dense gradient, in a fixed order."""
 
+    def transposed(self, array: Floats, *, threads: int = 1) -> Floats:
+        """A contiguous copy with the axes exchanged."""
+
 
 def best_kernels() -> Kernels:
     """The kernels of numba; without numba, those of NumPy, with a warning.

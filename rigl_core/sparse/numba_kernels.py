@@ -5,6 +5,7 @@ The result does not depend on the number of threads: each number is computed by 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -98,6 +99,19 @@ def add_products(left: Floats, right: Floats, total: Floats, *, threads: int = 1
     run(works, threads, partial(_memory, batch + ROWS, COLUMNS))
 
 
+def transposed(array: Floats, *, threads: int = 1) -> Floats:
+    """A transposed copy; see `numpy_kernels.transposed`."""
+    result = _memory(*array.shape[::-1])
+    threads = _useful(threads, array.size)
+
+    def work(first: int, last: int, _: None) -> None:
+        loops.transpose_range(array, result, first, last)
+
+    works = [partial(work, *rows) for rows in ranges(array.shape[0], WORKS * threads, step=COLUMNS)]
+    run(works, threads, lambda: None)
+    return result
+
+
 @dataclass(frozen=True)
 class _Panel:
     """Some samples of a batch, and the lanes that they are given."""
@@ -146,7 +160,7 @@ def _blocks(left: Floats) -> Floats:
 
 def _memory(*shape: int) -> Floats:
     """An array of any values that begins at a line of the cache, which a vector must not cross."""
-    size = int(np.prod(shape))
+    size = math.prod(shape)
     buffer = np.empty(size + 16, np.float32)
     start = -(buffer.ctypes.data // 4) % 16
     return buffer[start : start + size].reshape(shape)

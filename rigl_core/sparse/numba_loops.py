@@ -141,10 +141,24 @@ def product_columns(left: Floats, right: Floats, total: Floats, first: int, last
     rows, others = total.shape
     batch = right.shape[1]
     for column in range(first, last, COLUMNS):
-        transpose_rows(right, column, min(COLUMNS, others - column), panel[:batch])
+        transpose_rows(right, column, panel[:batch], 0)
         for row in range(0, rows, ROWS):
             block = left[row // ROWS].ctypes.data
             if row + ROWS <= rows and column + COLUMNS <= others:
                 add_block(row_of(total, row) + 4 * column, total.strides[0], block, panel.ctypes.data, batch)
             else:
                 add_edge(total, block, panel[:batch], row, column, panel[batch:])
+
+
+@compiled(PANEL, written(axes=2), INT, INT)
+def transpose_range(source: Floats, target: Floats, first: int, last: int) -> None:
+    """Write rows of source (rows, columns) into the columns of target (columns, rows).
+
+    Args:
+        source: what to transpose.
+        target: the result.
+        first: the first row; it is a multiple of 16.
+        last: the row after the last one; it is a multiple of 16, or rows.
+    """
+    for row in range(first, last, COLUMNS):
+        transpose_rows(source, row, target, row)

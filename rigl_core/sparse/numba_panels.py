@@ -108,15 +108,15 @@ def add_tile_gradients(
 
 
 @part
-def transpose_rows(source: Floats, first: int, many: int, panel: Floats) -> None:
-    """Write rows of source (others, batch), up to 16, into the columns of panel (batch, 16)."""
-    batch = source.shape[1]
-    whole = batch // 16 * 16 if many == 16 else 0
-    for b in range(0, whole, 16):
-        transpose(row_of(source, first) + 4 * b, source.strides[0], panel.ctypes.data + 64 * b)
-    for b in range(whole, batch):
-        for i in range(many):
-            panel[b, i] = source[first + i, b]
+def transpose_rows(source: Floats, first: int, target: Floats, column: int) -> None:
+    """Write up to 16 rows of source, from the first one on, into columns of target, from the given one on."""
+    rows, columns = min(16, source.shape[0] - first), source.shape[1]
+    whole = columns // 16 * 16 if rows == 16 else 0
+    for j in range(0, whole, 16):
+        transpose(row_of(source, first) + 4 * j, source.strides[0], row_of(target, j) + 4 * column, target.strides[0])
+    for j in range(whole, columns):
+        for i in range(rows):
+            target[j, column + i] = source[first + i, j]
 
 
 @part

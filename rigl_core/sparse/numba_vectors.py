@@ -134,12 +134,12 @@ def add_block(builder: Value, total: Value, stride: Value, left: Value, right: V
 
 
 @inlined()
-def transpose(builder: Value, source: Value, stride: Value, target: Value) -> None:
-    """target[i, j] = source[j, i] for 16 x 16 numbers. Target is contiguous; source has rows `stride` bytes apart."""
+def transpose(builder: Value, source: Value, source_stride: Value, target: Value, target_stride: Value) -> None:
+    """target[i, j] = source[j, i] for 16 x 16 numbers; the rows lie some bytes apart."""
     vectors = Vectors(builder)
-    rows = [vectors.load(builder.add(source, builder.mul(stride, integer(i)))) for i in range(REGISTER)]
-    for i, row in enumerate(_transposed(vectors, rows)):
-        vectors.store(row, target, i * REGISTER)
+    starts = [builder.add(source, builder.mul(source_stride, integer(i))) for i in range(REGISTER)]
+    for i, row in enumerate(_transposed(vectors, [vectors.load(start) for start in starts])):
+        vectors.store(row, builder.add(target, builder.mul(target_stride, integer(i))))
 
 
 def _feature(builder: Value, lanes: int, columns: Value, q: Value, panel: Value) -> Value:

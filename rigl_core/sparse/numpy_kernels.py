@@ -74,6 +74,16 @@ def add_products(left: Floats, right: Floats, total: Floats, *, threads: int = 1
         total += a[:, None] * b
 
 
+def transposed(array: Floats, *, threads: int = 1) -> Floats:
+    """A contiguous copy with the axes exchanged, which makes batch-major activations feature-major and back.
+
+    Args:
+        array: of two axes; each row is contiguous.
+        threads: the threads to work with.
+    """
+    return np.ascontiguousarray(array.T)
+
+
 def _rows(index: Index) -> Iterator[tuple[int, npt.NDArray[np.intp], slice]]:
     """Each row of each tile that has connections: its number, its columns, and its place in storage order."""
     for segment in np.flatnonzero(np.diff(index.pointers)):

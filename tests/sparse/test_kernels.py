@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from rigl_core.sparse import numba_kernels, numpy_kernels
 from rigl_core.sparse.index import Index
 from rigl_core.sparse.kernels import best_kernels
+from rigl_core.sparse.threads import ranges
 
 Floats = npt.NDArray[np.float32]
 THREADS = (1, 2, 3)
@@ -136,6 +137,16 @@ def check_products(rows: int, others: int, batch: int, threads: int) -> None:
     assert total.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (1, 1), (16, 16), (17, 40), (100, 33), (48, 64)])
+@pytest.mark.parametrize("threads", THREADS)
+def test_transposed_copies(shape: tuple[int, int], threads: int) -> None:
+    array = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    array.flags.writeable = False
+    result = numba_kernels.transposed(array, threads=threads)
+    np.testing.assert_array_equal(result, numpy_kernels.transposed(array))
+    assert result.flags.c_contiguous
+
+
 def test_numbers_that_are_not_finite_pass_through_active_connections_alone() -> None:
     layer = layer_of(60, 200, 70, 0.1)
     index, values, x, dy = (array.copy() if isinstance(array, np.ndarray) else array for array in layer)
@@ -164,6 +175,33 @@ def test_what_a_thread_raises_is_raised() -> None:
         numba_kernels.forward(layer.index, layer.values.astype(np.float64), layer.x, threads=2)
 
 
+def test_helpers_are_kept_off_the_callers_processor() -> None:
+    """In a virtual machine, Linux would wake them there, and they would wait for their caller."""
+    code = """
+import os, sys
+from rigl_core.sparse import threads
+if sys.platform == "linux" and len(os.sched_getaffinity(0)) > 1:
+    before = os.sched_getaffinity(0)
+    for _ in range(3):
+        threads.run([lambda _: None] * 4, 2, lambda: None)
+    helpers = threads._helpers()
+    processor = min(before)
+    helpers._keep_off(processor)
+    assert helpers._threads
+    assert all(os.sched_getaffinity(helper) == before - {processor} for helper in helpers._threads)
+    assert os.sched_getaffinity(0) == before
+"""
+    run(code)
+
+
+@given(st.integers(0, 100), st.integers(1, 9), st.sampled_from([1, 16]))
+def test_ranges_cover_everything_once(size: int, parts: int, step: int) -> None:
+    cut = ranges(size, parts, step)
+    assert [number for begin, end in cut for number in range(begin, end)] == list(range(size))
+    assert len(cut) <= parts
+    assert all(begin % step == 0 for begin, _ in cut)
+
+
 def run(code: str, **environment: str) -> str:
     """The output of a process that must end by itself, without an error."""
     command = [sys.executable, "-W", "error", "-W", "ignore::DeprecationWarning", "-c", code]
@@ -185,22 +223,19 @@ def use():
     return float(y.sum())
 """
 FORK = """
-import os
+import os, sys
 before = use()
 child = os.fork()
 if child == 0:
-    os._exit(0 if use() == before else 1)
+    sys.exit(0 if use() == before else 1)
 assert os.waitpid(child, 0)[1] == 0
 assert use() == before
 print("ended")
 """
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no forks")
 @pytest.mark.parametrize("beside", ["", "import torch\ntorch.ones(500, 500) @ torch.ones(500, 500)\n"])
 def test_a_fork_after_threads_does_not_hang(beside: str) -> None:
-    if beside:
-        pytest.importorskip("torch")
     assert "ended" in run(USE + beside + FORK + beside)
 
 
@@ -226,6 +261,7 @@ import sys, warnings
 sys.modules["numba"] = None
 from rigl_core import SparsityWarning
 from rigl_core.sparse.kernels import best_kernels
+from rigl_core.sparse.threads import ranges
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     print(best_kernels().__name__)
@@ -246,6 +282,7 @@ class Broken:
             raise {error}
 sys.meta_path.insert(0, Broken())
 from rigl_core.sparse.kernels import best_kernels
+from rigl_core.sparse.threads import ranges
 try:
     best_kernels()
 except ImportError as error:
