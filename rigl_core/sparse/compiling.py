@@ -11,7 +11,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, TypeVar
 
-from numba import njit, types
+from numba import config, njit, types
 from numba.core.caching import FunctionCache
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
@@ -21,6 +21,9 @@ SLOW = 1.0
 """Seconds that a user notices."""
 INCLUDED = ("compiling.py", "llvm.py", "numba_panels.py", "numba_vectors.py")
 """The files that are compiled into the loops of `numba_loops`."""
+
+if config.DISABLE_JIT:
+    raise ImportError("NUMBA_DISABLE_JIT is set, but the kernels of sparse layers must be compiled: unset it.")
 
 
 def read(dtype: Any, axes: int = 1) -> Any:

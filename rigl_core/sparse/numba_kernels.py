@@ -33,6 +33,8 @@ WORKS = 3
 
 def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Floats:
     """The outputs of a layer without its bias; see `numpy_kernels.forward`."""
+    _check("values", values, index.size)
+    _check("x", x, index.cols, *x.shape[1:2])
     y = _memory(index.rows, x.shape[1])
     panels = list(_panels(x.shape[1]))
     outputs = [panel.empty(y) for panel in panels]
@@ -56,6 +58,9 @@ def backward(
     index: Index, values: Floats, x: Floats, dy: Floats, *, needs_inputs: bool = True, threads: int = 1
 ) -> tuple[Floats | None, Floats]:
     """The gradients of the inputs and of the active weights; see `numpy_kernels.backward`."""
+    _check("values", values, index.size)
+    _check("x", x, index.cols, *x.shape[1:2])
+    _check("dy", dy, index.rows, *x.shape[1:2])
     dx = _memory(*x.shape) if needs_inputs else np.empty((0, x.shape[1]), np.float32)
     gradient = np.zeros_like(values)
     panels = list(_panels(x.shape[1]))
@@ -88,6 +93,9 @@ def backward(
 
 def add_products(left: Floats, right: Floats, total: Floats, *, threads: int = 1) -> None:
     """Add a block of a dense gradient, in a fixed order; see `numpy_kernels.add_products`."""
+    _check("left", left, *left.shape[:2])
+    _check("right", right, *right.shape[:1], *left.shape[1:2])
+    _check("total", total, *left.shape[:1], *right.shape[:1])
     rows, batch = left.shape
     threads = _useful(threads, rows * right.shape[0] * batch // 4)
     blocks = _blocks(left)
@@ -101,6 +109,7 @@ def add_products(left: Floats, right: Floats, total: Floats, *, threads: int = 1
 
 def transposed(array: Floats, *, threads: int = 1) -> Floats:
     """A transposed copy; see `numpy_kernels.transposed`."""
+    _check("array", array, *array.shape[:2])
     result = _memory(*array.shape[::-1])
     threads = _useful(threads, array.size)
 
@@ -147,6 +156,15 @@ def _write(array: Floats, panels: Sequence[_Panel], outputs: Sequence[Floats]) -
     for panel, output in zip(panels, outputs, strict=True):
         if output.base is not array.base:
             array[:, panel.first : panel.last] = output[:, : panel.last - panel.first]
+
+
+def _check(name: str, array: Floats, *shape: int) -> None:
+    """Refuse an array before a loop reads what is not there."""
+    if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
+        wanted = f"a float32 array of shape {shape}, contiguous in C order"
+        raise ValueError(
+            f"{name} must be {wanted}: it is {array.dtype} of shape {array.shape}, strides {array.strides}."
+        )
 
 
 def _blocks(left: Floats) -> Floats:

@@ -1,6 +1,7 @@
 """The products of a sparse layer by NumPy: the definition of what the kernels compute, and the way without numba.
 
-Activations are *feature-major*: (features, batch), float32, contiguous in C order.
+Activations are *feature-major*: (features, batch), float32, contiguous in C order. The kernels by numba raise a
+ValueError for arrays of another dtype, shape or order.
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from rigl_core.sparse import numba_kernels, numpy_kernels
 from rigl_core.sparse.index import Index
 from rigl_core.sparse.kernels import best_kernels
 from rigl_core.sparse.threads import ranges
+from rigl_core.sparse.threads import run as run_works
 
 Floats = npt.NDArray[np.float32]
 THREADS = (1, 2, 3)
@@ -169,10 +170,38 @@ def test_one_compilation_is_for_all_shapes() -> None:
     ] * 3
 
 
-def test_what_a_thread_raises_is_raised() -> None:
-    layer = layer_of(20, 40, 70, 0.3)
-    with pytest.raises(TypeError, match="No matching definition"):
-        numba_kernels.forward(layer.index, layer.values.astype(np.float64), layer.x, threads=2)
+@pytest.mark.parametrize("threads", THREADS)
+def test_what_a_work_raises_is_raised(threads: int) -> None:
+    done = []
+
+    def fail(_: None) -> None:
+        raise RuntimeError("the work failed")
+
+    with pytest.raises(RuntimeError, match="the work failed"):
+        run_works([fail, *[done.append] * 5], threads, lambda: None)
+    assert len(done) <= 5
+
+
+@pytest.mark.parametrize("wrong", ["dtype", "order", "rows", "axes"])
+def test_arrays_that_do_not_fit_are_refused(wrong: str) -> None:
+    index, values, x, dy = layer_of(20, 40, 70, 0.3)
+    change = {
+        "dtype": lambda array: array.astype(np.float64),
+        "order": np.asfortranarray,
+        "rows": lambda array: array[:-1],
+        "axes": lambda array: array[..., None],
+    }[wrong]
+    total = np.zeros((20, 40), np.float32)
+    with pytest.raises(ValueError, match="x must be a float32 array of shape"):
+        numba_kernels.forward(index, values, change(x))
+    with pytest.raises(ValueError, match="dy must be a float32 array of shape"):
+        numba_kernels.backward(index, values, x, change(dy))
+    with pytest.raises(ValueError, match="must be a float32 array of shape"):
+        numba_kernels.add_products(dy, change(x), total)
+    with pytest.raises(ValueError, match="total must be a float32 array of shape"):
+        numba_kernels.add_products(dy, x, change(total))
+    with pytest.raises(ValueError, match="values must be a float32 array of shape"):
+        numba_kernels.forward(index, values[:-1], x)
 
 
 def test_helpers_are_kept_off_the_callers_processor() -> None:
@@ -251,6 +280,22 @@ def test_without_a_folder_for_compiled_code() -> None:
     assert "no folder for them is writable" in run(nowhere + USE + "use()")
 
 
+def test_numba_is_loaded_with_its_kernels_only() -> None:
+    code = "import sys, rigl_core.sparse.kernels, rigl_core.sparse.numpy_kernels; print('numba' in sys.modules)"
+    assert run(code) == "False\n"
+
+
+def test_a_numba_that_compiles_nothing_is_refused() -> None:
+    code = """
+from rigl_core.sparse.kernels import best_kernels
+try:
+    best_kernels()
+except ImportError as error:
+    print(error)
+"""
+    assert "NUMBA_DISABLE_JIT is set" in run(code, NUMBA_DISABLE_JIT="1")
+
+
 def test_the_best_kernels_are_numbas() -> None:
     assert best_kernels() is numba_kernels
 
@@ -262,6 +307,7 @@ sys.modules["numba"] = None
 from rigl_core import SparsityWarning
 from rigl_core.sparse.kernels import best_kernels
 from rigl_core.sparse.threads import ranges
+from rigl_core.sparse.threads import run as run_works
 with warnings.catch_warnings(record=True) as told:
     warnings.simplefilter("always")
     print(best_kernels().__name__)
@@ -283,6 +329,7 @@ class Broken:
 sys.meta_path.insert(0, Broken())
 from rigl_core.sparse.kernels import best_kernels
 from rigl_core.sparse.threads import ranges
+from rigl_core.sparse.threads import run as run_works
 try:
     best_kernels()
 except ImportError as error:
