@@ -8,6 +8,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from functools import cache
 from itertools import pairwise
 from typing import TypeVar
@@ -75,10 +76,11 @@ class _Helpers:
     def _keep_off(self, processor: int) -> None:
         if self._kept_off == (processor, len(self._threads)):
             return
-        others = os.sched_getaffinity(0) - {processor}
-        for thread in self._threads if others else ():
-            os.sched_setaffinity(thread, others)
         self._kept_off = (processor, len(self._threads))
+        others = os.sched_getaffinity(0) - {processor}
+        with suppress(OSError):  # where a sandbox forbids it, they work all the same
+            for thread in self._threads if others else ():
+                os.sched_setaffinity(thread, others)
 
 
 _helpers = cache(_Helpers)
