@@ -151,7 +151,7 @@ def lower_bounds(backend: str) -> list[str]:
 @nox.session
 def bench(session: nox.Session) -> None:
     """What updates and sparse steps cost, as ratios: ``nox -s bench -- --quick`` takes two minutes."""
-    install(session, "-e", ".[torch,jax]", groups=("bench", "jax", "tf"))
+    install(session, "-e", ".[torch,jax,sparse]", groups=("bench", "jax", "tf"))
     session.run("python", "benchmarks", "--rigl-torch", rigl_torch(session), *session.posargs)
 
 
@@ -257,7 +257,7 @@ def check_contents(session: nox.Session, wheel: Path) -> None:
         str(path.relative_to(root))
         for root, package in ((Path(), "rigl_core"), (Path("backends"), "rigl_backends"))
         for path in (root / package).rglob("*")
-        if path.is_file() and path.suffix != ".pyc"
+        if path.is_file() and "__pycache__" not in path.parts  # Python and numba keep compiled code there
     }
     if files != expected:
         session.error(f"the wheel's files differ from the sources: {sorted(files ^ expected)}")

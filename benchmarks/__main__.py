@@ -12,6 +12,7 @@ from rich.console import Console
 import compiling
 import importing
 import scaling
+import sparse
 import steps
 import update
 from plot import draw
@@ -27,6 +28,7 @@ BENCHMARKS: Mapping[str, Callable[[Settings], list[Result]]] = {
     "step": steps.measure,
     "compile": compiling.measure,
     "scaling": scaling.measure,
+    "sparse": sparse.measure,
 }
 
 

@@ -12,7 +12,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-ORDER = ("import", "update", "memory", "ordinary step", "compile", "scaling")
+ORDER = (
+    *("import", "update", "memory", "ordinary step", "compile", "scaling"),
+    *("sparse", "sparse threads", "sparse sizes", "sparse block"),
+)
 PACKAGES = ("numpy", "torch", "jax", "optax", "flax", "tensorflow-cpu", "keras")
 
 

@@ -52,7 +52,7 @@ def row_of(result: Result) -> list[str]:
         result.contender,
         result.subject,
         f"{_short(result.figure)} {result.unit}",
-        "" if result.target is None else f"≤ {result.target:g}",
+        "" if result.target is None else f"≤ {result.target:.3g}",
         *times,
         ", ".join(f"{_short(number)} {name}" for name, number in result.facts.items() if name != "weights"),
     ]

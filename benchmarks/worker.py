@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
@@ -34,11 +34,11 @@ def main() -> None:
         print(json.dumps(measure(question.strip())), file=answers)
 
 
-def seconds_of(act: Callable[[], object]) -> float:
+def seconds_of(act: Callable[[], object], clock: Callable[[], float] = perf_counter) -> float:
     """The seconds that one call takes."""
-    start = perf_counter()
+    start = clock()
     act()
-    return perf_counter() - start
+    return clock() - start
 
 
 def memory(module: str, shapes: Any, momentum: bool, options: Mapping[str, bool]) -> Callable[[str], Answer]:
@@ -139,6 +139,25 @@ def steps(module: str, model: str, optimizer: str) -> Callable[[str], Answer]:
     return measure
 
 
+def products(contender: str, baseline: str, layer: Mapping[str, float]) -> Callable[[str], Answer]:
+    """Measure the products of a layer and what they are compared with: one thread by CPU time, several by wall time."""
+    from contenders.sparse_products import make
+
+    acts = dict(zip(("contender", "baseline"), make(contender, baseline, layer), strict=True))
+    clock = thread_time if layer["threads"] == 1 else perf_counter
+    for act in acts.values():
+        act()
+
+    def measure(repetitions: str) -> Answer:
+        taken: dict[str, list[float]] = {name: [] for name in acts}
+        for _ in range(int(repetitions)):
+            for name, act in acts.items():
+                taken[name].append(seconds_of(act, clock))
+        return taken
+
+    return measure
+
+
 def _update(module: str, kernels: Kernels, options: Mapping[str, bool]) -> Update:
     contender: Update = importlib.import_module(f"contenders.{module}_update").Update(kernels, **options)
     return contender
@@ -149,6 +168,7 @@ TASKS: Mapping[str, Callable[..., Callable[[str], Answer]]] = {
     "memory": memory,
     "compiling": compiling,
     "steps": steps,
+    "products": products,
 }
 
 if __name__ == "__main__":

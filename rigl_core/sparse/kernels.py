@@ -1,31 +1,55 @@
-"""What multiplies sparse layers."""
+"""The kernels that this environment has."""
 
 from __future__ import annotations
 
-from typing import Protocol
+import warnings
+from typing import Protocol, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from rigl_core.model.warnings import SparsityWarning
+from rigl_core.sparse import numpy_kernels
 from rigl_core.sparse.index import Index
 
 Floats = npt.NDArray[np.float32]
 
 
 class Kernels(Protocol):
-    """The products of sparse layers; `rigl_core.sparse.numpy_kernels` defines them."""
+    """The products of a sparse layer; `numpy_kernels` defines and documents them."""
 
-    def forward(self, index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Floats: ...
+    def forward(self, index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Floats:
+        """The outputs of a layer without its bias."""
 
     def backward(
         self, index: Index, values: Floats, x: Floats, dy: Floats, *, needs_inputs: bool = True, threads: int = 1
-    ) -> tuple[Floats | None, Floats]: ...
+    ) -> tuple[Floats | None, Floats]:
+        """The gradients of the inputs and of the active weights."""
 
-    def add_products(self, left: Floats, right: Floats, total: Floats, *, threads: int = 1) -> None: ...
+    def add_products(self, left: Floats, right: Floats, total: Floats, *, threads: int = 1) -> None:
+        """Add a block of a dense gradient, in a fixed order."""
+
+    def transposed(self, array: Floats, *, threads: int = 1) -> Floats:
+        """A contiguous copy with the axes exchanged."""
 
 
 def best_kernels() -> Kernels:
-    """The fastest kernels that are installed."""
-    from rigl_core.sparse import numpy_kernels
+    """The kernels of numba; without numba, those of NumPy, with a warning.
 
-    return numpy_kernels
+    The first call compiles, for some seconds, unless an earlier process has left the result on disk.
+
+    Raises:
+        ImportError: if numba is there, but cannot be imported.
+    """
+    try:
+        from rigl_core.sparse import numba_kernels
+    except ModuleNotFoundError as error:
+        if error.name != "numba":
+            raise
+        message = (
+            "numba is missing, so truly sparse layers compute with NumPy, slowly. "
+            "For fast kernels: pip install 'rigl-core[sparse]'"
+        )
+        warnings.warn(message, SparsityWarning, stacklevel=2)
+        return cast(Kernels, numpy_kernels)
+    return cast(Kernels, numba_kernels)

@@ -1,9 +1,12 @@
 """The products of a sparse layer by NumPy: the definition of what the kernels compute, and the way without numba.
 
-Activations are *feature-major*: (features, batch), float32, contiguous in C order.
+Activations are *feature-major*: (features, batch), float32, contiguous in C order. The kernels by numba raise a
+ValueError for arrays of another dtype, shape or order.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -73,7 +76,17 @@ def add_products(left: Floats, right: Floats, total: Floats, *, threads: int = 1
             total += a[:, None] * b
 
 
-def _rows(index: Index):  # type: ignore[no-untyped-def]
+def transposed(array: Floats, *, threads: int = 1) -> Floats:
+    """A contiguous copy with the axes exchanged, which makes batch-major activations feature-major and back.
+
+    Args:
+        array: of two axes; each row is contiguous.
+        threads: the threads to work with.
+    """
+    return np.ascontiguousarray(array.T)
+
+
+def _rows(index: Index) -> Iterator[tuple[int, npt.NDArray[np.intp], slice]]:
     """Each row of each tile that has connections: its number, its columns, and its place in storage order."""
     for segment in np.flatnonzero(np.diff(index.pointers)):
         tile, row = divmod(int(segment), index.rows)

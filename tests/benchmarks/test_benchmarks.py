@@ -86,6 +86,16 @@ def test_ordinary_steps(module: str, model: str) -> None:
     assert len(answer["dense"]) == len(answer["sparse"]) == 1
 
 
+@pytest.mark.parametrize(
+    ("contender", "baseline", "threads"),
+    [("feature-major", "dense", 1), ("batch-major", "dense", 2), ("CSR", "dense", 1), ("products", "BLAS", 1)],
+)
+def test_products_of_sparse_layers(contender: str, baseline: str, threads: int) -> None:
+    layer = {"size": 100, "batch": 40, "density": 0.2, "threads": threads}
+    (answer,) = ask(task="products", contender=contender, baseline=baseline, layer=layer)
+    assert {name: len(seconds) for name, seconds in answer.items()} == {"contender": 1, "baseline": 1}
+
+
 def test_a_run_and_the_check_against_an_earlier_one(tmp_path: Path) -> None:
     first = run("--quick", "--only", "import", "--output", str(tmp_path))
     assert first.returncode == 0, first.stderr

@@ -1,0 +1,84 @@
+"""The products of a truly sparse layer, against the dense products of torch with the same threads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from processes import Worker, in_turns, running
+from results import Result
+from settings import Settings
+
+LAYER = (2048, 128)
+DENSITIES = (0.2, 0.1, 0.05, 0.02, 0.01)
+FEATURE_MAJOR = (2.5, 5, 8.5, 15, 18)
+BATCH_MAJOR = (2.3, 3.8, 5.5, 8.5, 10)
+"""How many times as fast as dense the kernels must be, at each of the densities."""
+TWO_THREADS = 1.6
+SIZES, BATCHES, DENSEST = (512, 1024, 2048, 4096), (32, 128, 512), 0.2
+"""Where the kernels must not be slower than dense."""
+BLOCK_TARGET = 2.0
+"""The most that a block of a dense gradient may take, in times of BLAS, which has one operation where sums have two."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A contender, what it is compared with, and the layer; the target is the most that it may take, as a ratio."""
+
+    benchmark: str
+    name: str
+    contender: str
+    baseline: str
+    size: int
+    batch: int
+    density: float
+    threads: int = 1
+    target: float | None = None
+
+    def start(self) -> Worker:
+        """Start a process that measures both in turns."""
+        layer = {"size": self.size, "batch": self.batch, "density": self.density, "threads": self.threads}
+        return Worker({"task": "products", "contender": self.contender, "baseline": self.baseline, "layer": layer})
+
+    def result(self, answers: Sequence[dict[str, list[float]]]) -> Result:
+        """The ratio of the shortest times."""
+        own, baseline = ([time for answer in answers for time in answer[key]] for key in ("contender", "baseline"))
+        ratio = min(own) / min(baseline)
+        unit = f"x {self.baseline}"
+        facts = {"times as fast": 1 / ratio} | ({"wanted": 1 / self.target} if self.target else {})
+        return Result(self.benchmark, self.name, self._subject, ratio, unit, ratio, self.target, own, baseline, facts)
+
+    @property
+    def _subject(self) -> str:
+        threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
+        layer = f"{self.size}², batch {self.batch}"
+        return f"{layer}, {threads}" if self.density == 0 else f"{layer}, density {self.density:g}, {threads}"
+
+
+def measure(settings: Settings) -> list[Result]:
+    """The ratios of all cases. A quick run measures two densities, and no other sizes."""
+    results = []
+    for cases in _groups(settings.quick):
+        workers = [case.start() for case in cases]
+        with running(workers):
+            answers = in_turns(workers, settings.rounds(10, 3), "3")
+        results += [case.result(own) for case, own in zip(cases, answers, strict=True)]
+    return results
+
+
+def _groups(quick: bool) -> Iterator[list[Case]]:
+    """The cases that are measured in turns."""
+    targets = list(zip(DENSITIES, FEATURE_MAJOR, BATCH_MAJOR, strict=True))
+    for density, feature_major, batch_major in targets[1::2] if quick else targets:
+        layer = (*LAYER, density)
+        yield [
+            Case("sparse", "numba, feature-major", "feature-major", "dense", *layer, target=1 / feature_major),
+            Case("sparse", "numba, batch-major", "batch-major", "dense", *layer, target=1 / batch_major),
+            Case("sparse", "torch CSR", "CSR", "dense", *layer),
+        ]
+        yield [Case("sparse", "numba, feature-major", "feature-major", "dense", *layer, 2)]
+        yield [Case("sparse threads", "numba", "feature-major", "one thread", *layer, 2, 1 / TWO_THREADS)]
+    for size in () if quick else SIZES:
+        for batch in BATCHES:
+            yield [Case("sparse sizes", "numba", "feature-major", "dense", size, batch, DENSEST, target=1)]
+    yield [Case("sparse block", "numba", "products", "BLAS", 4096, 128, 0, target=BLOCK_TARGET)]
