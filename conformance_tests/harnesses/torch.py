@@ -66,6 +66,7 @@ class TorchSession:
         self.clip_norm, self.evaluations = setup.optimizer.clip_norm, setup.optimizer.evaluations
         self.micro_batches, self.calls = setup.micro_batches, 0
         self.optimizer = make_optimizer(setup.optimizer, list(self.model.parameters()))
+        self.active: dict[str, SparseLinear] = {}
         for gradients in setup.dense_steps:
             self._evaluate(self._loss(gradients))
             self.optimizer.step()
@@ -73,7 +74,7 @@ class TorchSession:
         self.sparse = sparsify(
             self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores, storage=storage
         )
-        owners = {name: self.model.get_submodule(name.rpartition(".")[0]) for name in self.params}
+        owners = {layer.name: self.model.get_submodule(layer.name.rpartition(".")[0]) for layer in setup.layers}
         self.active = {name: owner for name, owner in owners.items() if isinstance(owner, SparseLinear)}
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
@@ -105,7 +106,7 @@ class TorchSession:
             gradient = torch.from_numpy(gradients[name]).float()
             if not gradient.isfinite().all():
                 raise NotOffered("the gradient of a layer of active weights is a sum of products, and these are finite")
-            total = total + (self.active[name](torch.eye(gradient.shape[1])) * gradient.t()).sum()
+            total = total + (self.active[name].product(torch.eye(gradient.shape[1])) * gradient.t()).sum()
         return total
 
     def step_samples(self, samples: Mapping[str, Sequence[tuple[Array, Array]]]) -> None:
@@ -113,7 +114,7 @@ class TorchSession:
         total = torch.zeros(())
         for name, pairs in samples.items():
             for x, dy in pairs:
-                total = total + (self.active[name](torch.from_numpy(x)) * torch.from_numpy(dy)).sum()
+                total = total + (self.active[name].product(torch.from_numpy(x)) * torch.from_numpy(dy)).sum()
         total.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
 
@@ -144,13 +145,13 @@ class TorchSession:
         torch.optim.SGD(self.model.parameters(), 0.1).step()
 
     def weights(self) -> dict[str, Array]:
-        own = {name: _array(module.dense()) for name, module in self.active.items() if name.endswith("weight")}
+        own = {name: _array(module.dense()) for name, module in self.active.items()}
         return {name: _array(param) for name, param in self.params.items()} | own
 
     def _held(self, weights: Mapping[str, Array]) -> Iterator[tuple[str, Tensor]]:
         """The numbers that parameters hold; a layer of active weights has no place for others."""
         for name, weight in weights.items():
-            own = self.active[name].index.values(weight) if name in self.active and weight.ndim == 2 else weight
+            own = self.active[name].index.values(weight) if name in self.active else weight
             if np.count_nonzero(own) < np.count_nonzero(weight):
                 raise NotOffered("a layer that holds only active weights has no place outside its mask")
             yield name, torch.tensor(own)
@@ -178,7 +179,7 @@ class TorchSession:
 
     def _dense(self, name: str, values: Array) -> Array:
         """State in the layer's shape, with that of a new weight outside the mask."""
-        if name not in self.active or not name.endswith("weight"):
+        if name not in self.active:
             return values
         new = 0.1 if isinstance(self.optimizer, torch.optim.Adagrad) else 0
         module = self.active[name]

@@ -147,6 +147,10 @@ class ActiveLayer(step.SparseLayer):
         self._found = None if gradient is None else self._find(self.rule, self.random_key(update), gradient, counts)
         return self._found is None or self._found.finite
 
+    def forget(self) -> None:
+        """Forget what `prepare` found, since somebody has written the weights."""
+        self._found = None
+
     def move(self, update: int, gradient: Any, counts: Counts) -> None:
         if self._found is None:
             self.prepare(update, gradient, counts)

@@ -57,6 +57,10 @@ class SparseLayer(ABC):
         if not self.rule.shadow:
             self.zero_state_outside(self.mask)
 
+    def flat(self, array: Array) -> Array:
+        """An array of the layer's shape as the core sees it."""
+        return self.xp.reshape(array, (-1,))
+
     def bring(self, array: Array) -> Array:
         """An array, or a number, of another layer of the pool, moved to this layer's device."""
         return array

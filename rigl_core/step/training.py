@@ -93,7 +93,7 @@ class SparseTraining(ABC, Generic[_L]):
         for layer in self._layers.values():
             name = layer.layer.name
             remembered = {kind: self._array(arrays[name]) for kind, arrays in state["memory"].items()}
-            layer.resume(layer.xp.reshape(self._array(state["masks"][name]), (-1,)), remembered)
+            layer.resume(layer.flat(self._array(state["masks"][name])), remembered)
 
     # What an adapter gives.
 
@@ -119,10 +119,10 @@ class SparseTraining(ABC, Generic[_L]):
         """Choose the initial topology, by the scores if the recipe reads them, and zero the weights outside it."""
         warn_about(self.plan)
         given: dict[str, Array] = {}
-        if scores is not None:
-            names = [(layer.layer.name, layer.xp) for layer in self._layers.values()]
-            given = {name: xp.reshape(self._array(scores[name]), (-1,)) for name, xp in names}
         masked = {i: layer for i, layer in self._layers.items() if not isinstance(layer, ActiveLayer)}
+        if scores is not None:
+            names = [(layer, layer.layer.name) for layer in masked.values()]
+            given = {name: layer.flat(self._array(scores[name])) for layer, name in names}
         for position, mask in first_masks(self.plan, masked, given).items():
             layer = self._layers[position]
             layer.start(layer.at_start(), layer.bring(mask))

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rigl_backends.torch.active_linear import Floats, SparseLinear
+from rigl_backends.torch.active_linear import Floats, Sample, SparseLinear
 from rigl_backends.torch.state import WeightState
 from rigl_core import adapter
-from rigl_core.adapter import ActiveOnly, Gradient, Index, Layer, Move, Products, Recipe, best_kernels, errors
+from rigl_core.adapter import ActiveOnly, Index, Layer, Move, Products, Recipe, best_kernels, errors
 
 
 class ActiveLayer(adapter.ActiveLayer):
@@ -68,6 +69,10 @@ class ActiveLayer(adapter.ActiveLayer):
         loaded = self.module.loaded
         return 0 if loaded is None else int(np.count_nonzero(loaded) - np.count_nonzero(self.index.values(loaded)))
 
+    def flat(self, array: Any) -> Any:
+        """An array of the layer's shape, NumPy's or a tensor, as the core sees it."""
+        return array.reshape(-1)
+
     def take_move(self, move: Move, weight: Floats) -> None:
         new = torch.from_numpy(weight)
         for values, fresh in self.state.arrays():
@@ -113,27 +118,39 @@ class ActiveLayer(adapter.ActiveLayer):
     # The gradient.
 
     @property
-    def gradient(self) -> Gradient | None:
+    def gradient(self) -> Any:
         """The gradient that the optimizer sees, with the samples that define the dense one; None if there is none."""
         grad = self.param.grad
         if grad is None:
             return None
         scale: Tensor | None = getattr(self._optimizer, "grad_scale", None)
         active = (grad.detach() if scale is None else grad.detach() / scale).numpy()
-        samples = self.module.link.samples
+        is_known = self.rule.reads_gradient and self._seen[0] is grad  # and not given by hand
+        samples, replicas = self._samples() if is_known else ([], 1)
         if not samples:
             return ActiveOnly(active, self.layer.name)
-        in_order = sorted(samples, key=lambda sample: sample[0])  # backward() goes through calls from the last one on
-        return Products(
+        gradient = Products(
             active,
-            [sample for _, sample in in_order],
+            samples,
             inputs_first=self.index.inputs_first,
             kernels=best_kernels(),
             threads=torch.get_num_threads(),
         )
+        return gradient if replicas == 1 else replace_active(gradient * (1 / replicas), active)
+
+    def _samples(self) -> tuple[list[Sample], int]:
+        """The samples of the step, of all replicas, call after call; and the number of replicas."""
+        link = self.module.link
+        own = [sample for _, sample in sorted(link.samples, key=lambda sample: sample[0])]
+        if link.replicas is None:
+            return own, 1
+        everyone: list[Any] = [None] * dist.get_world_size(link.replicas)
+        dist.all_gather_object(everyone, own, group=link.replicas)
+        return [sample for samples in everyone for sample in samples], len(everyone)
 
     def on_gradient(self) -> None:
-        """After backward() has accumulated a gradient: the samples so far belong to it."""
+        """After backward() has accumulated a gradient: the samples of this pass belong to it."""
+        self.module.link.accumulate()
         grad = self.param.grad
         self._seen = (grad, 0 if grad is None else grad._version)
 
@@ -195,10 +212,13 @@ def active_modules(model: nn.Module, names: Sequence[str]) -> dict[int, SparseLi
 
 def kept(gradient: Any) -> Any:
     """A copy of a gradient, of active weights or dense."""
-    if isinstance(gradient, Tensor):
-        return gradient.clone()
+    return gradient.clone() if isinstance(gradient, Tensor) else replace_active(gradient, gradient.active.copy())
+
+
+def replace_active(gradient: Any, active: Floats) -> Any:
+    """The gradient, with other numbers of active weights."""
     own = copy(gradient)
-    own.active = gradient.active.copy()
+    own.active = active
     return own
 
 
@@ -207,9 +227,9 @@ def _write(old: Tensor, new: Tensor) -> None:
     if old.shape == new.shape:
         old.detach().copy_(new)
     else:
-        old.data = new.to(old.dtype)
-        if isinstance(old, nn.Parameter):
-            old.grad = None
+        dtype, old.grad = old.dtype, None
+        old.data = new.to(torch.float64)  # another dtype, or autograd would go on to expect the old size
+        old.data = new.to(dtype)
 
 
 def _moved(values: Tensor, move: Move, new: Any) -> Tensor:

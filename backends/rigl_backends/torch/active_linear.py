@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from torch.nn.parallel import DistributedDataParallel
 
 from rigl_core.adapter import Index, best_kernels
 
@@ -28,15 +29,32 @@ class Link:
     Attributes:
         reads_samples: says whether the coming step reads the dense gradient, so that samples are to be kept.
         on_index: is told of other places of the weights, before weights are loaded there.
-        samples: those of the coming step, each after the number of the call that it is of.
+        samples: those of the coming step whose gradient was accumulated, each after the number of its call.
         calls: how often the module was called.
+        replicas: the process group whose replicas average the gradient; None without DistributedDataParallel.
     """
 
     def __init__(self) -> None:
         self.reads_samples: Callable[[], bool] = _never
         self.on_index: Callable[[Index], None] | None = None
         self.samples: list[tuple[int, Sample]] = []
+        self._pending: list[tuple[int, Sample]] = []
+        self._backward_pass = -1
         self.calls = 0
+        self.replicas: Any = None
+
+    def add(self, call: int, sample: Sample) -> None:
+        """A sample of a backward pass, which counts once the pass has accumulated a gradient."""
+        own_pass = torch._C._current_graph_task_id()
+        if own_pass != self._backward_pass:
+            self._pending.clear()
+            self._backward_pass = own_pass
+        self._pending.append((call, sample))
+
+    def accumulate(self) -> None:
+        """The backward pass has accumulated a gradient."""
+        self.samples += self._pending
+        self._pending.clear()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Link:
         return Link()
@@ -86,8 +104,7 @@ class SparseLinear(nn.Module):
         own.weight.grad = None
         own.link, own.loaded = Link(), None
         own.in_features, own.out_features = index.cols, index.rows
-        # As a hook, since a TransformerEncoderLayer with hooks inside leaves its fused path, which reads dense weights.
-        own.register_forward_pre_hook(_check)
+        own.register_forward_pre_hook(_use_no_fused_path)
         own.register_buffer("topology", torch.zeros((), dtype=torch.int64), persistent=False)
         own.take_index(index)
         sparse: SparseLinear = own
@@ -105,13 +122,19 @@ class SparseLinear(nn.Module):
         return torch.from_numpy(values).reshape(self.out_features, self.in_features)
 
     def forward(self, x: Tensor) -> Tensor:
-        """The outputs (..., outputs) of inputs (..., inputs).
+        """The outputs (..., outputs) of inputs (..., inputs); see `product` for what is refused."""
+        y = self.product(x)
+        return y if self.bias is None else y + self.bias
+
+    def product(self, x: Tensor) -> Tensor:
+        """The outputs without the bias.
 
         Raises:
             TypeError, ValueError: if the inputs, or the module, have another dtype, device or size than they can have.
         """
+        _check(self, x)
         y: Tensor = _Product.apply(x, self.weight, self)  # type: ignore[no-untyped-call]
-        return y if self.bias is None else y + self.bias
+        return y
 
     def extra_repr(self) -> str:
         """As that of a Linear module, and the density."""
@@ -178,9 +201,12 @@ class SparseLinear(nn.Module):
         return weight[torch.from_numpy(order[np.searchsorted(flat[order], index.flat())])]
 
 
-def _check(module: SparseLinear, inputs: tuple[Tensor, ...]) -> None:
+def _use_no_fused_path(module: nn.Module, inputs: Any) -> None:
+    """A hook that does nothing: with one, a TransformerEncoderLayer leaves its fused path, which reads weights."""
+
+
+def _check(module: SparseLinear, x: Tensor) -> None:
     """Refuse inputs, or a module, of a dtype, device, size or topology that the kernels do not have."""
-    (x,) = inputs
     if x.dtype != torch.float32 or module.weight.dtype != torch.float32:
         raise TypeError(
             f"a SparseLinear got {x.dtype} inputs for {module.weight.dtype} weights: its kernels multiply float32. "
@@ -212,6 +238,8 @@ class _Product(torch.autograd.Function):
         ctx.save_for_backward(features, weight)
         ctx.module, ctx.index, ctx.shape = module, module.index, x.shape
         module.link.calls += 1
+        outer: Any = DistributedDataParallel._active_ddp_module
+        module.link.replicas = None if outer is None else outer.process_group
         ctx.call = module.link.calls
         return torch.from_numpy(y).t().reshape(*x.shape[:-1], module.out_features)
 
@@ -231,7 +259,7 @@ class _Product(torch.autograd.Function):
             module.index, weight.detach().numpy(), x, d, needs_inputs=needs_inputs, threads=torch.get_num_threads()
         )
         if needs_weight and module.link.reads_samples():
-            module.link.samples.append((ctx.call, (x, d)))
+            module.link.add(ctx.call, (x, d))
         own = None if dx is None else torch.from_numpy(dx).t().reshape(ctx.shape)
         return own, torch.from_numpy(gradient) if needs_weight else None, None
 

@@ -234,6 +234,8 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         self._step = None
         if step.update is not None and step.rollback is not None:
             step.rollback.restore()
+            for active in self._active.values():
+                active.forget()
             self.move(step.update, step.gradients)
         zeros_stay = not self._rule.shadow and keeps_zeros(self._optimizer, {param.dtype for param in self._of_param})
         for layer in self._masked.values():
@@ -244,7 +246,7 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
             self.move(step.update, step.gradients)
         for layer in self._masked.values():
             layer.remember_writes()
-        moved: dict[Tensor, ActiveLayer] = {active.param: active for active in self._active.values()}
+        moved: dict[Tensor, ActiveLayer] = {layer.param: layer for layer in self._active.values()}
         for param, gradient in step.hidden:
             own = moved.get(param)
             param.grad = gradient if own is None else own.gradient_after(gradient)
