@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conformance_tests.harnesses.active import active_where_possible
+from conformance_tests.harnesses.torch_optimizers import make_optimizer
 from rigl_backends.torch import SparseLinear, sparsify, torch_namespace
 from rigl_core import Layer
-from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
+from rigl_core.testing.harness import Array, Harness, Mask, Setup
 from rigl_core.testing.layout import laid_out_like
 from rigl_core.testing.limits import NotOffered
 
@@ -195,8 +196,11 @@ class TorchSession:
 
     def load(self, saved: Any) -> None:
         model, optimizer, sparse = saved
-        self.model.load_state_dict(copy.deepcopy(model))
+        if not self.active:  # else the model brings its topology, also if the optimizer's state is then refused
+            self.model.load_state_dict(copy.deepcopy(model))
         self.optimizer.load_state_dict(copy.deepcopy(optimizer))
+        if self.active:
+            self.model.load_state_dict(copy.deepcopy(model))
         self.sparse.load_state_dict(sparse)
 
 
@@ -217,50 +221,6 @@ def _module_of(axes: int) -> nn.Module:
     if axes == 1:
         return nn.RMSNorm(1)
     return nn.Linear(1, 1, bias=False) if axes == 2 else nn.Conv2d(1, 1, 1, bias=False)
-
-
-class CenteredSGD(torch.optim.SGD):
-    def step(self, closure: Any = None) -> Any:
-        for param in self.param_groups[0]["params"]:
-            if param.grad is not None:
-                param.grad.sub_(param.grad.mean())
-        return super().step(closure)
-
-
-class _Twice(torch.optim.Optimizer):
-    """It evaluates the loss, moves along the gradients, evaluates the loss again, moves back, and makes its step."""
-
-    @torch.no_grad()
-    def step(self, closure: Any = None) -> Any:
-        evaluate = torch.enable_grad()(closure)
-        evaluate()
-        params = [param for group in self.param_groups for param in group["params"] if param.grad is not None]
-        old = [param.clone() for param in params]
-        for param in params:
-            param.add_(param.grad, alpha=0.5)
-        loss = evaluate()
-        for param, weight in zip(params, old, strict=True):
-            param.copy_(weight)
-        super().step()
-        return loss
-
-
-class TwiceSGD(_Twice, torch.optim.SGD):
-    pass
-
-
-class TwiceAdamW(_Twice, torch.optim.AdamW):
-    pass
-
-
-def make_optimizer(spec: OptimizerSpec, params: list[nn.Parameter]) -> torch.optim.Optimizer:
-    twice = spec.evaluations == 2
-    if spec.kind == "sgd":
-        make = CenteredSGD if spec.centered else TwiceSGD if twice else torch.optim.SGD
-        return make(params, spec.lr, spec.momentum, weight_decay=spec.weight_decay)
-    if spec.kind == "adagrad":
-        return torch.optim.Adagrad(params, spec.lr, initial_accumulator_value=0.1)
-    return (TwiceAdamW if twice else torch.optim.AdamW)(params, spec.lr, weight_decay=spec.weight_decay)
 
 
 def _tensor(array: Array, dtype: str) -> Tensor:

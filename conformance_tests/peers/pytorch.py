@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from conformance_tests.harnesses.torch import make_optimizer
+from conformance_tests.harnesses.torch_optimizers import make_optimizer
 from rigl_core.testing import Array, Harness, Mask, NotOffered, Setup
 
 

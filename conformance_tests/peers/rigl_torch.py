@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance_tests.harnesses.torch import make_optimizer
+from conformance_tests.harnesses.torch_optimizers import make_optimizer
 from conformance_tests.peers.pytorch import PeerHarness, PeerSession
 from conformance_tests.peers.recipes import WHEN, first_after_every, method_of
 from rigl_core import Cosine, Layer, Recipe, Uniform

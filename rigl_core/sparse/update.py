@@ -59,8 +59,8 @@ def find(rule: Rule, active: Connections, gradient: Gradient, counts: Counts, si
             finite &= bool(np.isfinite(block).all())
         if not finite:
             return _nothing(active, finite=False)
-        if rule.sees_inactive:
-            informed |= bool((topology.magnitude(block, xp=host_namespace) > 0).any())
+        if rule.sees_inactive and not informed:
+            informed = bool((topology.magnitude(block, xp=host_namespace) > 0).any())
         growth.see(start, block, active.random_key)
     if not informed:
         return _nothing(active, finite=True)
@@ -131,7 +131,8 @@ class _Growth:
         """Look at the candidates of one block."""
         if self._criterion is None:
             return
-        first, stop = np.searchsorted(self._kept, [start, start + block.size])
+        edges = np.array([start, start + block.size], self._kept.dtype)  # of another dtype, they would cast all others
+        first, stop = np.searchsorted(self._kept, edges)
         eligible = np.ones(block.size, np.bool_)
         eligible[self._kept[first:stop] - start] = False
         indices = None if key is None else np.arange(start, start + block.size, dtype=np.int32)

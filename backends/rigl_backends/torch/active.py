@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from typing import Any
@@ -13,10 +13,13 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rigl_backends.torch.active_linear import Floats, Sample, SparseLinear
+from rigl_backends.torch.active_linear import SparseLinear
+from rigl_backends.torch.layer import SparseLayer
+from rigl_backends.torch.link import Floats, Sample
+from rigl_backends.torch.moving import common, is_same, moved, write
 from rigl_backends.torch.state import WeightState
 from rigl_core import adapter
-from rigl_core.adapter import ActiveOnly, Index, Layer, Move, Products, Recipe, best_kernels, errors
+from rigl_core.adapter import ActiveOnly, Index, Layer, Move, Plan, Products, Recipe, best_kernels, errors
 
 
 class ActiveLayer(adapter.ActiveLayer):
@@ -76,8 +79,8 @@ class ActiveLayer(adapter.ActiveLayer):
     def take_move(self, move: Move, weight: Floats) -> None:
         new = torch.from_numpy(weight)
         for values, fresh in self.state.arrays():
-            _write(values, _moved(values, move, new if fresh is None else fresh))
-        _write(self.param, new)
+            write(values, moved(values, move, new if fresh is None else fresh))
+        write(self.param, new)
         self.state.resize(replace(self._flat_layer(), shape=(weight.size,)))
         self._moved = move
 
@@ -88,26 +91,26 @@ class ActiveLayer(adapter.ActiveLayer):
             index: the places.
             with_state: whether the optimizer's state moves too; if not, the caller has loaded it.
         """
-        stays, is_new = _common(self.index, index)
+        stays, is_new = common(self.index, index)
         move = Move(index, stays, is_new)
         weight, state = move.of(self.weight, 0), self.state.arrays() if with_state else []
         for values, fresh in state:
-            _write(values, _moved(values, move, torch.from_numpy(weight) if fresh is None else fresh))
-        _write(self.param, torch.from_numpy(weight))
+            write(values, moved(values, move, torch.from_numpy(weight) if fresh is None else fresh))
+        write(self.param, torch.from_numpy(weight))
         self.index = index
         self.state.resize(self._flat_layer())
 
     def resume(self, mask: Any, remembered: dict[str, Any]) -> None:
         index = self.index_of(mask)
-        if not _is_same(index, self.index):
+        if not is_same(index, self.index):
             self.take_places(index, with_state=False)
         if self.module.loaded is not None:
-            _write(self.param, torch.from_numpy(index.values(self.module.loaded)))
+            write(self.param, torch.from_numpy(index.values(self.module.loaded)))
         self.memory = remembered
 
     def follow(self, index: Index) -> None:
         """The model loads weights with other places."""
-        if not _is_same(index, self.index):
+        if not is_same(index, self.index):
             self.take_places(index, with_state=True)
 
     def index_of(self, mask: Any) -> Index:
@@ -154,13 +157,19 @@ class ActiveLayer(adapter.ActiveLayer):
         grad = self.param.grad
         self._seen = (grad, 0 if grad is None else grad._version)
 
-    def before_sample(self) -> None:
-        """Before a sample is kept: forget those whose gradient a user has zeroed."""
-        seen, version = self._seen
-        if seen is None:
-            return
-        grad = self.param.grad
-        if grad is not seen or (grad._version != version and not grad.any()):
+    def listen(self, reads_gradients: Callable[[], bool]) -> None:
+        """Let the module ask, in backward(), whether samples are to be kept, and tell of other places."""
+
+        def reads_samples() -> bool:
+            self._forget_zeroed()
+            return reads_gradients()
+
+        self.module.link.reads_samples, self.module.link.on_index = reads_samples, self.follow
+
+    def _forget_zeroed(self) -> None:
+        """Forget the samples of a gradient that a user has zeroed."""
+        (seen, version), grad = self._seen, self.param.grad
+        if seen is not None and (grad is not seen or (grad._version != version and not grad.any())):
             self.module.link.samples.clear()
             self._seen = (None, 0)
 
@@ -175,7 +184,7 @@ class ActiveLayer(adapter.ActiveLayer):
     def gradient_after(self, gradient: Tensor) -> Tensor:
         """A gradient of the active weights from before an update, by the places after it."""
         move, self._moved = self._moved, None
-        return gradient if move is None else _moved(gradient, move, 0)
+        return gradient if move is None else moved(gradient, move, 0)
 
     def add_noise(self, step: int) -> None:
         """Add the pull and the noise of the recipe to the gradient."""
@@ -196,18 +205,21 @@ def become_active(layer: Layer, module: nn.Linear, index: Index, state: WeightSt
     weight = torch.from_numpy(index.values(module.weight.detach().numpy()))
     flat = torch.from_numpy(index.flat())
     for values, _ in state.arrays():
-        _write(values, values.detach().reshape(-1, layer.size)[:, flat].reshape(-1))
+        write(values, values.detach().reshape(-1, layer.size)[:, flat].reshape(-1))
     SparseLinear.become(module, index, weight)
 
 
-def active_modules(model: nn.Module, names: Sequence[str]) -> dict[int, SparseLinear]:
-    """The modules that hold active weights, by the positions of their layers' names."""
-    found = {}
-    for i, name in enumerate(names):
-        owner = model.get_submodule(name.rpartition(".")[0])
-        if isinstance(owner, SparseLinear):
-            found[i] = owner
-    return found
+def layers_in(
+    plan: Plan, model: nn.Module, params: Sequence[nn.Parameter], optimizer: Optimizer
+) -> tuple[dict[int, SparseLayer], dict[int, ActiveLayer]]:
+    """The plan's layers with masks, and those whose modules hold active weights, by their positions."""
+    active = {}
+    for i in plan.sparse_layers:
+        module = model.get_submodule(plan.layers[i].name.rpartition(".")[0])
+        if isinstance(module, SparseLinear):
+            active[i] = ActiveLayer(plan.layers[i], plan.recipe, module, optimizer)
+    others = [i for i in plan.sparse_layers if i not in active]
+    return {i: SparseLayer(plan.layers[i], plan.recipe, params[i], optimizer) for i in others}, active
 
 
 def kept(gradient: Any) -> Any:
@@ -220,32 +232,3 @@ def replace_active(gradient: Any, active: Floats) -> Any:
     own = copy(gradient)
     own.active = active
     return own
-
-
-def _write(old: Tensor, new: Tensor) -> None:
-    """The new numbers in the old tensor, whatever its size was."""
-    if old.shape == new.shape:
-        old.detach().copy_(new)
-    else:
-        dtype, old.grad = old.dtype, None
-        old.data = new.to(torch.float64)  # another dtype, or autograd would go on to expect the old size
-        old.data = new.to(dtype)
-
-
-def _moved(values: Tensor, move: Move, new: Any) -> Tensor:
-    """Numbers of active weights after an update; ``new`` is what new connections get, or has it in their places."""
-    is_new, stays = torch.from_numpy(move.is_new), torch.from_numpy(move.stays)
-    lines = values.detach().reshape(-1, move.stays.size)
-    moved = torch.empty(lines.shape[0], move.is_new.size, dtype=values.dtype)
-    moved[:, ~is_new] = lines[:, stays]
-    moved[:, is_new] = new[is_new].to(values.dtype) if isinstance(new, Tensor) else new
-    return moved.reshape(-1)
-
-
-def _common(old: Index, new: Index) -> tuple[Any, Any]:
-    """Which connections stay, in the old order; and which are new, in the new one."""
-    return np.isin(old.flat(), new.flat()), ~np.isin(new.flat(), old.flat())
-
-
-def _is_same(one: Index, other: Index) -> bool:
-    return np.array_equal(one.pointers, other.pointers) and np.array_equal(one.columns, other.columns)

@@ -4,63 +4,18 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn.parallel import DistributedDataParallel
 
+from rigl_backends.torch.link import Floats, Link
 from rigl_core.adapter import Index, best_kernels
 
-Floats = npt.NDArray[np.float32]
-Sample = tuple[Floats, Floats]
-"""Inputs (features, samples) and the gradient of outputs (features, samples)."""
-
 _PLACES = "weight_places"
-
-
-class Link:
-    """What a training asks of a module, and a module of its training. A copy of a module has none.
-
-    Attributes:
-        reads_samples: says whether the coming step reads the dense gradient, so that samples are to be kept.
-        on_index: is told of other places of the weights, before weights are loaded there.
-        samples: those of the coming step whose gradient was accumulated, each after the number of its call.
-        calls: how often the module was called.
-        replicas: the process group whose replicas average the gradient; None without DistributedDataParallel.
-    """
-
-    def __init__(self) -> None:
-        self.reads_samples: Callable[[], bool] = _never
-        self.on_index: Callable[[Index], None] | None = None
-        self.samples: list[tuple[int, Sample]] = []
-        self._pending: list[tuple[int, Sample]] = []
-        self._backward_pass = -1
-        self.calls = 0
-        self.replicas: Any = None
-
-    def add(self, call: int, sample: Sample) -> None:
-        """A sample of a backward pass, which counts once the pass has accumulated a gradient."""
-        own_pass = torch._C._current_graph_task_id()
-        if own_pass != self._backward_pass:
-            self._pending.clear()
-            self._backward_pass = own_pass
-        self._pending.append((call, sample))
-
-    def accumulate(self) -> None:
-        """The backward pass has accumulated a gradient."""
-        self.samples += self._pending
-        self._pending.clear()
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Link:
-        return Link()
-
-    def __reduce__(self) -> tuple[type[Link], tuple[()]]:
-        return Link, ()
 
 
 class SparseLinear(nn.Module):
@@ -262,7 +217,3 @@ class _Product(torch.autograd.Function):
             module.link.add(ctx.call, (x, d))
         own = None if dx is None else torch.from_numpy(dx).t().reshape(ctx.shape)
         return own, torch.from_numpy(gradient) if needs_weight else None, None
-
-
-def _never() -> bool:
-    return False

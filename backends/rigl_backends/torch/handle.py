@@ -10,8 +10,8 @@ from typing import Any, NoReturn
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rigl_backends.torch.active_linear import Link
 from rigl_backends.torch.bits import zero_outside
+from rigl_backends.torch.link import Link
 from rigl_backends.torch.storage import with_masks
 from rigl_backends.torch.training import Steps
 from rigl_core.adapter import check_state, errors

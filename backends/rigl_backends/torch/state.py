@@ -78,6 +78,8 @@ class WeightState:
     def _unknown(self) -> str:
         """The name of an array that may hold numbers of weights, and that the probe has not shown like this."""
         found, size = self._found, self._layer.size
+        if not size:
+            return ""
         for path, tensor in state_in(self._parts, self._param).items():
             whole = tensor.numel() >= size and tensor.numel() % size == 0
             if path in found.fresh:

@@ -2,43 +2,25 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rigl_backends.torch.active import ActiveLayer, active_modules, kept
+from rigl_backends.torch.active import ActiveLayer, kept, layers_in
 from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.namespace import all_finite
+from rigl_backends.torch.notes import Step
 from rigl_backends.torch.rollback import Rollback, evaluates_once
 from rigl_backends.torch.state import Counters, gradients_of, keeps_zeros
 from rigl_backends.torch.travel import Travel, is_empty_step
 from rigl_backends.torch.watch import Watch
 from rigl_core import adapter
 from rigl_core.adapter import Plan
-
-
-class _Step(NamedTuple):
-    """A step in progress: the notes that the hook before it leaves to the hook after it.
-
-    Attributes:
-        update: the number of the update that the step makes, or None.
-        gradients: copies of the dense gradients, flat, by position, for an update after the gradient step.
-        hidden: parameters, and the gradients that an update in place of the gradient step has taken from them.
-        counters: what such an update must not advance.
-        rollback: takes the optimizer's step back, if an update in its place can only come after it.
-    """
-
-    update: int | None
-    gradients: Mapping[int, Any] = {}
-    hidden: Sequence[tuple[Tensor, Tensor]] = ()
-    counters: Counters | None = None
-    rollback: Rollback | None = None
 
 
 class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
@@ -66,24 +48,15 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         changed: Collection[str] = (),
     ) -> None:
         outer = optimizers[0]
-        self._active = {
-            i: ActiveLayer(plan.layers[i], plan.recipe, module, outer)
-            for i, module in active_modules(model, [layer.name for layer in plan.layers]).items()
-        }
-        self._masked = {
-            i: SparseLayer(plan.layers[i], plan.recipe, params[i], outer)
-            for i in plan.sparse_layers
-            if i not in self._active
-        }
+        self._masked, self._active = layers_in(plan, model, params, outer)
         layers: dict[int, SparseLayer | ActiveLayer] = {**self._masked, **self._active}
         super().__init__(plan, dict(sorted(layers.items())))
         self.params, self.changed = params, changed
         self._model, self._optimizers, self._optimizer = model, optimizers, outer
         self._of_param = {layer.param: layer for layer in layers.values()}
         for active in self._active.values():
-            active.module.link.on_index = active.follow
-            active.module.link.reads_samples = functools.partial(self._reads_samples, active)
-        self._step: _Step | None = None
+            active.listen(lambda: self.reads_gradients)
+        self._step: Step | None = None
         self._rollback: Rollback | None = None
         self._is_empty_step = False
         # Calls of step() inside each other: a subclass's that calls its parent's runs the hooks of both.
@@ -123,12 +96,6 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
             layer.on_gradient()
         elif not self.reads_gradients:
             layer.zero_gradient_outside()
-
-    def _reads_samples(self, layer: ActiveLayer) -> bool:
-        """Before backward() accumulates a gradient: whether its samples are to be kept."""
-        if self.reads_gradients:
-            layer.before_sample()
-        return self.reads_gradients
 
     def _before_step(self, optimizer: Optimizer, args: Any, kwargs: Any) -> tuple[Any, Any] | None:
         closure = kwargs.get("closure") or (args[1] if len(args) > 1 else None)
@@ -202,15 +169,15 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         gradients = {i: gradient for i, gradient in own.items() if gradient is not None}
         update = self.due(gradients, finite=self._all_finite)
         if update is not None and self._rollback is not None:
-            self._step = _Step(update, {i: kept(x) for i, x in gradients.items()}, rollback=self._rollback)
+            self._step = Step(update, {i: kept(x) for i, x in gradients.items()}, rollback=self._rollback)
         elif update is not None and self._rule.on_update == "replace":
             self.move(update, gradients)
             hidden = gradients_of(self._optimizer)
             for param, _ in hidden:
                 param.grad = None  # so that no parameter moves, and no state advances
-            self._step = _Step(update, hidden=hidden, counters=Counters(self._optimizer))
+            self._step = Step(update, hidden=hidden, counters=Counters(self._optimizer))
         else:
-            self._step = _Step(update, {} if update is None else self._kept_for_later(gradients))
+            self._step = Step(update, {} if update is None else self._kept_for_later(gradients))
             self._before_gradient_step()
 
     def _kept_for_later(self, gradients: Mapping[int, Any]) -> Mapping[int, Any]:
@@ -219,17 +186,17 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
 
     def _before_gradient_step(self) -> None:
         """Show the optimizer the active weights and their gradients, or all of them where the others learn too."""
-        for layer in self._layers.values():
+        for layer in self._masked.values():
             if self._rule.shadow:
                 layer.show_shadow()
-            elif isinstance(layer, ActiveLayer):
-                layer.add_noise(self.step)
             else:
                 layer.zero_what_was_written()
                 layer.add_noise(self.step)
                 layer.zero_gradient_outside()
+        for active in self._active.values():
+            active.add_noise(self.step)
 
-    def _end(self, step: _Step) -> None:
+    def _end(self, step: Step) -> None:
         """Zero the weights outside the masks, unless the optimizer leaves zeros alone; make an update that follows."""
         self._step = None
         if step.update is not None and step.rollback is not None:
@@ -267,10 +234,8 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
 
     def _mask(self, position: int) -> Tensor:
         shape = self.plan.layers[position].shape
-        if position in self._active:
-            return torch.from_numpy(self._active[position].mask).reshape(shape)
-        if position in self._masked:
-            return self._masked[position].mask.reshape(shape)
+        if position in self._layers:
+            return torch.as_tensor(self._layers[position].mask).reshape(shape)
         return torch.ones_like(self.params[position], dtype=torch.bool)
 
     def _array(self, saved: Any) -> Tensor:
