@@ -299,6 +299,50 @@ def test_mistakes_are_named() -> None:
         model.load_state_dict(broken)
 
 
+def unmade(side: int) -> tuple[nn.Sequential, torch.optim.Optimizer]:
+    with torch.device("meta"):
+        model = nn.Sequential(
+            nn.Linear(20, side), nn.BatchNorm1d(side), nn.ReLU(), nn.Linear(side, side), nn.Linear(side, 4)
+        )
+    return model, torch.optim.Adam(model.parameters(), 0.01)
+
+
+@checks("A1", "N2")
+def test_a_model_that_was_never_made() -> None:
+    """It gets the topology of one that was, its own initial values, and the optimizer's parameters."""
+    torch.manual_seed(0)
+    model, optimizer = unmade(300)
+    held = [*model.parameters()]
+    sparse = sparsify(model, optimizer, RIGL, storage={"0.*": "active", "3.*": "active"}, exclude=["4.*"])
+    assert [*map(id, model.parameters())] == [*map(id, held)]
+    assert not any(tensor.is_meta for tensor in (*model.parameters(), *model.buffers()))
+    twin = nn.Sequential(nn.Linear(20, 300), nn.BatchNorm1d(300), nn.ReLU(), nn.Linear(300, 300), nn.Linear(300, 4))
+    own = torch.optim.Adam(twin.parameters(), 0.01)
+    made = sparsify(twin, own, RIGL, storage={"0.*": "active", "3.*": "active"}, exclude=["4.*"])
+    assert_equal_masks(sparse, made)
+    bound = 1 / 300**0.5
+    assert model[3].weight.abs().max() <= bound
+    assert model[3].weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
+    for step in range(5):
+        optimizer.zero_grad()
+        model(data(step)[0].flatten(0, 1)).square().mean().backward()
+        optimizer.step()
+    assert not model[3].weight.isnan().any()
+
+
+@checks("P3")
+def test_what_cannot_be_made_is_named() -> None:
+    model, optimizer = unmade(300)
+    with pytest.raises(ValueError, match=r"layer '0.weight' is on the meta device.*storage='active'"):
+        sparsify(model, optimizer, RIGL)
+    with pytest.raises(ValueError, match=r"layer '3.weight' is on the meta device, and keeps its mask"):
+        sparsify(model, optimizer, RIGL, storage={"0.*": "active"})
+    model.register_parameter("scale", nn.Parameter(torch.empty(1, device="meta")))
+    with pytest.raises(ValueError, match="a Sequential without reset_parameters"):
+        sparsify(model, optimizer, RIGL, storage=ACTIVE)
+    assert model[0].weight.is_meta
+
+
 def replica(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)

@@ -72,8 +72,12 @@ def layers_of(
     include: Sequence[str],
     exclude: Sequence[str],
     axes: Axes | None,
+    *,
+    unmade: bool = False,
 ) -> Sequence[Layer]:
     """The layers that the user gave, or those that `choose_layers` finds; warns of weights that cannot be layers.
+
+    Parameters without values (on the meta device) are refused, unless ``unmade`` says that they are to be made.
 
     Raises:
         TypeError, ValueError: naming the parameter or the layer, also if it is one that cannot be sparsified.
@@ -87,7 +91,7 @@ def layers_of(
             raise errors.nothing_chosen(_seen_in(model))
     chosen = check_layers(layers)
     for layer, parameter in zip(chosen, parameters_of(model, chosen), strict=True):
-        _check(layer, parameter)
+        _check(layer, parameter, unmade=unmade)
     return chosen
 
 
@@ -132,10 +136,13 @@ def parameters_of(model: nn.Module, layers: Iterable[Layer]) -> list[nn.Paramete
     return list(found)
 
 
-def _check(layer: Layer, parameter: nn.Parameter) -> None:
+def _check(layer: Layer, parameter: nn.Parameter, *, unmade: bool) -> None:
     errors.check_dtype(layer, parameter.dtype)
-    if parameter.is_meta:
-        raise ValueError(f"layer {layer.name!r} is on the meta device, without values: materialize it first.")
+    if parameter.is_meta and not unmade:
+        raise ValueError(
+            f"layer {layer.name!r} is on the meta device, without values: materialize it first, or let it hold active "
+            "weights alone (storage='active')."
+        )
     if type(parameter.detach()) is not Tensor:
         raise ValueError(
             f"layer {layer.name!r} is a {type(parameter.detach()).__name__}: sharded and other wrapped tensors cannot "

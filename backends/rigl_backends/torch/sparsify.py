@@ -36,7 +36,10 @@ def plan(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    chosen = layers_of(model, layers, include, exclude, axes)
+    return _plan(model, recipe, layers_of(model, layers, include, exclude, axes), layers)
+
+
+def _plan(model: nn.Module, recipe: Recipe, chosen: Sequence[Layer], layers: Sequence[Layer] | None) -> Plan:
     held = set(parameters_of(model, chosen)) if layers is None else set(model.parameters())
     others = {name: param.numel() for name, param in model.named_parameters() if param not in held}
     return make_plan(recipe, chosen, others)
@@ -106,7 +109,8 @@ def sparsify(
             holds its active weights alone, and so do the optimizer's state and the gradient. Time and memory are then
             in proportion to the density. Layers for which this is not possible or does not pay keep their masks, and a
             warning names them; to decide layer by layer, give a dict of both words by name pattern. The parameters stay
-            the same objects; wrap the model (DistributedDataParallel) after that.
+            the same objects; wrap the model (DistributedDataParallel) after that. A model on the meta device is made on
+            the CPU by its own initialisation, and the dense weights of these layers never exist.
 
     Returns:
         A handle: masks, step, table, ``remove()``, ``state_dict()``, ``load_state_dict()`` and ``zero_outside()``,
@@ -118,7 +122,8 @@ def sparsify(
     """
     check_changed(changed)
     found = _optimizers_of(optimizer)
-    own = plan(model, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
+    chosen = layers_of(model, layers, include, exclude, axes, unmade=storage != "masks")
+    own = _plan(model, recipe, chosen, layers)
     params = parameters_of(model, own.layers)
     optimizers = _that_hold(found, own.layers, params)
     errors.check_scores(own, scores)

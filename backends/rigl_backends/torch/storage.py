@@ -11,9 +11,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch.active import ActiveLayer, become_active
+from rigl_backends.torch.active_linear import SparseLinear
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.layers import uses_by_parameter
 from rigl_backends.torch.state import WeightState
+from rigl_backends.torch.unmade import check_can_be_made, make, make_rest
 from rigl_core.adapter import Index, Layer, Plan, Storage, active_layers, first_indices, saved_indices
 
 
@@ -41,14 +43,36 @@ def hold_active(
         TypeError, ValueError: naming the parameter or layer; nothing has been changed then.
     """
     active = active_layers(plan, storage, _why_not(model, plan, params))
+    for i, param in enumerate(params):
+        if param.is_meta and i in plan.sparse_layers and i not in active:
+            raise ValueError(
+                f"layer {plan.layers[i].name!r} is on the meta device, and keeps its mask: make it on the CPU first."
+            )
     if not active:
         return
-    states = {i: WeightState(plan.layers[i], optimizer, params[i]) for i in plan.sparse_layers}
-    for position, index in _indices(plan, active, params, scores, masks).items():
-        layer = plan.layers[position]
-        module = model.get_submodule(layer.name.rpartition(".")[0])
-        assert isinstance(module, nn.Linear)
-        become_active(layer, module, index, states[position])
+    modules: dict[int, Any] = {i: model.get_submodule(plan.layers[i].name.rpartition(".")[0]) for i in active}
+    made = [i for i in plan.sparse_layers if not params[i].is_meta]
+    check_can_be_made(model, list(modules.values()))
+    states = {i: WeightState(plan.layers[i], optimizer, params[i]) for i in made}
+    indices = _indices(plan, active, params, scores, masks)
+    for position, index in indices.items():
+        if position in states:
+            become_active(plan.layers[position], modules[position], index, states[position])
+    _make(model, {modules[i]: index for i, index in indices.items() if i not in states})
+
+
+def _make(model: nn.Module, indices: Mapping[nn.Module, Index]) -> None:
+    """Make what is on the meta device, module by module, each by its own initialisation."""
+    for module in model.modules():
+        if module not in indices:
+            make_rest(module)
+            continue
+        own: Any = module
+        weight = torch.empty(indices[module].size)
+        make(own.weight, weight)
+        if own.bias is not None:
+            make(own.bias, torch.empty(own.out_features))
+        SparseLinear.become(own, indices[module], weight).reset_parameters()
 
 
 def _indices(
@@ -58,7 +82,7 @@ def _indices(
     scores: Mapping[str, Any] | None,
     masks: Mapping[str, Tensor] | None,
 ) -> dict[int, Index]:
-    weights = {i: params[i].detach().numpy().reshape(-1) for i in active}
+    weights = {i: params[i].detach().numpy().reshape(-1) for i in active if not params[i].is_meta}
     given = None if scores is None else {name: np.asarray(score).reshape(-1) for name, score in scores.items()}
     if masks is None:
         return first_indices(plan, active, weights, given)
@@ -79,7 +103,7 @@ def _why_not(model: nn.Module, plan: Plan, params: Sequence[nn.Parameter]) -> di
             found[layer.name] = f"is also {uses[param][1].name!r}"
         elif param.dtype != torch.float32:
             found[layer.name] = f"is {str(param.dtype).removeprefix('torch.')}, and the kernels multiply float32"
-        elif param.device.type != "cpu":
+        elif param.device.type not in ("cpu", "meta"):
             found[layer.name] = f"is on {param.device}, and the kernels run on CPUs"
     return found
 
