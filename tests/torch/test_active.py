@@ -343,6 +343,18 @@ def test_what_cannot_be_made_is_named() -> None:
     assert model[0].weight.is_meta
 
 
+@checks("P3")
+def test_a_ramp_in_replicas_is_refused(tmp_path: Path) -> None:
+    """DistributedDataParallel would lose the parameters whose size changes, and replicas would part."""
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path}/meet", rank=0, world_size=1)
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(make(ACTIVE, RECIPES["pruning"])[0])
+        with pytest.raises(ValueError, match="this recipe's ramp changes the number of active weights"):
+            wrapped(data(0)[0])
+    finally:
+        dist.destroy_process_group()
+
+
 def replica(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2)

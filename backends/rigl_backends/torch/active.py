@@ -35,6 +35,7 @@ class ActiveLayer(adapter.ActiveLayer):
         self.module, self.param, self._optimizer = module, module.weight, optimizer
         self._moved: Move | None = None
         self._seen: tuple[Tensor | None, int] = (None, 0)
+        self._resizes = recipe.ramp is not None
         super().__init__(layer, recipe, module.index)
         self.state = WeightState(self._flat_layer(), optimizer, self.param)
 
@@ -164,7 +165,8 @@ class ActiveLayer(adapter.ActiveLayer):
             self._forget_zeroed()
             return reads_gradients()
 
-        self.module.link.reads_samples, self.module.link.on_index = reads_samples, self.follow
+        link = self.module.link
+        link.reads_samples, link.on_index, link.resizes = reads_samples, self.follow, self._resizes
 
     def _forget_zeroed(self) -> None:
         """Forget the samples of a gradient that a user has zeroed."""

@@ -195,6 +195,11 @@ class _Product(torch.autograd.Function):
         module.link.calls += 1
         outer: Any = DistributedDataParallel._active_ddp_module
         module.link.replicas = None if outer is None else outer.process_group
+        if module.link.resizes and outer is not None:
+            raise ValueError(
+                "DistributedDataParallel keeps the sizes of parameters, and this recipe's ramp changes the number of "
+                "active weights: use storage='masks'."
+            )
         ctx.call = module.link.calls
         return torch.from_numpy(y).t().reshape(*x.shape[:-1], module.out_features)
 

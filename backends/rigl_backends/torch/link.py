@@ -28,6 +28,7 @@ class Link:
         on_index: is told of other places of the weights, before weights are loaded there.
         samples: those of the coming step whose gradient was accumulated, each after the number of its call.
         calls: how often the module was called.
+        resizes: whether updates change the number of weights.
         replicas: the process group whose replicas average the gradient; None without DistributedDataParallel.
     """
 
@@ -38,6 +39,7 @@ class Link:
         self._pending: list[tuple[int, Sample]] = []
         self._backward_pass = -1
         self.calls = 0
+        self.resizes = False
         self.replicas: Any = None
 
     def add(self, call: int, sample: Sample) -> None:
