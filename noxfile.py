@@ -64,6 +64,7 @@ def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = 
 def install_backend(session: nox.Session, backend: str, extra: str) -> None:
     """Install the project with one extra and one framework, which is an extra of its own or a dependency group."""
     extras = f"{extra},{backend}" if backend in ("torch", "jax") else extra
+    extras += ",sparse" if extra == "testing" and backend in ("numpy", "torch") else ""  # for the mode "active"
     install(session, "-e", f".[{extras}]", groups=(backend,) if backend in ("tf", "array_api") else ())
 
 
@@ -137,7 +138,7 @@ def lower_bounds(backend: str) -> list[str]:
     extras = PYPROJECT["project"]["optional-dependencies"]
     needed = [*PYPROJECT["project"]["dependencies"], *extras["testing"]]
     if backend == "numpy":
-        needed += [*extras["examples"], *extras["report"]]
+        needed += [*extras["examples"], *extras["report"], *extras["sparse"]]
     elif backend == "jax":
         needed += [*extras["jax"], *nox.project.dependency_groups(PYPROJECT, "jax")]
     else:  # the same releases, without what a GPU needs

@@ -14,7 +14,7 @@ from typing import Any
 
 ORDER = (
     *("import", "update", "memory", "ordinary step", "compile", "scaling"),
-    *("sparse", "sparse threads", "sparse sizes", "sparse block"),
+    *("sparse", "sparse threads", "sparse sizes", "sparse block", "sparse update", "sparse step"),
 )
 PACKAGES = ("numpy", "torch", "jax", "optax", "flax", "tensorflow-cpu", "keras")
 

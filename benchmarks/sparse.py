@@ -17,6 +17,9 @@ BATCH_MAJOR = (2.3, 3.8, 5.5, 8.5, 10)
 TWO_THREADS = 1.6
 SIZES, BATCHES, DENSEST = (512, 1024, 2048, 4096), (32, 128, 512), 0.2
 """Where the kernels must not be slower than dense."""
+STEPS = {0.1: 5, 0.05: 8, 0.01: 15}
+"""How many times as fast as the dense one a step of the MLP must be, by density."""
+BLOCK_OF_TRANSFORMER = 1.5
 BLOCK_TARGET = 2.0
 """The most that a block of a dense gradient may take, in times of BLAS, which has one operation where sums have two."""
 
@@ -82,3 +85,26 @@ def _groups(quick: bool) -> Iterator[list[Case]]:
         for batch in BATCHES:
             yield [Case("sparse sizes", "numba", "feature-major", "dense", size, batch, DENSEST, target=1)]
     yield [Case("sparse block", "numba", "products", "BLAS", 4096, 128, 0, target=BLOCK_TARGET)]
+    for density in () if quick else (0.1, 0.01):
+        yield [Case("sparse update", "numba", "update", "dense product", 4096, 128, density)]
+    if not quick:
+        yield from _steps()
+
+
+def _steps() -> Iterator[list[Case]]:
+    """Whole training steps, with masks and with active weights alone."""
+    for density, times in STEPS.items():
+        mlp = (4096, 128, density)
+        yield [Case("sparse step", "MLP, active weights", "mlp active", "dense", *mlp, target=1 / times)]
+    yield [Case("sparse step", "MLP, masks", "mlp masks", "dense", 4096, 128, 0.1)]
+    block = (512, 8, 0.1)
+    yield [
+        Case(
+            "sparse step",
+            "transformer, active weights",
+            "transformer active",
+            "dense",
+            *block,
+            target=1 / BLOCK_OF_TRANSFORMER,
+        )
+    ]

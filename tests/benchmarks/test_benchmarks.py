@@ -88,10 +88,13 @@ def test_ordinary_steps(module: str, model: str) -> None:
 
 @pytest.mark.parametrize(
     ("contender", "baseline", "threads"),
-    [("feature-major", "dense", 1), ("batch-major", "dense", 2), ("CSR", "dense", 1), ("products", "BLAS", 1)],
+    [
+        *(("feature-major", "dense", 1), ("batch-major", "dense", 2), ("CSR", "dense", 1), ("products", "BLAS", 1)),
+        *(("update", "dense product", 1), ("mlp active", "dense", 1), ("transformer active", "dense", 1)),
+    ],
 )
 def test_products_of_sparse_layers(contender: str, baseline: str, threads: int) -> None:
-    layer = {"size": 100, "batch": 40, "density": 0.2, "threads": threads}
+    layer = {"size": 264, "batch": 4, "density": 0.2, "threads": threads}
     (answer,) = ask(task="products", contender=contender, baseline=baseline, layer=layer)
     assert {name: len(seconds) for name, seconds in answer.items()} == {"contender": 1, "baseline": 1}
 
