@@ -70,7 +70,7 @@ def update(size: int, batch: int, density: float, threads: int) -> Act:
     optimizer = rigl_backends.numpy.SGD(params, 0.1)
     every_step = UpdateSchedule(end=10**6, every=1)
     recipe = RigL(1 - density, schedule=every_step, distribution=Uniform(first_dense=False))
-    sparse = rigl_backends.numpy.sparsify(params, optimizer, recipe, storage="active")
+    sparse = rigl_backends.numpy.sparsify(params, optimizer, recipe, axes={"fc": ((1,), (0,))}, storage="active")
     linear = sparse.linear["fc"]
     linear.threads = threads
     x, dy = (random.standard_normal((batch, size), np.float32) for _ in range(2))

@@ -53,7 +53,7 @@ def why_not_layer(layer: Layer) -> str | None:
     if len(layer.shape) != 2 or layer.groups != 1 or layer.depthwise:
         return "is not a matrix"
     if sorted(layer.in_axes + layer.out_axes) != [0, 1] or len(layer.in_axes) != 1:
-        return "does not have one axis of inputs and one of outputs"
+        return "has no known axis of inputs and axis of outputs (give them by axes)"
     return None
 
 
