@@ -152,6 +152,7 @@ class ArrayAPIHarness(Harness):
     unused_layers = True
     has = ("new arrays", "steps past", "dense steps", "micro-batches")
     lacks: Mapping[str, str] = {
+        "samples": "its layers have masks, and no products of their own",
         "adagrad": "it has SGD and Adam, of which all state starts at 0",
         "closures": "its optimizers are given gradients, and evaluate nothing",
     }

@@ -157,6 +157,7 @@ class JaxHarness(Harness):
     slow_modes = ("eager",)  # where every operation is compiled anew for each shape
     has = ("steps past", "adagrad", "micro-batches")
     lacks: Mapping[str, str] = {
+        "samples": "its layers have masks, and no products of their own",
         "dense steps": "init makes all optimizer state anew, and there is no other way to start",
         "closures": "optax is given gradients; what evaluates the loss, such as its sam, goes around sparsify",
         "new arrays": "JAX's arrays never change: every step takes and gives new ones",

@@ -157,6 +157,7 @@ class NumPyHarness(Harness):
     name = "numpy"
     dtypes = ("float16", "float32", "float64")
     modes = ("eager", "active")
+    slow_modes = ("active",)  # as it is the same code in other respects
     unused_layers = True
     has = ("samples", "new arrays", "steps past", "adagrad", "dense steps", "micro-batches")
     lacks: Mapping[str, str] = {"closures": "its optimizers are given gradients, and evaluate nothing"}

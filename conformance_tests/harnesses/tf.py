@@ -163,6 +163,7 @@ class TensorFlowHarness(Harness):
     slow_modes = ("eager",)  # each operation is a call of its own
     has = ("steps past", "adagrad", "dense steps", "micro-batches")
     lacks: Mapping[str, str] = {
+        "samples": "its layers have masks, and no products of their own",
         "closures": "Keras's optimizers are given gradients, and evaluate nothing",
         "new arrays": "a variable takes new values, and stays the same variable",
     }

@@ -187,6 +187,7 @@ class MLXHarness(Harness):
     unused_layers = True
     has = ("new arrays", "steps past", "dense steps", "micro-batches")
     lacks: Mapping[str, str] = {
+        "samples": "its layers have masks, and no products of their own",
         "adagrad": "in MLX all optimizer state starts at 0, also that of Adagrad",
         "closures": "MLX's optimizers are given gradients, and evaluate nothing",
     }
