@@ -64,6 +64,13 @@ def test_a_ramp_keeps_the_budget_of_each_update(
 @checks("B9", "B4")
 @settings(max_examples=50)
 @given(layer_lists(min_size=3), sparsities, sparsities, ramps, windows)
+@example(  # a ramp with a middle, which few draws have
+    [Layer(f"layer{i}", (20, 30), (1,), (0,)) for i in range(3)],
+    "0.8",
+    "0.9",
+    CubicRamp(),
+    UpdateSchedule(end=10, every=2),
+)
 def test_pinned_layers_follow_the_ramp_to_their_own_sparsity(
     layers: list[Layer], sparsity: str, own: str, ramp: CubicRamp, schedule: UpdateSchedule
 ) -> None:
