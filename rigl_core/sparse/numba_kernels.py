@@ -11,17 +11,14 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import numpy.typing as npt
 
 from rigl_core.sparse.compiling import told_if_slow
-from rigl_core.sparse.index import Index
+from rigl_core.sparse.index import Floats, Index
 from rigl_core.sparse.numba_vectors import COLUMNS, ROWS
 from rigl_core.sparse.threads import ranges, run
 
 with told_if_slow():
     from rigl_core.sparse import numba_loops as loops
-
-Floats = npt.NDArray[np.float32]
 
 LANES = (16, 32, 64)
 """What a panel can have. All panels of a batch have 64, except the last one, which has as few as hold its samples."""
@@ -68,20 +65,8 @@ def backward(
     arrays = [(panel.of(x), panel.of(dy), output) for panel, output in zip(panels, outputs, strict=True)]
 
     def work(tile: int, packed: Floats) -> None:
-        for inputs, gradients, output in arrays:
-            loops.backward_tile(
-                index.pointers,
-                index.columns,
-                index.width,
-                values,
-                tile,
-                inputs,
-                gradients,
-                needs_inputs,
-                output,
-                gradient,
-                packed,
-            )
+        for own in arrays:
+            loops.backward_tile(index.pointers, index.columns, index.width, values, tile, *own, gradient, packed)
 
     works = [partial(work, tile) for tile in range(index.tiles)]
     run(works, _useful(threads, 2 * index.size * x.shape[1]), partial(_memory, 2, index.width, LANES[-1]))

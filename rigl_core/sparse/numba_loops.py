@@ -7,13 +7,13 @@ cache.
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 from numba import types
 
 from rigl_core.sparse.compiling import compiled, read, written
+from rigl_core.sparse.index import Floats
 from rigl_core.sparse.numba_panels import (
-    Floats,
+    Columns,
+    Pointers,
     add_edge,
     add_tile,
     add_tile_gradients,
@@ -25,9 +25,6 @@ from rigl_core.sparse.numba_panels import (
     unpack,
 )
 from rigl_core.sparse.numba_vectors import COLUMNS, ROWS, add_block
-
-Pointers = npt.NDArray[np.int32]
-Columns = npt.NDArray[np.uint16]
 
 INT = types.int64
 INDEX = (read(types.int32), read(types.uint16), INT)
@@ -63,20 +60,10 @@ def forward_rows(
         clear_lanes(lanes, row_of(y, row))
     for tile in range(-(-cols // width)):
         pack(x, tile * width, min(width, cols - tile * width), packed)
-        segments = pointers.ctypes.data + 4 * (tile * rows + first)
-        add_tile(
-            lanes,
-            last - first,
-            segments,
-            columns.ctypes.data,
-            values.ctypes.data,
-            packed.ctypes.data,
-            row_of(y, first),
-            y.strides[0],
-        )
+        add_tile(pointers[tile * rows + first :], columns, values, packed, y[first:last])
 
 
-@compiled(*INDEX, VALUES, INT, PANEL, PANEL, types.boolean, written(axes=2), written(), written(axes=3))
+@compiled(*INDEX, VALUES, INT, PANEL, PANEL, written(axes=2), written(), written(axes=3))
 def backward_tile(
     pointers: Pointers,
     columns: Columns,
@@ -85,7 +72,6 @@ def backward_tile(
     tile: int,
     x: Floats,
     dy: Floats,
-    needs_inputs: bool,
     dx: Floats,
     gradient: Floats,
     packed: Floats,
@@ -98,30 +84,18 @@ def backward_tile(
         tile: its number.
         x: inputs (cols, lanes).
         dy: the gradient of the outputs (rows, lanes).
-        needs_inputs: whether dx is wanted.
-        dx: the gradient of the inputs (cols, lanes), of any values; the features of the tile are written.
+        dx: the gradient of the inputs (cols, lanes), of any values; the features of the tile are written. It has no
+            features if it is not wanted.
         gradient: of the active weights, in storage order; the panel's part is added.
         packed: memory (2, width, lanes).
     """
     cols, lanes = x.shape
     rows, start = dy.shape[0], tile * width
-    features = min(width, cols - start)
+    features, needs_inputs = min(width, cols - start), dx.shape[0] > 0
     pack(x, start, features, packed[0])
     if needs_inputs:
         clear_packed(lanes, features, packed[1])
-    add_tile_gradients(
-        lanes,
-        needs_inputs,
-        rows,
-        pointers.ctypes.data + 4 * tile * rows,
-        columns.ctypes.data,
-        values.ctypes.data,
-        packed[0].ctypes.data,
-        dy.ctypes.data,
-        dy.strides[0],
-        packed[1].ctypes.data,
-        gradient.ctypes.data,
-    )
+    add_tile_gradients(pointers[tile * rows :], columns, values, packed[0], dy, needs_inputs, packed[1], gradient)
     if needs_inputs:
         unpack(packed[1], start, features, dx)
 

@@ -9,9 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_core.sparse.compiling import part
+from rigl_core.sparse.index import Floats
 from rigl_core.sparse.numba_vectors import ROWS, add_block, add_gradients, add_rows, clear, copy, transpose
 
-Floats = npt.NDArray[np.float32]
+Pointers = npt.NDArray[np.int32]
+Columns = npt.NDArray[np.uint16]
 
 
 @part
@@ -66,45 +68,48 @@ def unpack(packed: Floats, first: int, features: int, panel: Floats) -> None:
 
 
 @part
-def add_tile(lanes: int, rows: int, pointers: int, columns: int, values: int, x: int, y: int, stride: int) -> None:
-    """`add_rows` for the lanes of a panel."""
+def add_tile(pointers: Pointers, columns: Columns, values: Floats, packed: Floats, y: Floats) -> None:
+    """`add_rows` for the lanes of a panel; pointers are those of its rows."""
+    (rows, lanes), stride = y.shape, y.strides[0]
+    starts, places, weights = pointers.ctypes.data, columns.ctypes.data, values.ctypes.data
+    x, outputs = packed.ctypes.data, y.ctypes.data
     if lanes == 64:
-        add_rows(64, rows, pointers, columns, values, x, y, stride)
+        add_rows(64, rows, starts, places, weights, x, outputs, stride)
     elif lanes == 32:
-        add_rows(32, rows, pointers, columns, values, x, y, stride)
+        add_rows(32, rows, starts, places, weights, x, outputs, stride)
     else:
-        add_rows(16, rows, pointers, columns, values, x, y, stride)
+        add_rows(16, rows, starts, places, weights, x, outputs, stride)
 
 
 @part
 def add_tile_gradients(
-    lanes: int,
-    needs: bool,
-    rows: int,
-    pointers: int,
-    columns: int,
-    values: int,
-    x: int,
-    dy: int,
-    stride: int,
-    dx: int,
-    gradient: int,
+    pointers: Pointers,
+    columns: Columns,
+    values: Floats,
+    packed: Floats,
+    outputs: Floats,
+    needs_inputs: bool,
+    inputs: Floats,
+    gradient: Floats,
 ) -> None:
-    """`add_gradients` for the lanes of a panel."""
+    """`add_gradients` for the lanes of a panel; pointers are those of its rows, and inputs are packed."""
+    (rows, lanes), stride = outputs.shape, outputs.strides[0]
+    starts, places, weights = pointers.ctypes.data, columns.ctypes.data, values.ctypes.data
+    x, dy, dx, sums = packed.ctypes.data, outputs.ctypes.data, inputs.ctypes.data, gradient.ctypes.data
     if lanes == 64:
-        if needs:
-            add_gradients(64, 1, rows, pointers, columns, values, x, dy, stride, dx, gradient)
+        if needs_inputs:
+            add_gradients(64, 1, rows, starts, places, weights, x, dy, stride, dx, sums)
         else:
-            add_gradients(64, 0, rows, pointers, columns, values, x, dy, stride, dx, gradient)
+            add_gradients(64, 0, rows, starts, places, weights, x, dy, stride, dx, sums)
     elif lanes == 32:
-        if needs:
-            add_gradients(32, 1, rows, pointers, columns, values, x, dy, stride, dx, gradient)
+        if needs_inputs:
+            add_gradients(32, 1, rows, starts, places, weights, x, dy, stride, dx, sums)
         else:
-            add_gradients(32, 0, rows, pointers, columns, values, x, dy, stride, dx, gradient)
-    elif needs:
-        add_gradients(16, 1, rows, pointers, columns, values, x, dy, stride, dx, gradient)
+            add_gradients(32, 0, rows, starts, places, weights, x, dy, stride, dx, sums)
+    elif needs_inputs:
+        add_gradients(16, 1, rows, starts, places, weights, x, dy, stride, dx, sums)
     else:
-        add_gradients(16, 0, rows, pointers, columns, values, x, dy, stride, dx, gradient)
+        add_gradients(16, 0, rows, starts, places, weights, x, dy, stride, dx, sums)
 
 
 @part

@@ -89,13 +89,8 @@ def add_gradients(
     """
     vectors, sums = Vectors(builder), Vectors(builder, FOUR)
 
-    def feature(q: Value, panel: Value) -> Value:
-        return _feature(builder, lanes, columns, q, panel)
-
-    def add_to_inputs(q: Value, dys: list[Value]) -> None:
-        if needs_inputs:
-            value = vectors.splat(builder.load(element(builder, values, q, FLOAT)))
-            _add_scaled(vectors, value, dys, feature(q, dx))
+    def products(q: Value) -> Value:
+        return _products(vectors, dys, _feature(builder, lanes, columns, q, x))
 
     with loop(builder, integer(0), rows) as row, connections(builder, pointers, row) as (begin, end):
         start = builder.add(dy, builder.mul(row, stride))
@@ -104,15 +99,14 @@ def add_gradients(
         with loop(builder, begin, fours, FOUR) as q:
             each = [builder.add(q, integer(i)) for i in range(FOUR)]
             entry = moved(builder, gradient, 4, q)
-            dots = sums.four_sums(*(_products(vectors, dys, feature(one, x)) for one in each))
-            sums.store(builder.fadd(sums.load(entry), dots), entry)
-            for one in each:
-                add_to_inputs(one, dys)
+            sums.store(builder.fadd(sums.load(entry), sums.four_sums(*map(products, each))), entry)
+            for one in each if needs_inputs else ():
+                _add_to_input(vectors, lanes, columns, values, one, dys, dx)
         with loop(builder, fours, end) as q:
             place = element(builder, gradient, q, FLOAT)
-            dot = vectors.sum(_products(vectors, dys, feature(q, x)))
-            builder.store(builder.fadd(builder.load(place), dot), place)
-            add_to_inputs(q, dys)
+            builder.store(builder.fadd(builder.load(place), vectors.sum(products(q))), place)
+            if needs_inputs:
+                _add_to_input(vectors, lanes, columns, values, q, dys, dx)
 
 
 @inlined()
@@ -156,10 +150,15 @@ def _products(vectors: Vectors, ones: list[Value], others: Value) -> Value:
     return total
 
 
-def _add_scaled(vectors: Vectors, factor: Value, ones: list[Value], target: Value) -> None:
-    """Add a multiple of vectors to those at an address."""
-    for i, one in enumerate(ones):
-        vectors.store(vectors.multiply_add(factor, one, vectors.load(target, i * REGISTER)), target, i * REGISTER)
+def _add_to_input(
+    vectors: Vectors, lanes: int, columns: Value, values: Value, q: Value, dys: list[Value], dx: Value
+) -> None:
+    """dx[columns[q]] += values[q] * dys."""
+    builder = vectors.builder
+    value = vectors.splat(builder.load(element(builder, values, q, FLOAT)))
+    target = _feature(builder, lanes, columns, q, dx)
+    for i, one in enumerate(dys):
+        vectors.store(vectors.multiply_add(value, one, vectors.load(target, i * REGISTER)), target, i * REGISTER)
 
 
 def _transposed(vectors: Vectors, rows: list[Value]) -> list[Value]:
