@@ -53,7 +53,6 @@ from rigl_core.recipe.recipe import check_recipe as check_recipe
 from rigl_core.recipe.rule import Rule as Rule
 from rigl_core.sparse.choice import Storage as Storage
 from rigl_core.sparse.choice import active_layers as active_layers
-from rigl_core.sparse.choice import available_threads as available_threads
 from rigl_core.sparse.first import first_indices as first_indices
 from rigl_core.sparse.first import saved_indices as saved_indices
 from rigl_core.sparse.gradients import ActiveOnly as ActiveOnly
@@ -61,10 +60,11 @@ from rigl_core.sparse.gradients import Gradient as Gradient
 from rigl_core.sparse.gradients import Products as Products
 from rigl_core.sparse.gradients import Whole as Whole
 from rigl_core.sparse.index import Index as Index
-from rigl_core.sparse.index import width_for as width_for
 from rigl_core.sparse.kernels import best_kernels as best_kernels
 from rigl_core.sparse.layer import ActiveLayer as ActiveLayer
 from rigl_core.sparse.layer import Move as Move
+from rigl_core.sparse.layer import places_in as places_in
+from rigl_core.sparse.threads import available_threads as available_threads
 from rigl_core.step import errors as errors
 from rigl_core.step.checkpoint import check_changed as check_changed
 from rigl_core.step.checkpoint import check_pool as check_pool

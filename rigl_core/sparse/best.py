@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from rigl_core.arrays.numpy_namespace import kth_largest
 from rigl_core.sparse.index import Flat
-
-Mask = npt.NDArray[np.bool_]
-Scores = npt.NDArray[Any]
+from rigl_core.step.workers import Mask, Values
 
 
-def best_of(scores: Scores, k: int, flat: npt.NDArray[np.integer]) -> Mask:
+def best_of(scores: Values, k: int, flat: npt.NDArray[np.integer]) -> Mask:
     """The mask of the ``k`` largest scores; among equals those with the lowest flat index.
 
     Args:
@@ -23,7 +22,7 @@ def best_of(scores: Scores, k: int, flat: npt.NDArray[np.integer]) -> Mask:
     """
     if k <= 0:
         return np.zeros(scores.size, np.bool_)
-    threshold = np.partition(scores, scores.size - k)[scores.size - k]
+    threshold = kth_largest(scores, k)
     chosen: Mask = scores > threshold
     (tied,) = np.nonzero(scores == threshold)
     room = k - int(np.count_nonzero(chosen))
@@ -48,10 +47,10 @@ class Best:
         """
         self._k, self._with_values = k, with_values
         self._least: Any = None
-        self._held: tuple[Scores, ...] = ()
+        self._held: tuple[Values, ...] = ()
         self._count = 0
 
-    def add(self, start: int, scores: Scores, *, eligible: Mask, values: Scores) -> None:
+    def add(self, start: int, scores: Values, *, eligible: Mask, values: Values) -> None:
         """Add connections that lie one after the other.
 
         Args:
@@ -75,7 +74,7 @@ class Best:
             held[self._count : self._count + places.size] = own
         self._count += places.size
 
-    def chosen(self) -> tuple[Flat, Scores]:
+    def chosen(self) -> tuple[Flat, Values]:
         """The flat indices of the best, ascending, and their values, if these are to be known; else zeros.
 
         They are fewer than ``k`` only if fewer were eligible.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import warnings
 from collections.abc import Mapping
 from typing import Literal
@@ -51,12 +50,6 @@ def active_layers(plan: Plan, storage: Storage, why_not: Mapping[str, str]) -> t
                 "together: use one storage for all of them."
             )
     return chosen
-
-
-def available_threads() -> int:
-    """The processors that this process may use."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
 
 
 def _wanted(plan: Plan, storage: Storage) -> list[int]:

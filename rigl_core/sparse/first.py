@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rigl_core.arrays import numpy_namespace
 from rigl_core.arrays.connections import Connections
@@ -15,17 +14,17 @@ from rigl_core.parts.structures import Unstructured
 from rigl_core.plan import Plan
 from rigl_core.sparse.gradients import BLOCK
 from rigl_core.sparse.index import Flat, Index, width_for
+from rigl_core.sparse.layer import places_in
 from rigl_core.sparse.update import first_flat
 from rigl_core.step.update import initial_masks
-
-Values = npt.NDArray[Any]
+from rigl_core.step.workers import Values
 
 
 def first_indices(
     plan: Plan,
     positions: Sequence[int],
     weights: Mapping[int, Values],
-    scores: Mapping[str, Values] | None,
+    scores: Mapping[str, Any] | None,
 ) -> dict[int, Index]:
     """The initial topologies.
 
@@ -35,13 +34,12 @@ def first_indices(
         plan: the plan.
         positions: of the layers in the plan.
         weights: the dense weights by position, flat, as far as they exist.
-        scores: the user's scores by layer name, flat, if the recipe reads some.
+        scores: the user's scores by layer name, in any shape, if the recipe reads some.
 
     Raises:
         ValueError: if a choice needs dense weights that there are not.
     """
-    flat: dict[int, Flat] = {}
-    initial, structure = plan.recipe.rule.initial, plan.recipe.rule.structure
+    initial = plan.recipe.rule.initial
     for position in positions:
         if position not in weights and not (initial.reads_random or initial.reads_scores):
             raise ValueError(
@@ -49,58 +47,54 @@ def first_indices(
                 f"{initial.name!r}, which reads its weights: make the model on a device, or begin with random "
                 "connections."
             )
+    flat: dict[int, Flat] = {}
     for pool in plan.pools:
-        if pool[0] not in positions:
-            continue
-        if len(pool) == 1 and isinstance(structure, Unstructured):
-            flat[pool[0]] = _streamed(plan, pool[0], weights.get(pool[0]), scores)
-        else:
-            flat |= _together(plan, pool, weights, scores)
+        if pool[0] in positions:
+            flat |= _chosen(plan, [_Dense(plan, i, weights.get(i), scores) for i in pool])
     return {i: _index(plan, i, flat[i]) for i in positions}
 
 
-def saved_indices(plan: Plan, positions: Sequence[int], masks: Mapping[str, Values]) -> dict[int, Index]:
-    """The topologies of a saved state, whose flat masks are given by layer name."""
-    flat = {i: np.flatnonzero(masks[plan.layers[i].name]).astype(np.int32) for i in positions}
-    return {i: _index(plan, i, flat[i]) for i in positions}
+def saved_indices(plan: Plan, positions: Sequence[int], masks: Mapping[str, Any]) -> dict[int, Index]:
+    """The topologies of a saved state, whose masks are given by layer name."""
+    return {i: _index(plan, i, places_in(masks[plan.layers[i].name])) for i in positions}
 
 
-def _streamed(plan: Plan, position: int, weight: Values | None, scores: Mapping[str, Values] | None) -> Flat:
-    """The best connections of a layer on its own, which are seen block by block."""
-    layer, recipe = plan.layers[position], plan.recipe
-    key, given = random_key(recipe.seed, layer.name, INITIAL), None if scores is None else scores[layer.name]
+class _Dense:
+    """All connections of a layer before the first step; numbers that do not exist count as 0.
 
-    def blocks() -> Iterator[Connections]:
-        for start in range(0, layer.size, BLOCK):
-            indices = np.arange(start, min(start + BLOCK, layer.size), dtype=np.int32)
-            part = slice(start, start + BLOCK)
-            own = np.zeros(indices.size, np.float32) if weight is None else weight[part]
-            yield Connections(own, None, indices, key, scores=None if given is None else _floats(given[part]))
+    Attributes:
+        position: of the layer in the plan.
+    """
 
-    return first_flat(recipe.rule.initial, blocks(), plan.initial_active[position])
+    def __init__(self, plan: Plan, position: int, weight: Values | None, scores: Mapping[str, Any] | None) -> None:
+        self.position, self._layer, self._weight = position, plan.layers[position], weight
+        self._scores = None if scores is None else np.asarray(scores[self._layer.name]).reshape(-1)
+        self._key = random_key(plan.recipe.seed, self._layer.name, INITIAL)
+
+    def part(self, start: int, stop: int) -> Connections:
+        """Those from one flat index to before another. Scores, which may be bools, become float32 like weights."""
+        weight = np.zeros(stop - start, np.float32) if self._weight is None else self._weight[start:stop]
+        scores = None if self._scores is None else self._scores[start:stop].astype(np.float32)
+        indices = np.arange(start, stop, dtype=np.int32)
+        return Connections(weight, None, indices, self._key, scores=scores, layer=self._layer)
+
+    def blocks(self) -> Iterator[Connections]:
+        """All of them, block by block."""
+        for start in range(0, self._layer.size, BLOCK):
+            yield self.part(start, min(start + BLOCK, self._layer.size))
+
+    def whole(self) -> Connections:
+        """All of them at once."""
+        return self.part(0, self._layer.size)
 
 
-def _together(
-    plan: Plan, pool: Sequence[int], weights: Mapping[int, Values], scores: Mapping[str, Values] | None
-) -> dict[int, Flat]:
-    """The choice of a pool, or of groups, which is made from whole arrays."""
-    connections = []
-    for i in pool:
-        layer = plan.layers[i]
-        weight = weights[i] if i in weights else np.zeros(layer.size, np.float32)
-        connections.append(
-            Connections(
-                weight,
-                None,
-                np.arange(layer.size, dtype=np.int32),
-                random_key(plan.recipe.seed, layer.name, INITIAL),
-                scores=None if scores is None else _floats(scores[layer.name]),
-                layer=layer,
-            )
-        )
-    active = [plan.initial_active[i] for i in pool]
-    masks = initial_masks(plan.recipe.rule, connections, active, xp=numpy_namespace)
-    return {i: np.flatnonzero(mask).astype(np.int32) for i, mask in zip(pool, masks, strict=True)}
+def _chosen(plan: Plan, pool: Sequence[_Dense]) -> dict[int, Flat]:
+    """The initial connections of a pool. Layers that choose together or in groups are read whole, others in blocks."""
+    rule, active = plan.recipe.rule, [plan.initial_active[layer.position] for layer in pool]
+    if len(pool) == 1 and isinstance(rule.structure, Unstructured):
+        return {pool[0].position: first_flat(rule.initial, pool[0].blocks(), active[0])}
+    masks = initial_masks(rule, [layer.whole() for layer in pool], active, xp=numpy_namespace)
+    return {layer.position: places_in(mask) for layer, mask in zip(pool, masks, strict=True)}
 
 
 def _index(plan: Plan, position: int, flat: Flat) -> Index:
@@ -108,8 +102,3 @@ def _index(plan: Plan, position: int, flat: Flat) -> Index:
     rows, cols = (layer.shape[axes[0]] for axes in (layer.out_axes, layer.in_axes))
     width = width_for(cols, plan.active[position] / max(layer.size, 1))
     return Index.of(flat, rows, cols, inputs_first=layer.in_axes == (0,), width=width)
-
-
-def _floats(scores: Values) -> Values:
-    """The user's scores in the precision of float32 weights; bools are masks."""
-    return scores.astype(np.float32)

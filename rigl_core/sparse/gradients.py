@@ -7,11 +7,10 @@ from copy import copy
 from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
+from rigl_core.sparse.index import Floats
 from rigl_core.sparse.kernels import Kernels
 
-Floats = npt.NDArray[np.float32]
 Block = tuple[int, Floats]
 """The flat index of a block's first connection, and its gradients, flat."""
 
@@ -80,7 +79,7 @@ class Products:
             kernels: make the products.
             threads: the threads to work with.
         """
-        self.active, self.dtype = active, active.dtype
+        self.active = active
         self._scale = np.float32(1)
         self._pairs = [(x, dy) if inputs_first else (dy, x) for x, dy in samples]
         self._kernels, self._threads = kernels, threads

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 Flat = npt.NDArray[np.int32]
 """Flat indices of connections, in C order of the framework's own array."""
-
+Floats = npt.NDArray[np.float32]
 Order = npt.NDArray[np.intp]
 
 NARROWEST, WIDEST = 128, 1024
@@ -67,6 +67,10 @@ class Index:
         index = cls(rows, cols, inputs_first, width, pointers, column)
         return replace(index, columns=column[np.argsort(index._keys(segment, column))])
 
+    def like(self, flat: Flat) -> Index:
+        """The index of other connections of the same matrix, in tiles of the same width; see `of`."""
+        return Index.of(flat, self.rows, self.cols, inputs_first=self.inputs_first, width=self.width)
+
     @property
     def tiles(self) -> int:
         """The number of tiles."""
@@ -84,13 +88,9 @@ class Index:
 
     def flat(self) -> Flat:
         """The flat index of each active connection, in storage order."""
-        return self.flat_of(self.segments(), self.columns)
-
-    def flat_of(self, segment: npt.NDArray[np.int32], column: npt.NDArray[np.uint16]) -> Flat:
-        """The flat indices of connections that are given by segment (`segments`) and column within the tile."""
-        tile, row = np.divmod(segment, np.int32(max(self.rows, 1)))
+        tile, row = np.divmod(self.segments(), np.int32(max(self.rows, 1)))
         tile *= np.int32(self.width)
-        tile += column
+        tile += self.columns
         if self.inputs_first:
             tile *= np.int32(self.rows)
             tile += row

@@ -5,14 +5,9 @@ from __future__ import annotations
 import warnings
 from typing import Protocol, cast
 
-import numpy as np
-import numpy.typing as npt
-
 from rigl_core.model.warnings import SparsityWarning
 from rigl_core.sparse import numpy_kernels
-from rigl_core.sparse.index import Index
-
-Floats = npt.NDArray[np.float32]
+from rigl_core.sparse.index import Floats, Index
 
 
 class Kernels(Protocol):

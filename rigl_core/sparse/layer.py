@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from rigl_core.arrays import numpy_namespace
 from rigl_core.arrays.connections import Connections
@@ -19,12 +18,11 @@ from rigl_core.model.layers import Layer
 from rigl_core.plan import Counts
 from rigl_core.recipe import Recipe
 from rigl_core.recipe.rule import Rule
-from rigl_core.sparse.gradients import Floats, Gradient, Whole
-from rigl_core.sparse.index import Flat, Index
+from rigl_core.sparse.gradients import Gradient, Whole
+from rigl_core.sparse.index import Flat, Floats, Index
 from rigl_core.sparse.update import Found, find
 from rigl_core.step import layer as step
-
-Values = npt.NDArray[Any]
+from rigl_core.step.workers import Mask, Values
 
 
 @dataclass(frozen=True)
@@ -38,8 +36,8 @@ class Move:
     """
 
     index: Index
-    stays: npt.NDArray[np.bool_]
-    is_new: npt.NDArray[np.bool_]
+    stays: Mask
+    is_new: Mask
 
     def of(self, array: Values, new: Any) -> Values:
         """The array after the update.
@@ -85,7 +83,7 @@ class ActiveLayer(step.SparseLayer):
         return self.index.flat()
 
     @property
-    def mask(self) -> npt.NDArray[np.bool_]:
+    def mask(self) -> Mask:
         return self.index.mask()
 
     @property
@@ -123,14 +121,11 @@ class ActiveLayer(step.SparseLayer):
     def begin(self) -> None:
         """Before the first step: make the memory that the recipe needs."""
         if "sign" in self.rule.memories:
-            connections = self._connections(self.weight, random_key(self._seed, self.layer.name, INITIAL))
-            everything = np.ones(self.index.size, np.bool_)
-            self._signs = first_memory(("sign",), connections, everything, xp=self.xp)["sign"]
+            key = random_key(self._seed, self.layer.name, INITIAL)
+            self._signs = _first_signs(self._connections(self.weight, key))
 
     def resume(self, mask: Array, remembered: dict[str, Array]) -> None:
-        flat = np.flatnonzero(mask).astype(np.int32)
-        index = self.index
-        self.index = Index.of(flat, index.rows, index.cols, inputs_first=index.inputs_first, width=index.width)
+        self.index = self.index.like(places_in(mask))
         self.memory = remembered
 
     def prepare(self, update: int, gradient: Gradient | None, counts: Counts) -> bool:
@@ -172,6 +167,17 @@ class ActiveLayer(step.SparseLayer):
         self.take_move(move, move.of(self.weight, found.values[order]))
         if self._signs is not None:  # a grown connection draws a new sign
             new = Connections(np.zeros(order.size, np.float32), None, found.new[order], key)
-            everything = np.ones(order.size, np.bool_)
-            self._signs = move.of(self._signs, first_memory(("sign",), new, everything, xp=self.xp)["sign"])
+            self._signs = move.of(self._signs, _first_signs(new))
         self.index = index
+
+
+def places_in(mask: Any) -> Flat:
+    """The flat indices of the connections inside a mask, which is an array of NumPy or can become one."""
+    return np.flatnonzero(np.asarray(mask)).astype(np.int32)
+
+
+def _first_signs(connections: Connections) -> Values:
+    """The sign that each connection has when it becomes active."""
+    everything = np.ones(connections.weight.size, np.bool_)
+    signs: Values = first_memory(("sign",), connections, everything, xp=numpy_namespace)["sign"]
+    return signs

@@ -11,9 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.sparse.index import Index
-
-Floats = npt.NDArray[np.float32]
+from rigl_core.sparse.index import Floats, Index
 
 
 def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Floats:

@@ -44,6 +44,12 @@ def run(works: Sequence[Callable[[Memory], object]], threads: int, memory: Calla
                 future.result()
 
 
+def available_threads() -> int:
+    """The processors that this process may use."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    return (os.cpu_count() or 1) if affinity is None else len(affinity(0))
+
+
 def ranges(size: int, parts: int, step: int = 1) -> list[tuple[int, int]]:
     """Cut a range into parts of nearly equal sizes, which are multiples of a step; only the last one need not be."""
     steps = -(-size // step)

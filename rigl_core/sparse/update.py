@@ -15,10 +15,11 @@ from rigl_core.arrays.connections import Connections
 from rigl_core.parts.criteria import Criterion
 from rigl_core.plan import Counts
 from rigl_core.recipe.rule import Rule
-from rigl_core.sparse.best import Best, Mask, best_of
-from rigl_core.sparse.gradients import BLOCK, Block, Floats, Gradient
-from rigl_core.sparse.index import Flat
+from rigl_core.sparse.best import Best, best_of
+from rigl_core.sparse.gradients import BLOCK, Block, Gradient
+from rigl_core.sparse.index import Flat, Floats
 from rigl_core.step.scoring import host_namespace
+from rigl_core.step.workers import Mask
 
 Key = tuple[int, int] | None
 

@@ -100,5 +100,4 @@ def _first_indices(
     }
     active = active_layers(plan, storage, why_not)
     weights = {i: params[plan.layers[i].name].reshape(-1) for i in active}
-    given = None if scores is None else {name: np.asarray(score).reshape(-1) for name, score in scores.items()}
-    return first_indices(plan, active, weights, given)
+    return first_indices(plan, active, weights, scores)

@@ -18,7 +18,6 @@ from rigl_core.adapter import Index, Plan, all_finite, errors
 
 Array = npt.NDArray[Any]
 Change = Callable[["SparseLayer | ActiveLayer", Array], Array]
-ZERO_OUTSIDE: Change = lambda layer, gradient: layer.zero_outside(gradient)  # noqa: E731
 
 
 class SparseTraining(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
@@ -49,7 +48,7 @@ class SparseTraining(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
 
     def mask_gradients(self, grads: Gradients) -> dict[str, Any]:
         """The gradients as a truly sparse network has them; dense at a step that reads dense ones."""
-        return dict(grads) if self.reads_gradients else self._changed(grads, ZERO_OUTSIDE)
+        return dict(grads) if self.reads_gradients else self._changed(grads, _zero_outside)
 
     def remove(self) -> None:
         """Give the optimizer its own ``step`` back; the weights stay sparse until it changes them."""
@@ -112,6 +111,11 @@ class SparseTraining(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
 
     def _copy(self, array: Array) -> Array:
         return array.copy()
+
+
+def _zero_outside(layer: SparseLayer | ActiveLayer, gradient: Array) -> Array:
+    zeroed: Array = layer.zero_outside(gradient)
+    return zeroed
 
 
 def _all_finite(grads: Mapping[str, Any]) -> bool:

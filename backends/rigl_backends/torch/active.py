@@ -19,7 +19,7 @@ from rigl_backends.torch.link import Floats, Sample
 from rigl_backends.torch.moving import common, is_same, moved, write
 from rigl_backends.torch.state import WeightState
 from rigl_core import adapter
-from rigl_core.adapter import ActiveOnly, Index, Layer, Move, Plan, Products, Recipe, best_kernels, errors
+from rigl_core.adapter import ActiveOnly, Index, Layer, Move, Plan, Products, Recipe, best_kernels, errors, places_in
 
 
 class ActiveLayer(adapter.ActiveLayer):
@@ -78,12 +78,16 @@ class ActiveLayer(adapter.ActiveLayer):
         return array.reshape(-1)
 
     def take_move(self, move: Move, weight: Floats) -> None:
+        self._write(move, weight, with_state=True)
+        self._moved = move
+
+    def _write(self, move: Move, weight: Floats, *, with_state: bool) -> None:
+        """Write the weights after a move, and let the optimizer's state follow, if it is not there already."""
         new = torch.from_numpy(weight)
-        for values, fresh in self.state.arrays():
+        for values, fresh in self.state.arrays() if with_state else ():
             write(values, moved(values, move, new if fresh is None else fresh))
         write(self.param, new)
-        self.state.resize(replace(self._flat_layer(), shape=(weight.size,)))
-        self._moved = move
+        self.state.resize(weight.size)
 
     def take_places(self, index: Index, *, with_state: bool) -> None:
         """Take other places, as a checkpoint has them: what has the same place keeps its weight, others get 0.
@@ -92,17 +96,12 @@ class ActiveLayer(adapter.ActiveLayer):
             index: the places.
             with_state: whether the optimizer's state moves too; if not, the caller has loaded it.
         """
-        stays, is_new = common(self.index, index)
-        move = Move(index, stays, is_new)
-        weight, state = move.of(self.weight, 0), self.state.arrays() if with_state else []
-        for values, fresh in state:
-            write(values, moved(values, move, torch.from_numpy(weight) if fresh is None else fresh))
-        write(self.param, torch.from_numpy(weight))
+        move = Move(index, *common(self.index, index))
+        self._write(move, move.of(self.weight, 0), with_state=with_state)
         self.index = index
-        self.state.resize(self._flat_layer())
 
     def resume(self, mask: Any, remembered: dict[str, Any]) -> None:
-        index = self.index_of(mask)
+        index = self.index.like(places_in(mask))
         if not is_same(index, self.index):
             self.take_places(index, with_state=False)
         if self.module.loaded is not None:
@@ -113,11 +112,6 @@ class ActiveLayer(adapter.ActiveLayer):
         """The model loads weights with other places."""
         if not is_same(index, self.index):
             self.take_places(index, with_state=True)
-
-    def index_of(self, mask: Any) -> Index:
-        """The places of a mask, in tiles like these."""
-        flat, own = np.flatnonzero(np.asarray(mask)).astype(np.int32), self.index
-        return Index.of(flat, own.rows, own.cols, inputs_first=own.inputs_first, width=own.width)
 
     # The gradient.
 

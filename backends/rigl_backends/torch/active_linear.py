@@ -7,12 +7,13 @@ import zlib
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
-from torch.nn.parallel import DistributedDataParallel
 
-from rigl_backends.torch.link import Floats, Link
+from rigl_backends.torch.link import Link
+from rigl_backends.torch.moving import positions
 from rigl_core.adapter import Index, best_kernels
 
 _PLACES = "weight_places"
@@ -39,7 +40,7 @@ class SparseLinear(nn.Module):
     in_features: int
     out_features: int
     link: Link
-    loaded: Floats | None
+    loaded: npt.NDArray[np.float32] | None
 
     def __init__(self) -> None:
         raise TypeError("a SparseLinear is made by rigl_backends.torch.sparsify(..., storage='active').")
@@ -145,15 +146,14 @@ class SparseLinear(nn.Module):
         flat = places.cpu().numpy()
         if weight.shape != flat.shape:
             raise ValueError(f"it has shape {tuple(weight.shape)}, and {flat.size} places.")
-        order = np.argsort(flat)
-        index = Index.of(flat[order], *shape, width=self.index.width)
+        index = self.index.like(np.sort(flat))
         if self.link.on_index is not None:
             self.link.on_index(index)
         else:
             self.weight.data = torch.empty(index.size)
             self.take_index(index)
         self.loaded = None
-        return weight[torch.from_numpy(order[np.searchsorted(flat[order], index.flat())])]
+        return weight[positions(places.cpu(), torch.from_numpy(index.flat()))]
 
 
 def _use_no_fused_path(module: nn.Module, inputs: Any) -> None:
@@ -186,21 +186,13 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, module: SparseLinear) -> Tensor:
+        ctx.call = module.link.called()
         features = x.detach().reshape(math.prod(x.shape[:-1]), x.shape[-1]).t().contiguous()
         y = best_kernels().forward(
             module.index, weight.detach().numpy(), features.numpy(), threads=torch.get_num_threads()
         )
         ctx.save_for_backward(features, weight)
         ctx.module, ctx.index, ctx.shape = module, module.index, x.shape
-        module.link.calls += 1
-        outer: Any = DistributedDataParallel._active_ddp_module
-        module.link.replicas = None if outer is None else outer.process_group
-        if module.link.resizes and outer is not None:
-            raise ValueError(
-                "DistributedDataParallel keeps the sizes of parameters, and this recipe's ramp changes the number of "
-                "active weights: use storage='masks'."
-            )
-        ctx.call = module.link.calls
         return torch.from_numpy(y).t().reshape(*x.shape[:-1], module.out_features)
 
     @staticmethod

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from rigl_core.adapter import Index
 
@@ -27,7 +28,6 @@ class Link:
         reads_samples: says whether the coming step reads the dense gradient, so that samples are to be kept.
         on_index: is told of other places of the weights, before weights are loaded there.
         samples: those of the coming step whose gradient was accumulated, each after the number of its call.
-        calls: how often the module was called.
         resizes: whether updates change the number of weights.
         replicas: the process group whose replicas average the gradient; None without DistributedDataParallel.
     """
@@ -37,10 +37,25 @@ class Link:
         self.on_index: Callable[[Index], None] | None = None
         self.samples: list[tuple[int, Sample]] = []
         self._pending: list[tuple[int, Sample]] = []
-        self._backward_pass = -1
-        self.calls = 0
+        self._calls, self._backward_pass = 0, -1
         self.resizes = False
         self.replicas: Any = None
+
+    def called(self) -> int:
+        """The module is called: the number of the call, by which samples are ordered.
+
+        Raises:
+            ValueError: if replicas would lose a parameter whose size changes.
+        """
+        outer: Any = DistributedDataParallel._active_ddp_module
+        self.replicas = None if outer is None else outer.process_group
+        if self.resizes and outer is not None:
+            raise ValueError(
+                "DistributedDataParallel keeps the sizes of parameters, and this recipe's ramp changes the number of "
+                "active weights: use storage='masks'."
+            )
+        self._calls += 1
+        return self._calls
 
     def add(self, call: int, sample: Sample) -> None:
         """A sample of a backward pass, which counts once the pass has accumulated a gradient."""

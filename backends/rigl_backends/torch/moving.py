@@ -21,6 +21,19 @@ def write(old: Tensor, new: Tensor) -> None:
         old.data = new.to(dtype)
 
 
+def dense_of(values: Tensor, places: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """Numbers at flat indices as an array of a shape, with zeros elsewhere."""
+    dense = values.new_zeros(shape)
+    dense.view(-1)[places.to(values.device, torch.int64)] = values
+    return dense
+
+
+def positions(places: Tensor, wanted: Tensor) -> Tensor:
+    """Where each wanted flat index is among some places, which have all of them in another order."""
+    order = torch.argsort(places)
+    return order[torch.searchsorted(places[order], wanted.to(places))]
+
+
 def moved(values: Tensor, move: Move, new: Any) -> Tensor:
     """Numbers of active weights after an update; ``new`` is what new connections get, or has it in their places."""
     is_new, stays = torch.from_numpy(move.is_new), torch.from_numpy(move.stays)

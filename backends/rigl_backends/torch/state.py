@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, MutableMapping
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -35,9 +36,9 @@ class WeightState:
         self._found = self._probe()
         self.check()
 
-    def resize(self, layer: Layer) -> None:
-        """The parameter has another size now, which is that of this layer."""
-        self._layer = layer
+    def resize(self, size: int) -> None:
+        """The parameter, which is flat, has another number of weights now."""
+        self._layer = replace(self._layer, shape=(size,))
 
     def check(self) -> None:
         """Refuse state that the probe has not shown, before anything is changed.

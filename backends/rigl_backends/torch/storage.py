@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
@@ -14,9 +13,10 @@ from rigl_backends.torch.active import ActiveLayer, become_active
 from rigl_backends.torch.active_linear import SparseLinear
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.layers import uses_by_parameter
+from rigl_backends.torch.moving import dense_of, positions
 from rigl_backends.torch.state import WeightState
 from rigl_backends.torch.unmade import check_can_be_made, make, make_rest
-from rigl_core.adapter import Index, Layer, Plan, Storage, active_layers, first_indices, saved_indices
+from rigl_core.adapter import Index, Layer, Plan, Storage, active_layers, first_indices, places_in, saved_indices
 
 
 def hold_active(
@@ -42,6 +42,8 @@ def hold_active(
     Raises:
         TypeError, ValueError: naming the parameter or layer; nothing has been changed then.
     """
+    if storage == "masks":
+        return
     active = active_layers(plan, storage, _why_not(model, plan, params))
     for i, param in enumerate(params):
         if param.is_meta and i in plan.sparse_layers and i not in active:
@@ -83,10 +85,7 @@ def _indices(
     masks: Mapping[str, Tensor] | None,
 ) -> dict[int, Index]:
     weights = {i: params[i].detach().numpy().reshape(-1) for i in active if not params[i].is_meta}
-    given = None if scores is None else {name: np.asarray(score).reshape(-1) for name, score in scores.items()}
-    if masks is None:
-        return first_indices(plan, active, weights, given)
-    return saved_indices(plan, active, {name: mask.numpy().reshape(-1) for name, mask in masks.items()})
+    return first_indices(plan, active, weights, scores) if masks is None else saved_indices(plan, active, masks)
 
 
 def _why_not(model: nn.Module, plan: Plan, params: Sequence[nn.Parameter]) -> dict[str, str]:
@@ -125,16 +124,10 @@ def in_storage(
         if not isinstance(values, Tensor) or values.dim() == 0 or values.numel() != size:
             return values
         if isinstance(layer, ActiveLayer):
-            flat = torch.from_numpy(layer.index_of(mask.reshape(-1)).flat()).to(torch.int64)
-            if places is None:
-                return values.reshape(-1)[flat.to(values.device)]
-            order = torch.argsort(places)
-            return values[order[torch.searchsorted(places[order], flat.to(places))]]
-        if places is None:
-            return values
-        dense = values.new_zeros(layer.layer.size)
-        dense[places.to(values.device, torch.int64)] = values
-        return dense.reshape(layer.layer.shape)
+            flat = torch.from_numpy(layer.index.like(places_in(mask)).flat())
+            order = flat.to(torch.int64) if places is None else positions(places, flat)
+            return values.reshape(-1)[order.to(values.device)]
+        return values if places is None else dense_of(values, places, layer.layer.shape)
 
     return {key: own(values) for key, values in state.items()}
 
@@ -145,7 +138,5 @@ def with_masks(layers: Sequence[Layer], state: Mapping[str, Any]) -> dict[str, A
     for layer in layers:
         places = own.pop(layer.name + "_places", None)
         if places is not None:
-            dense = own[layer.name].new_zeros(layer.size)
-            dense[places.to(dense.device, torch.int64)] = own[layer.name]
-            own[layer.name] = dense.reshape(layer.shape)
+            own[layer.name] = dense_of(own[layer.name], places, layer.shape)
     return own

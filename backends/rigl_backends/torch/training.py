@@ -54,8 +54,6 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         self.params, self.changed = params, changed
         self._model, self._optimizers, self._optimizer = model, optimizers, outer
         self._of_param = {layer.param: layer for layer in layers.values()}
-        for active in self._active.values():
-            active.listen(lambda: self.reads_gradients)
         self._step: Step | None = None
         self._rollback: Rollback | None = None
         self._is_empty_step = False
@@ -77,6 +75,8 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         ]
 
     def _begin_with(self, scores: Mapping[str, Any] | None, saved: Mapping[str, Any] | None) -> None:
+        for layer in self._active.values():
+            layer.listen(lambda: self.reads_gradients)
         if saved is not None:
             self.load_state_dict(saved, changed=self.changed)
         else:

@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from rigl_backends.torch.active import ActiveLayer
 from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
+from rigl_backends.torch.moving import dense_of
 from rigl_backends.torch.storage import in_storage
 from rigl_backends.torch.twin import params_of
 from rigl_core.adapter import Layer, Plan, SparsityWarning, check_state, errors, from_bytes, to_bytes
@@ -93,9 +94,8 @@ def _mask_in(part: Mapping[str, Tensor], layer: Layer) -> Tensor:
     """The mask of a layer, from what travelled with its parameter; all true for a dense layer."""
     if _PLACES not in part:
         return part.get(_MASK, torch.ones(layer.shape)).to(torch.bool)
-    mask = torch.zeros(layer.size, dtype=torch.bool)
-    mask[part[_PLACES].to("cpu", torch.int64)] = True
-    return mask.reshape(layer.shape)
+    places = part[_PLACES].cpu()
+    return dense_of(torch.ones_like(places, dtype=torch.bool), places, layer.shape)
 
 
 def take_out(state: Mapping[Any, Any], params: Mapping[Any, nn.Parameter]) -> tuple[Parts, dict[Any, Any]]:

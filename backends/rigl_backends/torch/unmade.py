@@ -8,11 +8,6 @@ import torch
 from torch import Tensor, nn
 
 
-def is_unmade(model: nn.Module) -> bool:
-    """Whether a model has parameters without values."""
-    return any(param.is_meta for param in model.parameters())
-
-
 def check_can_be_made(model: nn.Module, active: Collection[nn.Module]) -> None:
     """Refuse a model of which a module has no way to draw its values.
 
