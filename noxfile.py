@@ -23,7 +23,10 @@ PEERS = {  # the harness and the package of each implementation in the table of 
 }
 BACKENDS = ["numpy", "array_api", "torch", "jax", "tf"]
 OLDEST_TESTS = {  # of JAX and TensorFlow in compiled modes only: there versions differ, and it takes half the time
-    "numpy": ["tests/core", "tests/numpy", "conformance_tests/test_properties.py", "conformance_tests/test_budget.py"],
+    "numpy": [
+        *("-n", "2", "tests/core", "tests/numpy"),
+        *("conformance_tests/test_properties.py", "conformance_tests/test_budget.py"),
+    ],
     "jax": ["tests/jax", "conformance_tests/test_properties.py", "-k", "not jax-eager"],
     "tf": ["tests/tf", "conformance_tests/test_properties.py", "-k", "not tf-eager and not tf-function"],
 }
@@ -138,7 +141,7 @@ def lower_bounds(backend: str) -> list[str]:
     extras = PYPROJECT["project"]["optional-dependencies"]
     needed = [*PYPROJECT["project"]["dependencies"], *extras["testing"]]
     if backend == "numpy":
-        needed += [*extras["examples"], *extras["report"], *extras["sparse"]]
+        needed += [*extras["examples"], *extras["report"], *extras["sparse"], "pytest-xdist>=3.6"]
     elif backend == "jax":
         needed += [*extras["jax"], *nox.project.dependency_groups(PYPROJECT, "jax")]
     else:  # the same releases, without what a GPU needs

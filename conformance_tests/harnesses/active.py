@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Literal
 
+import numpy as np
+
 from rigl_core import Recipe
+from rigl_core.sparse.index import Index
 from rigl_core.sparse.support import check_recipe, why_not_layer
 from rigl_core.testing.limits import NotOffered
-from rigl_core.testing.session import Setup
+from rigl_core.testing.session import Array, Setup
 
 
 def active_where_possible(setup: Setup, *, inputs_first: bool = True) -> dict[str, Literal["active"]]:
@@ -40,3 +44,15 @@ def active_where_possible(setup: Setup, *, inputs_first: bool = True) -> dict[st
     if together and len(possible) < len(setup.layers):
         raise NotOffered("layers that choose together are held alike, and one of them is no matrix")
     return possible
+
+
+def held(indices: Mapping[str, Index], weights: Mapping[str, Array]) -> dict[str, Array]:
+    """Dense weights as the parameters hold them, where ``indices`` are those of the layers of active weights.
+
+    Raises:
+        NotOffered: if a weight outside a mask is not 0, since such a layer has no place for it.
+    """
+    own = {name: indices[name].values(weight) if name in indices else weight for name, weight in weights.items()}
+    if any(np.count_nonzero(own[name]) < np.count_nonzero(weight) for name, weight in weights.items()):
+        raise NotOffered("a layer that holds only active weights has no place outside its mask")
+    return own

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from conformance_tests.harnesses.active import active_where_possible
+from conformance_tests.harnesses.active import active_where_possible, held
 from rigl_backends.numpy import SGD, Adam, Optimizer, sparsify
 from rigl_core.adapter import Index, numpy_namespace
 from rigl_core.testing import models
@@ -44,8 +44,8 @@ class NumPySession:
             grads = self.sparse.mask_gradients(grads)
             shown = [g if isinstance(g, np.ndarray) else g.active for g in grads.values() if g is not None]
             norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in shown))
-            scale = min(1.0, self.clip_norm / norm) if norm else 1.0
-            grads = {name: g if g is None else g * g.dtype.type(scale) for name, g in grads.items()}
+            scale = float(min(1.0, self.clip_norm / norm)) if norm else 1.0
+            grads = {name: g if g is None else g * scale for name, g in grads.items()}
         self.optimizer.step(grads)
 
     def _gradient(self, name: str, gradient: Array) -> Any:
@@ -53,21 +53,13 @@ class NumPySession:
         gradient = gradient.astype(self.params[name].dtype)
         if name not in self.sparse.linear or not np.isfinite(gradient).all():
             return gradient
-        index, linear = self._index(name), self.sparse.linear[name]
+        linear = self.sparse.linear[name]
+        index = linear.index
         outputs = gradient if index.inputs_first else np.ascontiguousarray(gradient.T)
         return linear.backward(np.eye(index.cols, dtype=np.float32), outputs, needs_inputs=False)[1]
 
-    def _index(self, name: str) -> Index:
-        return self.sparse.linear[name].index
-
-    def _held(self, weights: Mapping[str, Array]) -> dict[str, Array]:
-        """Dense arrays as the parameters hold them: a layer of active weights has no place for others."""
-        held = dict(weights)
-        for name in held.keys() & self.sparse.linear.keys():
-            held[name] = self._index(name).values(weights[name])
-            if np.count_nonzero(held[name]) < np.count_nonzero(weights[name]):
-                raise NotOffered("a layer that holds only active weights has no place outside its mask")
-        return held
+    def _indices(self) -> dict[str, Index]:
+        return {name: linear.index for name, linear in self.sparse.linear.items()}
 
     def step_samples(self, samples: Mapping[str, Sequence[tuple[Array, Array]]]) -> None:
         grads: dict[str, Any] = {}
@@ -90,12 +82,12 @@ class NumPySession:
         return {name: param.copy() for name, param in self.params.items()} | own
 
     def write(self, weights: Mapping[str, Array]) -> None:
-        for name, weight in self._held(weights).items():
+        for name, weight in held(self._indices(), weights).items():
             self.params[name][...] = weight
 
     def replace(self, weights: Mapping[str, Array]) -> None:
-        held = self._held(weights)
-        self.params.update({name: weight.astype(self.params[name].dtype) for name, weight in held.items()})
+        own = held(self._indices(), weights)
+        self.params.update({name: weight.astype(self.params[name].dtype) for name, weight in own.items()})
 
     def masks(self) -> dict[str, Mask]:
         return self.sparse.masks
@@ -111,7 +103,7 @@ class NumPySession:
         if name not in self.sparse.linear:
             return values.copy()
         shape = next(layer.shape for layer in self.sparse.plan.layers if layer.name == name)
-        return self._index(name).dense(values, outside).reshape(shape)
+        return self.sparse.linear[name].index.dense(values, outside).reshape(shape)
 
     def steps(self) -> int:
         return self.sparse.step

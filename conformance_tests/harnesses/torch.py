@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from conformance_tests.harnesses.active import active_where_possible
+from conformance_tests.harnesses.active import active_where_possible, held
 from conformance_tests.harnesses.torch_optimizers import make_optimizer
 from rigl_backends.torch import SparseLinear, sparsify, torch_namespace
 from rigl_core import Layer
+from rigl_core.adapter import Index
 from rigl_core.testing.harness import Array, Harness, Mask, Setup
 from rigl_core.testing.layout import laid_out_like
 from rigl_core.testing.limits import NotOffered
@@ -149,21 +150,16 @@ class TorchSession:
         own = {name: _array(module.dense()) for name, module in self.active.items()}
         return {name: _array(param) for name, param in self.params.items()} | own
 
-    def _held(self, weights: Mapping[str, Array]) -> Iterator[tuple[str, Tensor]]:
-        """The numbers that parameters hold; a layer of active weights has no place for others."""
-        for name, weight in weights.items():
-            own = self.active[name].index.values(weight) if name in self.active else weight
-            if np.count_nonzero(own) < np.count_nonzero(weight):
-                raise NotOffered("a layer that holds only active weights has no place outside its mask")
-            yield name, torch.tensor(own)
+    def _indices(self) -> dict[str, Index]:
+        return {name: module.index for name, module in self.active.items()}
 
     def write(self, weights: Mapping[str, Array]) -> None:
-        for name, weight in list(self._held(weights)):
-            self.params[name].detach().copy_(weight)
+        for name, weight in held(self._indices(), weights).items():
+            self.params[name].detach().copy_(torch.tensor(weight))
 
     def replace(self, weights: Mapping[str, Array]) -> None:
-        for name, weight in list(self._held(weights)):
-            self.params[name].data = weight.to(self.params[name])
+        for name, weight in held(self._indices(), weights).items():
+            self.params[name].data = torch.tensor(weight).to(self.params[name])
 
     def masks(self) -> dict[str, Mask]:
         return {name: mask.cpu().numpy() for name, mask in self.sparse.masks.items()}
@@ -196,11 +192,10 @@ class TorchSession:
 
     def load(self, saved: Any) -> None:
         model, optimizer, sparse = saved
-        if not self.active:  # else the model brings its topology, also if the optimizer's state is then refused
-            self.model.load_state_dict(copy.deepcopy(model))
-        self.optimizer.load_state_dict(copy.deepcopy(optimizer))
-        if self.active:
-            self.model.load_state_dict(copy.deepcopy(model))
+        loads: list[tuple[Any, Any]] = [(self.model, model), (self.optimizer, optimizer)]
+        # A model of active weights brings its topology, also if the optimizer's state is then refused.
+        for owner, state in reversed(loads) if self.active else loads:
+            owner.load_state_dict(copy.deepcopy(state))
         self.sparse.load_state_dict(sparse)
 
 
