@@ -16,7 +16,8 @@ from rigl_backends.torch.link import Link
 from rigl_backends.torch.moving import positions
 from rigl_core.adapter import Index, best_kernels
 
-_PLACES = "weight_places"
+PLACES = "_places"
+"""What follows the name of a weight in the state dict, for its places."""
 
 
 class SparseLinear(nn.Module):
@@ -111,7 +112,7 @@ class SparseLinear(nn.Module):
 
     def _save_to_state_dict(self, destination: Any, prefix: str, keep_vars: bool) -> None:
         super()._save_to_state_dict(destination, prefix, keep_vars)
-        destination[prefix + _PLACES] = torch.from_numpy(self.index.flat())
+        destination[prefix + "weight" + PLACES] = torch.from_numpy(self.index.flat())
 
     def _load_from_state_dict(
         self,
@@ -124,7 +125,7 @@ class SparseLinear(nn.Module):
         error_msgs: list[str],
     ) -> None:
         own = dict(state_dict)
-        weight, places = own.get(prefix + "weight"), own.pop(prefix + _PLACES, None)
+        weight, places = own.get(prefix + "weight"), own.pop(prefix + "weight" + PLACES, None)
         if isinstance(weight, Tensor):
             try:
                 own[prefix + "weight"] = self._loaded(weight.detach().to("cpu", torch.float32), places)

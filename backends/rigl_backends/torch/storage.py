@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch.active import ActiveLayer, become_active
-from rigl_backends.torch.active_linear import SparseLinear
+from rigl_backends.torch.active_linear import PLACES, SparseLinear
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.layers import uses_by_parameter
 from rigl_backends.torch.moving import dense_of, positions
@@ -136,7 +136,7 @@ def with_masks(layers: Sequence[Layer], state: Mapping[str, Any]) -> dict[str, A
     """The state dict of a model whose layers hold active weights, with dense weights in their place."""
     own = dict(state)
     for layer in layers:
-        places = own.pop(layer.name + "_places", None)
+        places = own.pop(layer.name + PLACES, None)
         if places is not None:
             own[layer.name] = dense_of(own[layer.name], places, layer.shape)
     return own
