@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import numpy.typing as npt
 
@@ -36,61 +34,66 @@ class Best:
     """The ``k`` best of all connections that were added, which come by ascending flat index.
 
     It holds at most twice as many.
+
+    Attributes:
+        size: the number that it holds.
     """
 
-    def __init__(self, k: int, *, with_values: bool = False) -> None:
+    def __init__(self, k: int, *, with_values: bool = False, floor: float | None = None) -> None:
         """Make an empty choice.
 
         Args:
             k: the number to choose.
             with_values: whether a value of each is to be known at the end.
+            floor: only scores above it are looked at, so that fewer have to be held. If `size` stays below ``k`` then,
+                the choice is not known.
         """
-        self._k, self._with_values = k, with_values
-        self._least: Any = None
+        self._k, self._with_values, self._least = k, with_values, floor
         self._held: tuple[Values, ...] = ()
-        self._count = 0
+        self.size = 0
 
-    def add(self, start: int, scores: Values, *, eligible: Mask, values: Values) -> None:
+    def add(self, start: int, scores: Values, values: Values, *, barred: npt.NDArray[np.integer]) -> None:
         """Add connections that lie one after the other.
 
         Args:
             start: the flat index of the first.
             scores: without NaN.
-            eligible: which of them can be chosen.
             values: their values.
+            barred: the positions of those that cannot be chosen.
         """
         if not self._k:
             return
-        better = eligible if self._least is None else eligible & (scores > self._least)
+        better = np.ones(scores.size, np.bool_) if self._least is None else scores > self._least
+        better[barred] = False
         (places,) = np.nonzero(better)
         if places.size > self._k:
             places = places[best_of(scores[places], self._k, places)]
         found = ((places + start).astype(np.int32), scores[places], *([values[places]] if self._with_values else []))
         if not self._held:
             self._held = tuple(np.empty(2 * self._k, own.dtype) for own in found)
-        if self._count + places.size > 2 * self._k:
+        if self.size + places.size > 2 * self._k:
             self._cut()
         for held, own in zip(self._held, found, strict=True):
-            held[self._count : self._count + places.size] = own
-        self._count += places.size
+            held[self.size : self.size + places.size] = own
+        self.size += places.size
 
     def chosen(self) -> tuple[Flat, Values]:
         """The flat indices of the best, ascending, and their values, if these are to be known; else zeros.
 
-        They are fewer than ``k`` only if fewer were eligible.
+        They are fewer than ``k`` only if fewer could be chosen.
         """
-        if self._count > self._k:
+        if self.size > self._k:
             self._cut()
         if not self._held:
             return np.empty(0, np.int32), np.empty(0, np.float32)
-        flat, _, *values = (held[: self._count] for held in self._held)
+        flat, _, *values = (held[: self.size] for held in self._held)
         return flat, values[0] if values else np.zeros(flat.size, np.float32)
 
     def _cut(self) -> None:
         """Keep the best; from now on only higher scores count, since later connections lose a tie."""
-        flat, scores, *_ = (held[: self._count] for held in self._held)
+        flat, scores, *_ = (held[: self.size] for held in self._held)
         best = best_of(scores, self._k, flat)
         for held in self._held:
-            held[: self._k] = held[: self._count][best]
-        self._count = self._k
+            held[: self._k] = held[: self.size][best]
+        self.size = self._k
         self._least = scores[: self._k].min()

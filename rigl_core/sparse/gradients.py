@@ -16,6 +16,8 @@ Block = tuple[int, Floats]
 
 BLOCK = 1 << 17
 """Connections of a block: half a MiB of gradients. What an update makes of one takes four MiB at most."""
+SAMPLE = 1 << 16
+"""Connections of a sample, from which an update guesses which gradients are large."""
 
 
 class Gradient(Protocol):
@@ -31,6 +33,9 @@ class Gradient(Protocol):
     def blocks(self) -> Iterator[Block]:
         """The dense gradient by ascending flat index."""
 
+    def sample(self) -> Floats:
+        """At most `SAMPLE` numbers of the dense gradient, from all over the layer."""
+
 
 class Whole:
     """A dense gradient that exists."""
@@ -42,6 +47,9 @@ class Whole:
     def blocks(self) -> Iterator[Block]:
         for start in range(0, self._dense.size, BLOCK):
             yield start, self._dense[start : start + BLOCK]
+
+    def sample(self) -> Floats:
+        return self._dense[:: -(-self._dense.size // SAMPLE) | 1]  # odd, so that it visits all columns
 
 
 class ActiveOnly:
@@ -55,6 +63,9 @@ class ActiveOnly:
             f"the gradient of {self._name!r} holds active weights alone, and this step's update reads the dense one: "
             "give what backward returns, or a dense array."
         )
+
+    def sample(self) -> Floats:
+        return self.active[:0]
 
 
 class Products:
@@ -104,9 +115,22 @@ class Products:
         lines, others = (array.shape[0] for array in self._pairs[0])
         step = max(1, BLOCK // max(others, 1))
         for first in range(0, lines, step):
-            total = np.zeros((min(step, lines - first), others), np.float32)
-            for left, right in self._pairs:
-                self._kernels.add_products(left[first : first + step], right, total, threads=self._threads)
-            if self._scale != 1:
-                total *= self._scale
-            yield first * others, total.reshape(-1)
+            block = self._sum([(left[first : first + step], right) for left, right in self._pairs])
+            yield first * others, block.reshape(-1)
+
+    def sample(self) -> Floats:
+        """The numbers where some rows of the layer cross some columns."""
+        if not self._pairs:
+            return self.active[:0]
+        steps = [-(-array.shape[0] // int(SAMPLE**0.5)) for array in self._pairs[0]]
+        return self._sum(
+            [(left[:: steps[0]].copy(), right[:: steps[1]].copy()) for left, right in self._pairs]
+        ).reshape(-1)
+
+    def _sum(self, pairs: Sequence[tuple[Floats, Floats]]) -> Floats:
+        total = np.zeros([array.shape[0] for array in pairs[0]], np.float32)
+        for left, right in pairs:
+            self._kernels.add_products(left, right, total, threads=self._threads)
+        if self._scale != 1:
+            total *= self._scale
+        return total

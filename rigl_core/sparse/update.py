@@ -12,6 +12,7 @@ import numpy as np
 
 from rigl_core.arrays import numpy_namespace, sharing, topology
 from rigl_core.arrays.connections import Connections
+from rigl_core.arrays.numpy_namespace import kth_largest
 from rigl_core.parts.criteria import Criterion
 from rigl_core.plan import Counts
 from rigl_core.recipe.rule import Rule
@@ -53,18 +54,14 @@ def find(rule: Rule, active: Connections, gradient: Gradient, counts: Counts, si
     """
     kept = _kept(rule, active, int(counts.keep))
     grow = int(counts.grow) if not rule.drop.drops_zeros else kept.size - int(np.count_nonzero(kept))
-    growth = _Growth(rule, grow, np.sort(active.indices[kept]))
-    finite, informed = True, bool((topology.magnitude(gradient.active, xp=numpy_namespace) > 0).any())
-    for start, block in _blocks(rule, gradient, size):
-        if rule.reads_gradient:
-            finite &= bool(np.isfinite(block).all())
-        if not finite:
-            return _nothing(active, finite=False)
-        if rule.sees_inactive and not informed:
-            informed = bool((topology.magnitude(block, xp=host_namespace) > 0).any())
-        growth.see(start, block, active.random_key)
-    if not informed:
-        return _nothing(active, finite=True)
+    barred, floor = np.sort(active.indices[kept]), _floor(rule, gradient, grow, size)
+    growth = _Growth(rule, grow, barred, floor)
+    growth.see_all(gradient, size, active)
+    if floor is not None and growth.moves and growth.best.size < grow:  # the guess was too high
+        growth = _Growth(rule, grow, barred)
+        growth.see_all(gradient, size, active)
+    if not growth.moves:
+        return _nothing(active, finite=growth.finite)
     return _found(rule, active, kept, *growth.best.chosen())
 
 
@@ -84,14 +81,14 @@ def first_flat(initial: Criterion, blocks: Iterator[Connections], count: int) ->
     best, start = Best(count), 0
     for block in blocks:
         scores = initial.score(block, host_namespace)
-        best.add(start, scores, eligible=np.ones(scores.size, np.bool_), values=scores)
+        best.add(start, scores, scores, barred=np.empty(0, np.intp))
         start += scores.size
     return best.chosen()[0]
 
 
 def _kept(rule: Rule, active: Connections, keep: int) -> Mask:
     """The active connections that an update does not drop."""
-    scores = rule.drop.score(active.for_dropping, numpy_namespace)
+    scores = rule.drop.score(active.for_dropping, host_namespace)
     if rule.drop.drops_zeros:  # all connections with score 0 (M4)
         zeros: Mask = scores > 0
         return zeros
@@ -116,29 +113,75 @@ def _blocks(rule: Rule, gradient: Gradient, size: int) -> Iterator[Block]:
             yield start, zeros[: size - start]
 
 
+def _floor(rule: Rule, gradient: Gradient, count: int, size: int) -> float | None:
+    """A guess of a score that somewhat more than ``count`` gradients exceed; None without a good one."""
+    if rule.grow is None or rule.grow.magnitude_of != "gradient" or not count:
+        return None
+    sample = np.abs(gradient.sample())
+    expected = count * sample.size / size
+    rank = int(1.2 * expected + 4 * expected**0.5)
+    if rank >= sample.size:
+        return None
+    floor = float(kth_largest(sample, rank)[0])
+    return floor if floor >= np.finfo(np.float32).smallest_normal else None
+
+
+def _informs(gradients: Floats) -> bool:
+    """Whether any gradient is not 0, as an update sees it."""
+    return bool((topology.magnitude(gradients, xp=host_namespace) > 0).any())
+
+
 class _Growth:
     """The best connections outside those kept.
 
     Attributes:
         best: what was found so far.
+        finite: whether all gradients that were seen are.
+        informed: whether any gradient was seen that is not 0 (T6).
     """
 
-    def __init__(self, rule: Rule, count: int, kept: Flat) -> None:
-        """``kept`` are ascending flat indices."""
-        self.best = Best(count if rule.grow is not None else 0, with_values="gradient" in rule.grown.reads)
-        self._criterion, self._kept = rule.grow, kept
+    def __init__(self, rule: Rule, count: int, kept: Flat, floor: float | None = None) -> None:
+        """Make an empty choice.
 
-    def see(self, start: int, block: Floats, key: Key) -> None:
-        """Look at the candidates of one block."""
-        if self._criterion is None:
-            return
-        edges = np.array([start, start + block.size], self._kept.dtype)  # of another dtype, they would cast all others
-        first, stop = np.searchsorted(self._kept, edges)
-        eligible = np.ones(block.size, np.bool_)
-        eligible[self._kept[first:stop] - start] = False
-        indices = None if key is None else np.arange(start, start + block.size, dtype=np.int32)
-        connections = Connections(block, block, indices, key)
-        self.best.add(start, self._criterion.score(connections, host_namespace), eligible=eligible, values=block)
+        Args:
+            rule: the rule that chooses.
+            count: how many connections grow.
+            kept: the flat indices of those that cannot, ascending.
+            floor: only gradients above it are looked at; a normal number.
+        """
+        count = 0 if rule.grow is None else count
+        self.best = Best(count, with_values="gradient" in rule.grown.reads, floor=floor)
+        self._rule, self._kept, self._has_floor, self._position = rule, kept, floor is not None, 0
+        self.finite, self.informed = True, False
+
+    @property
+    def moves(self) -> bool:
+        """Whether the layer moves (T5, T6)."""
+        return self.finite and self.informed
+
+    def see_all(self, gradient: Gradient, size: int, active: Connections) -> None:
+        """Look at all candidates of a layer, block by block, up to a gradient that is not finite."""
+        self.informed = _informs(gradient.active)
+        for start, block in _blocks(self._rule, gradient, size):
+            if self._rule.reads_gradient and not np.isfinite(block).all():
+                self.finite = False
+                return
+            if self._rule.sees_inactive and not self.informed:
+                self.informed = _informs(block)
+            if self._rule.grow is not None:
+                self._see(self._rule.grow, start, block, active.random_key)
+
+    def _see(self, criterion: Criterion, start: int, block: Floats, key: Key) -> None:
+        """Look at the candidates of the next block."""
+        kept = self._kept[self._position : self._position + block.size]
+        kept = kept[: np.searchsorted(kept, self._kept.dtype.type(start + block.size))]
+        self._position += kept.size
+        if self._has_floor:
+            scores = np.abs(block)  # above the floor, magnitudes are plain absolute values
+        else:
+            indices = None if key is None else np.arange(start, start + block.size, dtype=np.int32)
+            scores = criterion.score(Connections(block, block, indices, key), host_namespace)
+        self.best.add(start, scores, block, barred=kept - start)
 
 
 def _found(rule: Rule, active: Connections, kept: Mask, grown: Flat, gradients: Floats) -> Found:

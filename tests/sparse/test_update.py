@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from rigl_core import RigL, UpdateSchedule
 from rigl_core.adapter import Layer, Move, numpy_namespace, top_k_mask
 from rigl_core.plan import Counts
-from rigl_core.sparse import gradients
+from rigl_core.sparse import gradients, numpy_kernels
 from rigl_core.sparse.best import Best, best_of
 from rigl_core.sparse.gradients import Block, Floats
 from rigl_core.sparse.index import Index
@@ -30,7 +30,7 @@ def test_the_best_of_blocks_are_the_best_of_all(size: int, k: int, block: int, s
     best = Best(k, with_values=True)
     for start in range(0, size, block):
         part = slice(start, start + block)
-        best.add(start, scores[part], eligible=eligible[part], values=-scores[part])
+        best.add(start, scores[part], -scores[part], barred=np.flatnonzero(~eligible[part]))
     expected = np.flatnonzero(top_k_mask(np.where(eligible, scores, -1), k, xp=numpy_namespace))
     flat, values = best.chosen()
     np.testing.assert_array_equal(flat, expected)
@@ -70,6 +70,9 @@ class Streamed:
         for start in range(0, self._size, gradients.BLOCK):
             yield start, rng.standard_normal(min(gradients.BLOCK, self._size - start), dtype=np.float32)
 
+    def sample(self) -> Floats:
+        return np.random.default_rng(3).standard_normal(gradients.SAMPLE, dtype=np.float32)
+
 
 @pytest.mark.parametrize("density", [0.01, 0.1])
 def test_the_memory_of_an_update(density: float) -> None:
@@ -84,3 +87,58 @@ def test_the_memory_of_an_update(density: float) -> None:
     tracemalloc.stop()
     assert np.isin(layer.index.flat(), before).mean() < 0.9
     assert peak < 18 * active + (4 << 20), f"{peak / active:.1f} bytes a weight"
+
+
+class Given(gradients.Whole):
+    """A dense gradient with a sample of its own. It counts how often its blocks are asked for."""
+
+    def __init__(self, index: Index, dense: Floats, sample: Floats) -> None:
+        super().__init__(index.values(dense), dense)
+        self._sample, self.looks = sample, 0
+
+    def blocks(self) -> Iterator[Block]:
+        self.looks += 1
+        return super().blocks()
+
+    def sample(self) -> Floats:
+        return self._sample
+
+
+@pytest.mark.parametrize(
+    ("sample", "looks"),
+    [("true", 1), ("ten times too large", 2), ("ten times too small", 1), ("empty", 1), ("nan", 1), ("zeros", 1)],
+)
+def test_a_sample_changes_no_choice(sample: str, looks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It only saves work. Where it misleads, so that too few gradients are above the guess, the update looks again."""
+    monkeypatch.setattr(gradients, "BLOCK", 1 << 12)
+    side, active, grow = 256, 6000, 1800
+    dense = np.random.default_rng(4).standard_normal(side * side).astype(np.float32)
+    dense[::7] = 0
+    factors = {"true": 1, "ten times too large": 10, "ten times too small": 0.1, "nan": np.nan, "zeros": 0}
+    drawn = (dense[::3] * np.float32(factors.get(sample, 1)))[: 0 if sample == "empty" else None]
+    layer = Held(side, active)
+    before, weight = layer.index.flat(), layer.weight.copy()
+    gradient = Given(layer.index, dense, drawn)
+    layer.move(0, gradient, Counts(active - grow, grow))
+    kept = before[best_of(np.abs(weight), active - grow, before)]
+    scores = np.abs(dense)
+    scores[kept] = -1
+    grown = np.flatnonzero(top_k_mask(scores, grow, xp=numpy_namespace))
+    np.testing.assert_array_equal(np.sort(layer.index.flat()), np.union1d(kept, grown))
+    assert gradient.looks == looks
+
+
+@pytest.mark.parametrize("shape", [(300, 70), (5, 3000), (1, 1), (257, 257)])
+def test_a_sample_is_of_the_gradient(shape: tuple[int, int]) -> None:
+    """Of all parts of the layer, and not larger than it says."""
+    rng = np.random.default_rng(5)
+    dy, x = (rng.standard_normal((size, 4)).astype(np.float32) for size in shape)
+    products = gradients.Products(np.empty(0, np.float32), [(x, dy)], inputs_first=False, kernels=numpy_kernels) * 2
+    dense = np.concatenate([block for _, block in products.blocks()])
+    for sample in (products.sample(), gradients.Whole(dense[:0], dense).sample()):
+        assert 0 < sample.size <= gradients.SAMPLE
+        places = np.flatnonzero(np.isin(dense, sample))
+        assert np.isin(sample, dense).all()
+        rows, cols = np.unravel_index(places, shape)
+        for lines, size in ((rows, shape[0]), (cols, shape[1])):
+            assert np.histogram(lines, bins=min(size, 4), range=(0, size))[0].all()
