@@ -15,7 +15,9 @@ Storage = Literal["masks", "active"] | Mapping[str, Literal["masks", "active"]]
 """How layers are held: all with masks; as active weights where that is possible and pays; or by name pattern."""
 
 
-def active_layers(plan: Plan, storage: Storage, why_not: Mapping[str, str]) -> tuple[int, ...]:
+def active_layers(
+    plan: Plan, storage: Storage, why_not: Mapping[str, str], *, convolutions: bool = False
+) -> tuple[int, ...]:
     """The positions of the layers to hold as active weights.
 
     With ``"active"``, layers that cannot be held so, or would not pay, keep their masks, and a warning names them. With
@@ -25,6 +27,7 @@ def active_layers(plan: Plan, storage: Storage, why_not: Mapping[str, str]) -> t
         plan: the plan.
         storage: what the user asks for.
         why_not: for layers that the framework cannot hold so, by name, the reason.
+        convolutions: whether the adapter can hold convolutions so.
 
     Raises:
         TypeError, ValueError: if the storage is unknown, or the recipe or a layer that a pattern names cannot be held
@@ -36,7 +39,11 @@ def active_layers(plan: Plan, storage: Storage, why_not: Mapping[str, str]) -> t
     if not wanted:
         return ()
     check_recipe(plan.recipe)
-    reasons = {i: reason for i in wanted if (reason := _why_not(plan, i, why_not, storage == "active")) is not None}
+    reasons = {
+        i: reason
+        for i in wanted
+        if (reason := _why_not(plan, i, why_not, storage == "active", convolutions)) is not None
+    }
     told = "; ".join(f"{plan.layers[i].name!r} {reason}" for i, reason in reasons.items())
     if reasons and (storage != "active" or len(reasons) == len(wanted)):
         raise ValueError(f"storage asks for layers to be held as active weights, but {told}: use 'masks' for them.")
@@ -69,9 +76,9 @@ def _unknown(storage: object) -> Exception:
     return kind(f"storage is {storage!r}: use 'masks', 'active', or a dict of these by name pattern.")
 
 
-def _why_not(plan: Plan, position: int, why_not: Mapping[str, str], must_pay: bool) -> str | None:
+def _why_not(plan: Plan, position: int, why_not: Mapping[str, str], must_pay: bool, convolutions: bool) -> str | None:
     layer = plan.layers[position]
-    reason = why_not_layer(layer) or why_not.get(layer.name)
+    reason = why_not_layer(layer, convolutions=convolutions) or why_not.get(layer.name)
     if reason is None and must_pay:
         reason = why_not_worth(layer, plan.active[position])
     return reason

@@ -19,8 +19,8 @@ Loop = TypeVar("Loop", bound=Callable[..., Any])
 LOGGER = logging.getLogger("rigl_core.sparse")
 SLOW = 1.0
 """Seconds that a user notices."""
-INCLUDED = ("compiling.py", "llvm.py", "numba_panels.py", "numba_vectors.py")
-"""The files that are compiled into the loops of `numba_loops`."""
+INCLUDED = ("compiling.py", "llvm.py", "numba_panels.py", "numba_pieces.py", "numba_vectors.py")
+"""The files that are compiled into the loops of `numba_loops` and `convolution_loops`."""
 
 if config.DISABLE_JIT:
     raise ImportError("NUMBA_DISABLE_JIT is set, but the kernels of sparse layers must be compiled: unset it.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -99,6 +100,7 @@ def _chosen(plan: Plan, pool: Sequence[_Dense]) -> dict[int, Flat]:
 
 def _index(plan: Plan, position: int, flat: Flat) -> Index:
     layer = plan.layers[position]
-    rows, cols = (layer.shape[axes[0]] for axes in (layer.out_axes, layer.in_axes))
-    width = width_for(cols, plan.active[position] / max(layer.size, 1))
-    return Index.of(flat, rows, cols, inputs_first=layer.in_axes == (0,), width=width)
+    rows, kernel = layer.n_out, math.prod(layer.shape[axis] for axis in layer.kernel_axes)
+    cols, inputs_first = layer.n_in * kernel, layer.out_axes != (0,)
+    width = width_for(cols, plan.active[position] / max(layer.size, 1), kernel)
+    return Index.of(flat, rows, cols, inputs_first=inputs_first, width=width, kernel=kernel)

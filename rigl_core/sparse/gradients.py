@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from copy import copy
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -92,7 +92,7 @@ class Products:
         """
         self.active = active
         self._scale = np.float32(1)
-        self._pairs = [(x, dy) if inputs_first else (dy, x) for x, dy in samples]
+        self._pairs: list[Any] = [(x, dy) if inputs_first else (dy, x) for x, dy in samples]
         self._kernels, self._threads = kernels, threads
 
     def __add__(self, other: Products) -> Products:
@@ -112,22 +112,27 @@ class Products:
     def blocks(self) -> Iterator[Block]:
         if not self._pairs:
             return
-        lines, others = (array.shape[0] for array in self._pairs[0])
+        lines, others = self._shape
         step = max(1, BLOCK // max(others, 1))
         for first in range(0, lines, step):
-            block = self._sum([(left[first : first + step], right) for left, right in self._pairs])
-            yield first * others, block.reshape(-1)
+            yield first * others, self._sum(slice(first, min(first + step, lines)), slice(0, others)).reshape(-1)
 
     def sample(self) -> Floats:
         """The numbers where some rows of the layer cross some columns."""
         if not self._pairs:
             return self.active[:0]
-        steps = [-(-array.shape[0] // int(SAMPLE**0.5)) for array in self._pairs[0]]
-        return self._sum(
-            [(left[:: steps[0]].copy(), right[:: steps[1]].copy()) for left, right in self._pairs]
-        ).reshape(-1)
+        lines, others = (slice(0, size, -(-size // int(SAMPLE**0.5)) or 1) for size in self._shape)
+        return self._sum(lines, others).reshape(-1)
 
-    def _sum(self, pairs: Sequence[tuple[Floats, Floats]]) -> Floats:
+    @property
+    def _shape(self) -> tuple[int, int]:
+        """The lines of the layer's array, and the numbers of a line."""
+        left, right = self._pairs[0]
+        return left.shape[0], right.shape[0]
+
+    def _sum(self, lines: slice, others: slice) -> Floats:
+        """The numbers of some lines, and in each of some places."""
+        pairs = [tuple(map(np.ascontiguousarray, (left[lines], right[others]))) for left, right in self._pairs]
         total = np.zeros([array.shape[0] for array in pairs[0]], np.float32)
         for left, right in pairs:
             self._kernels.add_products(left, right, total, threads=self._threads)

@@ -1,8 +1,9 @@
 """Where the active connections of a layer are, in tiles of columns.
 
-The kernels read a layer as a matrix: a row for each output, a column for each input. Its columns are cut into tiles of
-equal width, so that the inputs of one tile stay in a processor's cache. Values are held in *storage order*: tile by
-tile, in a tile row by row, in a row column by column. A connection takes two bytes, its column within the tile.
+The kernels read a layer as a matrix: a row for each output, a column for each input. In a convolution there is a column
+for each input channel and position of the kernel, channel by channel. Columns are cut into tiles of equal width, so
+that the inputs of one tile stay in a processor's cache. Values are held in *storage order*: tile by tile, in a tile row
+by row, in a row column by column. A connection takes two bytes, its column within the tile.
 """
 
 from __future__ import annotations
@@ -31,11 +32,13 @@ class Index:
 
     Attributes:
         rows: outputs.
-        cols: inputs.
-        inputs_first: whether the framework's array is (inputs, outputs), as in JAX, and not (outputs, inputs).
-        width: columns of a tile; the last tile may be narrower.
+        cols: inputs, times the positions of the kernel.
+        inputs_first: whether the framework's array is (kernel, inputs, outputs), as in JAX, and not (outputs, inputs,
+            kernel).
+        width: columns of a tile, a multiple of `kernel`; the last tile may be narrower.
         pointers: int32 (tiles * rows + 1,): where each row of each tile begins in storage order, and the end.
         columns: uint16 (active,): the column of each connection within its tile, in storage order.
+        kernel: the positions of a convolution's kernel.
     """
 
     rows: int
@@ -44,32 +47,37 @@ class Index:
     width: int
     pointers: npt.NDArray[np.int32]
     columns: npt.NDArray[np.uint16]
+    kernel: int = 1
 
     @classmethod
-    def of(cls, flat: Flat, rows: int, cols: int, *, inputs_first: bool = False, width: int | None = None) -> Index:
+    def of(
+        cls, flat: Flat, rows: int, cols: int, *, inputs_first: bool = False, width: int | None = None, kernel: int = 1
+    ) -> Index:
         """The index of some connections.
 
         Args:
             flat: their flat indices, ascending.
             rows: outputs.
-            cols: inputs.
-            inputs_first: whether the framework's array is (inputs, outputs).
+            cols: inputs, times the positions of the kernel.
+            inputs_first: whether the framework's array is (kernel, inputs, outputs).
             width: columns of a tile; by default those that suit the density.
+            kernel: the positions of a convolution's kernel.
 
         Raises:
             TypeError, ValueError: if the flat indices are no integers, do not ascend, or lie outside the matrix.
         """
         check_flat(flat, rows * cols)
-        width = width_for(cols, flat.size / max(rows * cols, 1)) if width is None else width
-        row, col = _split(flat, rows, cols, inputs_first)
+        width = width_for(cols, flat.size / max(rows * cols, 1), kernel) if width is None else width
+        row, col = _split(flat, rows, cols, kernel if inputs_first else None)
         segment, column = _place(row, col, rows, width)
         pointers = _pointers(segment, -(-cols // width) * rows + 1)
-        index = cls(rows, cols, inputs_first, width, pointers, column)
+        index = cls(rows, cols, inputs_first, width, pointers, column, kernel)
         return replace(index, columns=column[np.argsort(index._keys(segment, column))])
 
     def like(self, flat: Flat) -> Index:
         """The index of other connections of the same matrix, in tiles of the same width; see `of`."""
-        return Index.of(flat, self.rows, self.cols, inputs_first=self.inputs_first, width=self.width)
+        first, width, kernel = self.inputs_first, self.width, self.kernel
+        return Index.of(flat, self.rows, self.cols, inputs_first=first, width=width, kernel=kernel)
 
     @property
     def tiles(self) -> int:
@@ -92,6 +100,9 @@ class Index:
         tile *= np.int32(self.width)
         tile += self.columns
         if self.inputs_first:
+            if self.kernel > 1:
+                channel, position = np.divmod(tile, np.int32(self.kernel))
+                tile = position * np.int32(self.cols // self.kernel) + channel
             tile *= np.int32(self.rows)
             tile += row
             return tile
@@ -147,7 +158,8 @@ class Index:
             The new index; in its storage order, whether each connection is new; and the positions in ``new`` of those
             that are, in storage order. Connections that stay keep their order.
         """
-        segment, column = _place(*_split(new, self.rows, self.cols, self.inputs_first), self.rows, self.width)
+        own = _split(new, self.rows, self.cols, self.kernel if self.inputs_first else None)
+        segment, column = _place(*own, self.rows, self.width)
         keys = self._keys(self.segments(), self.columns)
         dropped = (keys[~stays] // np.uint32(self.width)).astype(np.int32)
         keys, new_keys = keys[stays], self._keys(segment, column)
@@ -159,7 +171,7 @@ class Index:
         columns[is_new] = column[order]
         columns[~is_new] = self.columns[stays]
         pointers = self.pointers + _pointers(segment, self.pointers.size) - _pointers(dropped, self.pointers.size)
-        return Index(self.rows, self.cols, self.inputs_first, self.width, pointers, columns), is_new, order
+        return replace(self, pointers=pointers, columns=columns), is_new, order
 
     def check(self) -> None:
         """Refuse arrays that are no index, before a kernel follows them.
@@ -192,12 +204,12 @@ class Index:
             yield tile, slice(self.pointers[tile * self.rows], self.pointers[(tile + 1) * self.rows])
 
 
-def width_for(cols: int, density: float) -> int:
-    """The columns of a tile that suit a density: about `A_ROW` active connections a row."""
+def width_for(cols: int, density: float, kernel: int = 1) -> int:
+    """The columns of a tile that suit a density: about `A_ROW` active connections a row, of whole channels."""
     width = NARROWEST
     while width < WIDEST and width * density < A_ROW:
         width *= 2
-    return max(min(width, cols), 1)
+    return max(min(max(width // kernel, 1) * kernel, cols), 1)
 
 
 def check_flat(flat: Flat, size: int) -> None:
@@ -210,10 +222,17 @@ def check_flat(flat: Flat, size: int) -> None:
         raise ValueError("flat indices must ascend, without repetition: sort them, and use each once.")
 
 
-def _split(flat: Flat, rows: int, cols: int, inputs_first: bool) -> tuple[Flat, Flat]:
-    """The row and the column of connections."""
-    first, second = np.divmod(flat.astype(np.int32, copy=False), np.int32(max(rows if inputs_first else cols, 1)))
-    return (second, first) if inputs_first else (first, second)
+def _split(flat: Flat, rows: int, cols: int, kernel: int | None) -> tuple[Flat, Flat]:
+    """The row and the column of connections; ``kernel`` has the positions of the kernel if inputs come first."""
+    own = flat.astype(np.int32, copy=False)
+    if kernel is None:
+        row, col = np.divmod(own, np.int32(max(cols, 1)))
+        return row, col
+    line, row = np.divmod(own, np.int32(max(rows, 1)))
+    if kernel > 1:
+        position, channel = np.divmod(line, np.int32(max(cols // kernel, 1)))
+        line = channel * np.int32(kernel) + position
+    return row, line
 
 
 def _place(row: Flat, col: Flat, rows: int, width: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint16]]:

@@ -6,7 +6,8 @@ import warnings
 from typing import Protocol, cast
 
 from rigl_core.model.warnings import SparsityWarning
-from rigl_core.sparse import numpy_kernels
+from rigl_core.sparse import numpy_convolutions, numpy_kernels
+from rigl_core.sparse.convolution import Places, Windows
 from rigl_core.sparse.index import Floats, Index
 
 
@@ -26,6 +27,29 @@ class Kernels(Protocol):
 
     def transposed(self, array: Floats, *, threads: int = 1) -> Floats:
         """A contiguous copy with the axes exchanged."""
+
+
+class Convolutions(Protocol):
+    """The products of a sparse convolution; `numpy_convolutions` defines and documents them."""
+
+    def forward(self, index: Index, values: Floats, planes: Floats, windows: Windows, *, threads: int = 1) -> Floats:
+        """The outputs of a convolution without its bias."""
+
+    def backward(
+        self,
+        index: Index,
+        values: Floats,
+        planes: Floats,
+        windows: Windows,
+        dy: Floats,
+        *,
+        needs_inputs: bool = True,
+        threads: int = 1,
+    ) -> tuple[Floats | None, Floats]:
+        """The gradients of the inputs, as planes, and of the active weights."""
+
+    def unfolded(self, planes: Floats, starts: Places, positions: Places, *, threads: int = 1) -> Floats:
+        """What some columns see at some positions."""
 
 
 def best_kernels() -> Kernels:
@@ -48,3 +72,12 @@ def best_kernels() -> Kernels:
         warnings.warn(message, SparsityWarning, stacklevel=2)
         return cast(Kernels, numpy_kernels)
     return cast(Kernels, numba_kernels)
+
+
+def best_convolutions() -> Convolutions:
+    """The kernels of convolutions that go with `best_kernels`; those of numba are compiled if they are asked for."""
+    if best_kernels() is cast(Kernels, numpy_kernels):
+        return cast(Convolutions, numpy_convolutions)
+    from rigl_core.sparse import numba_convolutions
+
+    return cast(Convolutions, numba_convolutions)

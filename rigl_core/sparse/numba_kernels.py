@@ -30,12 +30,12 @@ WORKS = 3
 
 def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Floats:
     """The outputs of a layer without its bias; see `numpy_kernels.forward`."""
-    _check("values", values, index.size)
-    _check("x", x, index.cols, *x.shape[1:2])
-    y = _memory(index.rows, x.shape[1])
-    panels = list(_panels(x.shape[1]))
+    check("values", values, index.size)
+    check("x", x, index.cols, *x.shape[1:2])
+    y = memory(index.rows, x.shape[1])
+    panels = list(panels_of(x.shape[1]))
     outputs = [panel.empty(y) for panel in panels]
-    threads = _useful(threads, index.size * x.shape[1])
+    threads = useful(threads, index.size * x.shape[1])
     parts = ranges(index.rows, -(-WORKS * threads // max(len(panels), 1)) if threads > 1 else 1)
 
     def work(inputs: Floats, output: Floats, first: int, last: int, packed: Floats) -> None:
@@ -46,8 +46,8 @@ def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Flo
         for panel, output in zip(panels, outputs, strict=True)
         for rows in parts
     ]
-    run(works, threads, partial(_memory, index.width, LANES[-1]))
-    _write(y, panels, outputs)
+    run(works, threads, partial(memory, index.width, LANES[-1]))
+    write_back(y, panels, outputs)
     return y
 
 
@@ -55,12 +55,12 @@ def backward(
     index: Index, values: Floats, x: Floats, dy: Floats, *, needs_inputs: bool = True, threads: int = 1
 ) -> tuple[Floats | None, Floats]:
     """The gradients of the inputs and of the active weights; see `numpy_kernels.backward`."""
-    _check("values", values, index.size)
-    _check("x", x, index.cols, *x.shape[1:2])
-    _check("dy", dy, index.rows, *x.shape[1:2])
-    dx = _memory(*x.shape) if needs_inputs else np.empty((0, x.shape[1]), np.float32)
+    check("values", values, index.size)
+    check("x", x, index.cols, *x.shape[1:2])
+    check("dy", dy, index.rows, *x.shape[1:2])
+    dx = memory(*x.shape) if needs_inputs else np.empty((0, x.shape[1]), np.float32)
     gradient = np.zeros_like(values)
-    panels = list(_panels(x.shape[1]))
+    panels = list(panels_of(x.shape[1]))
     outputs = [panel.empty(dx) for panel in panels]
     arrays = [(panel.of(x), panel.of(dy), output) for panel, output in zip(panels, outputs, strict=True)]
 
@@ -69,34 +69,34 @@ def backward(
             loops.backward_tile(index.pointers, index.columns, index.width, values, tile, *own, gradient, packed)
 
     works = [partial(work, tile) for tile in range(index.tiles)]
-    run(works, _useful(threads, 2 * index.size * x.shape[1]), partial(_memory, 2, index.width, LANES[-1]))
+    run(works, useful(threads, 2 * index.size * x.shape[1]), partial(memory, 2, index.width, LANES[-1]))
     if not needs_inputs:
         return None, gradient
-    _write(dx, panels, outputs)
+    write_back(dx, panels, outputs)
     return dx, gradient
 
 
 def add_products(left: Floats, right: Floats, total: Floats, *, threads: int = 1) -> None:
     """Add a block of a dense gradient, in a fixed order; see `numpy_kernels.add_products`."""
-    _check("left", left, *left.shape[:2])
-    _check("right", right, *right.shape[:1], *left.shape[1:2])
-    _check("total", total, *left.shape[:1], *right.shape[:1])
+    check("left", left, *left.shape[:2])
+    check("right", right, *right.shape[:1], *left.shape[1:2])
+    check("total", total, *left.shape[:1], *right.shape[:1])
     rows, batch = left.shape
-    threads = _useful(threads, rows * right.shape[0] * batch // 4)
+    threads = useful(threads, rows * right.shape[0] * batch // 4)
     blocks = _blocks(left)
 
     def work(first: int, last: int, panel: Floats) -> None:
         loops.product_columns(blocks, right, total, first, last, panel)
 
     works = [partial(work, *columns) for columns in ranges(right.shape[0], WORKS * threads, step=COLUMNS)]
-    run(works, threads, partial(_memory, batch + ROWS, COLUMNS))
+    run(works, threads, partial(memory, batch + ROWS, COLUMNS))
 
 
 def transposed(array: Floats, *, threads: int = 1) -> Floats:
     """A transposed copy; see `numpy_kernels.transposed`."""
-    _check("array", array, *array.shape[:2])
-    result = _memory(*array.shape[::-1])
-    threads = _useful(threads, array.size)
+    check("array", array, *array.shape[:2])
+    result = memory(*array.shape[::-1])
+    threads = useful(threads, array.size)
 
     def work(first: int, last: int, _: None) -> None:
         loops.transpose_range(array, result, first, last)
@@ -107,7 +107,7 @@ def transposed(array: Floats, *, threads: int = 1) -> Floats:
 
 
 @dataclass(frozen=True)
-class _Panel:
+class Panel:
     """Some samples of a batch, and the lanes that they are given."""
 
     first: int
@@ -126,24 +126,24 @@ class _Panel:
     def empty(self, array: Floats) -> Floats:
         """Where these samples of an array can be written: the array itself, if they fill the lanes."""
         samples = array[:, self.first : self.last]
-        return samples if samples.shape[1] == self.lanes else _memory(array.shape[0], self.lanes)
+        return samples if samples.shape[1] == self.lanes else memory(array.shape[0], self.lanes)
 
 
-def _panels(batch: int) -> Iterator[_Panel]:
+def panels_of(batch: int) -> Iterator[Panel]:
     """Cut a batch into panels."""
     for first in range(0, batch, LANES[-1]):
         last = min(first + LANES[-1], batch)
-        yield _Panel(first, last, next(lanes for lanes in LANES if lanes >= last - first))
+        yield Panel(first, last, next(lanes for lanes in LANES if lanes >= last - first))
 
 
-def _write(array: Floats, panels: Sequence[_Panel], outputs: Sequence[Floats]) -> None:
+def write_back(array: Floats, panels: Sequence[Panel], outputs: Sequence[Floats]) -> None:
     """Copy what was not written into the array itself."""
     for panel, output in zip(panels, outputs, strict=True):
         if output.base is not array.base:
             array[:, panel.first : panel.last] = output[:, : panel.last - panel.first]
 
 
-def _check(name: str, array: Floats, *shape: int) -> None:
+def check(name: str, array: Floats, *shape: int) -> None:
     """Refuse an array before a loop reads what is not there."""
     if array.dtype != np.float32 or array.shape != shape or not array.flags.c_contiguous:
         wanted = f"a float32 array of shape {shape}, contiguous in C order"
@@ -161,7 +161,7 @@ def _blocks(left: Floats) -> Floats:
     return blocks
 
 
-def _memory(*shape: int) -> Floats:
+def memory(*shape: int) -> Floats:
     """An array of any values that begins at a line of the cache, which a vector must not cross."""
     size = math.prod(shape)
     buffer = np.empty(size + 16, np.float32)
@@ -169,6 +169,6 @@ def _memory(*shape: int) -> Floats:
     return buffer[start : start + size].reshape(shape)
 
 
-def _useful(threads: int, multiplications: int) -> int:
+def useful(threads: int, multiplications: int) -> int:
     """The threads that are worth their start."""
     return max(1, min(threads, multiplications // WORTH_A_THREAD))

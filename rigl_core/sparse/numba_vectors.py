@@ -38,6 +38,14 @@ def copy(builder: Value, lanes: int, source: Value, target: Value) -> None:
 
 
 @inlined(constants=1)
+def add_some(builder: Value, lanes: int, source: Value, target: Value, count: Value) -> None:
+    """target[i] += source[i] for i from 0 to before lanes or count; the other lanes are written as they are."""
+    vectors = Vectors(builder, lanes)
+    old = vectors.load(target)
+    vectors.store(vectors.first(count, builder.fadd(old, vectors.load(source)), old), target)
+
+
+@inlined(constants=1)
 def clear(builder: Value, lanes: int, target: Value) -> None:
     """target[0:lanes] = 0."""
     vectors = Vectors(builder, lanes)

@@ -27,7 +27,7 @@ def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Flo
         Outputs (rows, batch).
     """
     y = np.zeros((index.rows, x.shape[1]), np.float32)
-    for row, col, part in _rows(index):
+    for row, col, part in rows_of(index):
         y[row] += values[part] @ x[col]
     return y
 
@@ -50,7 +50,7 @@ def backward(
     """
     dx = np.zeros_like(x) if needs_inputs else None
     gradient = np.empty_like(values)
-    for row, col, part in _rows(index):
+    for row, col, part in rows_of(index):
         gradient[part] = x[col] @ dy[row]
         if dx is not None:
             dx[col] += np.outer(values[part], dy[row])
@@ -84,7 +84,7 @@ def transposed(array: Floats, *, threads: int = 1) -> Floats:
     return np.ascontiguousarray(array.T)
 
 
-def _rows(index: Index) -> Iterator[tuple[int, npt.NDArray[np.intp], slice]]:
+def rows_of(index: Index) -> Iterator[tuple[int, npt.NDArray[np.intp], slice]]:
     """Each row of each tile that has connections: its number, its columns, and its place in storage order."""
     for segment in np.flatnonzero(np.diff(index.pointers)):
         tile, row = divmod(int(segment), index.rows)

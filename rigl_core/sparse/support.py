@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from rigl_core.model.layers import Layer
 from rigl_core.parts.criteria import GRADIENT, RANDOM
 from rigl_core.parts.structures import Unstructured
@@ -11,6 +13,9 @@ PAYS_FROM = 1 << 16
 """The connections of the smallest layer that is faster truly sparse: in smaller ones the calls cost too much."""
 PAYS_BELOW = 0.25
 """The highest density at which a truly sparse layer is faster than a dense one."""
+
+WIDEST_KERNEL = 1 << 16
+"""The most positions of a convolution's kernel: an index counts the columns of a channel in two bytes."""
 
 
 def check_recipe(recipe: Recipe) -> None:
@@ -45,16 +50,31 @@ def _why_not(recipe: Recipe) -> str | None:
     return None
 
 
-def why_not_layer(layer: Layer) -> str | None:
+def why_not_layer(layer: Layer, *, convolutions: bool = False) -> str | None:
     """Why a layer cannot be held as active weights; None if it can.
 
-    It must be a matrix, whose inputs are one axis and whose outputs are the other.
+    It must be a matrix, whose inputs are one axis and whose outputs are the other. Or it is the kernel of a
+    two-dimensional convolution, an array (outputs, inputs, height, width) or (height, width, inputs, outputs).
+
+    Args:
+        layer: the layer.
+        convolutions: whether the adapter can hold convolutions.
     """
-    if len(layer.shape) != 2 or layer.groups != 1 or layer.depthwise:
+    axes = len(layer.shape)
+    if layer.depthwise:
+        return "is depthwise, and has few connections for each input"
+    if axes != 2 and not (convolutions and axes == 4):
+        return "is not a matrix or the kernel of a two-dimensional convolution" if convolutions else "is not a matrix"
+    if axes == 2 and layer.groups != 1:
         return "is not a matrix"
-    if sorted(layer.in_axes + layer.out_axes) != [0, 1] or len(layer.in_axes) != 1:
-        return "has no known axis of inputs and axis of outputs (give them by axes)"
-    return None
+    if math.prod(layer.shape[axis] for axis in layer.kernel_axes) > WIDEST_KERNEL:
+        return f"has a kernel of more than {WIDEST_KERNEL:,} positions"
+    kernel = tuple(range(2, axes))
+    if (layer.out_axes, layer.in_axes, layer.kernel_axes) == ((0,), (1,), kernel):
+        return None
+    if (layer.kernel_axes, layer.in_axes, layer.out_axes) == (tuple(range(axes - 2)), (axes - 2,), (axes - 1,)):
+        return None
+    return "has no known axis of inputs and axis of outputs (give them by axes)"
 
 
 def why_not_worth(layer: Layer, active: int) -> str | None:

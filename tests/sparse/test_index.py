@@ -12,16 +12,19 @@ from hypothesis import strategies as st
 
 from rigl_core.sparse.index import Index
 
-SIZES = st.sampled_from([(1, 1), (3, 7), (5, 300), (40, 129), (2, 2050), (7, 0), (0, 7)])
+MATRICES = [(1, 1, 1), (3, 7, 1), (5, 300, 1), (40, 129, 1), (2, 2050, 1), (7, 0, 1), (0, 7, 1)]
+CONVOLUTIONS = [(6, 45, 9), (2, 300, 3), (3, 25, 25), (4, 0, 9), (0, 18, 9)]
+SIZES = st.sampled_from([*MATRICES, *CONVOLUTIONS])
+"""Rows, columns, and the positions of a convolution's kernel."""
 
 
 @settings(max_examples=60, deadline=None)
 @given(SIZES, st.sampled_from([0, 0.02, 0.3, 1]), st.booleans(), st.integers(0, 99))
-def test_an_index_is_its_mask(sizes: tuple[int, int], density: float, inputs_first: bool, seed: int) -> None:
+def test_an_index_is_its_mask(sizes: tuple[int, int, int], density: float, inputs_first: bool, seed: int) -> None:
     """There and back; the values move with an update, in the order that a new index would give them."""
-    rng, (rows, cols) = np.random.default_rng(seed), sizes
+    rng, (rows, cols, kernel) = np.random.default_rng(seed), sizes
     mask = rng.random(rows * cols) < density
-    index = Index.of(np.flatnonzero(mask).astype(np.int32), rows, cols, inputs_first=inputs_first)
+    index = Index.of(np.flatnonzero(mask).astype(np.int32), rows, cols, inputs_first=inputs_first, kernel=kernel)
     index.check()
     np.testing.assert_array_equal(index.mask(), mask)
     dense = rng.normal(size=mask.size).astype(np.float32) * mask
@@ -31,11 +34,25 @@ def test_an_index_is_its_mask(sizes: tuple[int, int], density: float, inputs_fir
     changed, is_new, order = index.changed(stays, new)
     changed.check()
     expected = np.sort(np.concatenate([index.flat()[stays], new]))
-    same = Index.of(expected, rows, cols, inputs_first=inputs_first, width=index.width)
+    same = Index.of(expected, rows, cols, inputs_first=inputs_first, width=index.width, kernel=kernel)
     np.testing.assert_array_equal(changed.columns, same.columns)
     np.testing.assert_array_equal(changed.pointers, same.pointers)
     np.testing.assert_array_equal(changed.flat()[~is_new], index.flat()[stays])
     np.testing.assert_array_equal(changed.flat()[is_new], new[order])
+
+
+@pytest.mark.parametrize("inputs_first", [False, True])
+def test_the_columns_of_a_convolution(inputs_first: bool) -> None:
+    """Channel by channel, also if the framework's array is (height, width, inputs, outputs)."""
+    outputs, inputs, height, width = 4, 3, 2, 5
+    mask = np.random.default_rng(0).random((outputs, inputs, height, width)) < 0.3
+    own = mask.transpose(2, 3, 1, 0) if inputs_first else mask
+    flat = np.flatnonzero(own).astype(np.int32)
+    index = Index.of(flat, outputs, inputs * height * width, inputs_first=inputs_first, kernel=height * width)
+    assert index.width == index.cols
+    found = np.zeros((outputs, index.cols), bool)
+    found[index.segments(), index.columns] = True
+    np.testing.assert_array_equal(found, mask.reshape(outputs, -1))
 
 
 def test_a_connection_takes_two_bytes_and_little_more() -> None:

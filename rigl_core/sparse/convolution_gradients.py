@@ -1,0 +1,79 @@
+"""The dense gradient of a sparse convolution, in blocks: its inputs are unfolded piece by piece, and never whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from rigl_core.sparse.convolution import Places, Windows
+from rigl_core.sparse.gradients import BLOCK, Products
+from rigl_core.sparse.index import Floats, Index
+from rigl_core.sparse.kernels import Convolutions, Kernels
+
+Sample = tuple[Floats, Windows, Floats]
+"""The planes of inputs, where they are read, and the gradient of outputs (rows, positions)."""
+
+
+class ConvolutionProducts(Products):
+    """The dense gradient that inputs and output gradients define: the sum of their products over all positions."""
+
+    def __init__(
+        self,
+        active: Floats,
+        samples: Sequence[Sample],
+        *,
+        index: Index,
+        kernels: Kernels,
+        convolutions: Convolutions,
+        threads: int = 1,
+    ) -> None:
+        """The gradient of one step.
+
+        Args:
+            active: the gradient of the active weights, in storage order.
+            samples: in the order in which they are added: the uses of the layer, and its micro-batches.
+            index: where the active weights are.
+            kernels: make the products.
+            convolutions: unfold the inputs.
+            threads: the threads to work with.
+        """
+        super().__init__(active, [], inputs_first=index.inputs_first, kernels=kernels, threads=threads)
+        self._pairs, self._convolutions = list(samples), convolutions
+        self._rows, self._inputs_first = np.arange(index.rows), index.inputs_first
+        columns = np.arange(index.cols)
+        self._columns = columns.reshape(-1, index.kernel).T.reshape(-1) if index.inputs_first else columns
+
+    @property
+    def _shape(self) -> tuple[int, int]:
+        sizes = self._rows.size, self._columns.size
+        return sizes[::-1] if self._inputs_first else sizes
+
+    def _sum(self, lines: slice, others: slice) -> Floats:
+        own, own_columns = (others, lines) if self._inputs_first else (lines, others)
+        rows, columns = self._rows[own], self._columns[own_columns]
+        total = np.zeros((rows.size, columns.size), np.float32)
+        for planes, windows, dy in self._pairs:
+            for starts, part in _in_groups(rows, windows, dy.shape[0]):
+                self._add(planes, starts[columns], windows.positions, dy[rows[part]], total[part])
+        if self._scale != 1:
+            total *= self._scale
+        return np.ascontiguousarray(total.T) if self._inputs_first else total
+
+    def _add(self, planes: Floats, starts: Places, positions: Places, dy: Floats, total: Floats) -> None:
+        """Add the products of some rows and columns, position after position."""
+        step = max(1, BLOCK // max(starts.size, 1))
+        for first in range(0, positions.size, step):
+            own = positions[first : first + step]
+            x = self._convolutions.unfolded(planes, starts, own, threads=self._threads)
+            left = np.ascontiguousarray(dy[:, first : first + step])
+            self._kernels.add_products(left, x, total, threads=self._threads)
+
+
+def _in_groups(rows: Places, windows: Windows, count: int) -> Iterator[tuple[Places, slice]]:
+    """The starts of each group, and which of some ascending rows are in it."""
+    for group in range(windows.groups):
+        edges = np.array([group, group + 1]) * (count // windows.groups)
+        first, last = np.searchsorted(rows, edges)
+        if first < last:
+            yield windows.starts_of(group), slice(first, last)

@@ -1,0 +1,121 @@
+"""The loops of the kernels for convolutions; see `numba_loops`. A panel has some output positions of all channels."""
+
+from __future__ import annotations
+
+from numba import types
+
+from rigl_core.sparse.compiling import compiled, read, written
+from rigl_core.sparse.convolution import Places
+from rigl_core.sparse.index import Floats
+from rigl_core.sparse.numba_loops import INDEX, INT, PANEL, VALUES
+from rigl_core.sparse.numba_panels import (
+    Columns,
+    Pointers,
+    add_tile,
+    add_tile_gradients,
+    clear_lanes,
+    clear_packed,
+    row_of,
+)
+from rigl_core.sparse.numba_pieces import add_pieces, pack_pieces, pieces_of
+
+PLACES = read(types.int64)
+
+
+@compiled(*INDEX, VALUES, VALUES, PLACES, PLACES, written(axes=2), INT, INT, written())
+def forward_rows(
+    pointers: Pointers,
+    columns: Columns,
+    width: int,
+    values: Floats,
+    planes: Floats,
+    starts: Places,
+    positions: Places,
+    y: Floats,
+    first: int,
+    last: int,
+    packed: Floats,
+) -> None:
+    """The outputs of the rows from first to before last, which are of one group, for a panel.
+
+    Args:
+        pointers, columns, width: the attributes of an index.
+        values: the active weights, in storage order.
+        planes: the inputs, flat.
+        starts: of the columns of the group.
+        positions: those of the panel, at most as many as its lanes.
+        y: outputs (rows, lanes), of any values.
+        first: the first row.
+        last: the row after the last one.
+        packed: memory for width * lanes numbers, and some behind them.
+    """
+    rows, lanes = y.shape
+    pieces = pieces_of(positions)
+    for row in range(first, last):
+        clear_lanes(lanes, row_of(y, row))
+    for tile in range(-(-starts.size // width)):
+        own = starts[tile * width : (tile + 1) * width]
+        pack_pieces(planes, own, positions.size, pieces, lanes, packed)
+        add_tile(pointers[tile * rows + first :], columns, values, packed, y[first:last])
+
+
+@compiled(*INDEX, VALUES, INT, VALUES, PLACES, PLACES, PANEL, INT, INT, written(), written(), written(axes=2))
+def backward_tile(
+    pointers: Pointers,
+    columns: Columns,
+    width: int,
+    values: Floats,
+    tile: int,
+    planes: Floats,
+    starts: Places,
+    positions: Places,
+    dy: Floats,
+    first: int,
+    last: int,
+    dplanes: Floats,
+    gradient: Floats,
+    packed: Floats,
+) -> None:
+    """The gradients of one tile and group, for a panel.
+
+    Args:
+        pointers, columns, width: the attributes of an index.
+        values: the active weights, in storage order.
+        tile: its number.
+        planes: the inputs, flat.
+        starts: of the columns of the group.
+        positions: those of the panel, at most as many as its lanes.
+        dy: the gradient of the outputs (rows, lanes).
+        first: the first row of the group.
+        last: the row after its last one.
+        dplanes: the gradient of the inputs, flat; the panel's part is added. It is empty if it is not wanted.
+        gradient: of the active weights, in storage order; the panel's part is added.
+        packed: two times memory for width * lanes numbers, and some behind them.
+    """
+    (rows, lanes), needs_inputs = dy.shape, dplanes.size > 0
+    pieces, own = pieces_of(positions), starts[tile * width : (tile + 1) * width]
+    x, dx = packed[0], packed[1]
+    pack_pieces(planes, own, positions.size, pieces, lanes, x)
+    if needs_inputs:
+        clear_packed(lanes, own.size, dx)
+    segments = pointers[tile * rows + first :]
+    add_tile_gradients(segments, columns, values, x, dy[first:last], needs_inputs, dx, gradient)
+    if needs_inputs:
+        add_pieces(dx, own, pieces, lanes, dplanes)
+
+
+@compiled(VALUES, PLACES, PLACES, written(axes=2), INT, INT)
+def unfold_range(planes: Floats, starts: Places, positions: Places, result: Floats, first: int, last: int) -> None:
+    """What the columns from first to before last see.
+
+    Args:
+        planes: the inputs, flat.
+        starts: of the columns.
+        positions: some output positions.
+        result: an array (columns, positions), of any values.
+        first: the first column.
+        last: the column after the last one.
+    """
+    for i in range(first, last):
+        for j in range(positions.size):
+            result[i, j] = planes[starts[i] + positions[j]]
