@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
@@ -36,17 +36,22 @@ def written(axes: int = 1) -> Any:
     return types.Array(types.float32, axes, "A" if axes == 2 else "C")
 
 
-def part(function: Loop) -> Loop:
+def part(function: Loop, flags: Iterable[str] = ()) -> Loop:
     """Make a function a part of loops: it is compiled into those that call it."""
-    result: Loop = njit(nogil=True, error_model="numpy", boundscheck=False)(function)
+    result: Loop = njit(nogil=True, error_model="numpy", boundscheck=False, fastmath=set(flags))(function)
     return result
 
 
-def compiled(*arguments: Any) -> Callable[[Loop], Loop]:
-    """Compile a loop for these types of arguments, and for no others; keep it on disk, if a folder is writable."""
+def compiled(*arguments: Any, in_any_order: bool = False) -> Callable[[Loop], Loop]:
+    """Compile a loop for these types of arguments, and for no others; keep it on disk, if a folder is writable.
+
+    Args:
+        *arguments: their types.
+        in_any_order: whether LLVM may add numbers in the order that suits the processor.
+    """
 
     def compile_loop(loop: Loop) -> Loop:
-        result = part(loop)
+        result = part(loop, ("contract", "nsz", "reassoc") if in_any_order else ())
         kept = _kept(loop)
         if kept is not None:
             result._cache = kept  # type: ignore[attr-defined]
