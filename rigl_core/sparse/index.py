@@ -179,6 +179,8 @@ class Index:
         Raises:
             ValueError: naming the array.
         """
+        if min(self.rows, self.cols) < 0 or not 1 <= self.width <= 1 << 16:
+            raise ValueError(f"a matrix of {self.rows} x {self.cols} has no tiles of width {self.width}.")
         for name, dtype in (("pointers", np.int32), ("columns", np.uint16)):
             array = getattr(self, name)
             if array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
@@ -186,7 +188,7 @@ class Index:
         expected = self.tiles * self.rows + 1
         if self.pointers.size != expected or self.pointers[0] != 0 or self.pointers[-1] != self.size:
             raise ValueError(f"pointers must be {expected} numbers, from 0 to {self.size}, the active connections.")
-        if (np.diff(self.pointers) < 0).any():
+        if (self.pointers[1:] < self.pointers[:-1]).any():
             raise ValueError("pointers must not descend.")
         for tile, part in self._parts():
             columns = self.columns[part]
