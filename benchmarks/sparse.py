@@ -78,6 +78,7 @@ def _groups(quick: bool) -> Iterator[list[Case]]:
             Case("sparse", "numba, feature-major", "feature-major", "dense", *layer, target=1 / feature_major),
             Case("sparse", "numba, batch-major", "batch-major", "dense", *layer, target=1 / batch_major),
             Case("sparse", "torch CSR", "CSR", "dense", *layer),
+            Case("sparse", "sparselab 0.2.2", "sparselab", "dense", *layer),
         ]
         yield [Case("sparse", "numba, feature-major", "feature-major", "dense", *layer, 2)]
         yield [Case("sparse threads", "numba", "feature-major", "one thread", *layer, 2, 1 / TWO_THREADS)]
@@ -87,6 +88,12 @@ def _groups(quick: bool) -> Iterator[list[Case]]:
     yield [Case("sparse block", "numba", "products", "BLAS", 4096, 128, 0, target=BLOCK_TARGET)]
     for density in () if quick else (0.1, 0.01):
         yield [Case("sparse update", "numba", "update", "dense product", 4096, 128, density)]
+    for batch in (8,) if quick else (1, 8, 32):
+        for density in (0.1, 0.01):
+            yield [
+                Case("sparse serving", name, contender, "dense inference", 4096, batch, density)
+                for name, contender in (("rigl_core.serving", "serving"), ("torch CSR module", "CSR module"))
+            ]
     if not quick:
         yield from _steps()
 
