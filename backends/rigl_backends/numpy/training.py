@@ -34,12 +34,21 @@ class SparseTraining(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         optimizer: Optimizer,
         scores: Mapping[str, Array] | None = None,
         indices: Mapping[int, Index] = MappingProxyType({}),
+        drawn: Mapping[int, npt.NDArray[np.float32]] = MappingProxyType({}),
     ) -> None:
-        """Make the handle; only `sparsify` does. ``indices`` are of the layers to hold as active weights."""
+        """Make the handle; only `sparsify` does.
+
+        Args:
+            plan, optimizer, scores: as given to `sparsify`.
+            indices: of the layers to hold as active weights, by position.
+            drawn: the initial values of those that have no dense array.
+        """
         self._masked = {
             i: SparseLayer(plan.layers[i], plan.recipe, optimizer) for i in plan.sparse_layers if i not in indices
         }
-        self._active = {i: ActiveLayer(plan.layers[i], plan.recipe, own, optimizer) for i, own in indices.items()}
+        self._active = {
+            i: ActiveLayer(plan.layers[i], plan.recipe, own, optimizer, drawn.get(i)) for i, own in indices.items()
+        }
         super().__init__(plan, {**self._masked, **self._active})
         self._optimizer = optimizer
         self.start(scores)
