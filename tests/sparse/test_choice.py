@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -104,3 +105,25 @@ def test_convolutions_where_an_adapter_has_them(layer: Layer, reason: str | None
             active_layers(plan, storage, {}, convolutions=True)
     with pytest.raises(ValueError, match=r"'conv' is (not a matrix|depthwise)"):
         active_layers(plan, storage, {})
+
+
+@checks("A3", "P3")
+@pytest.mark.parametrize(
+    ("shape", "groups", "sparsity", "reason"),
+    [
+        ((128, 128, 3, 3), 1, 0.8, None),
+        ((128, 128, 3, 3), 1, 0.78, "has a density of 0.22, and products pay up to 0.2"),
+        ((128, 100, 3, 3), 1, 0.9, "has 115,200 connections, and products pay from 131,072 on"),
+        ((256, 64, 3, 3), 4, 0.9, "has 36,864 connections a group, and products pay from 131,072 on"),
+        ((512, 512, 1, 1), 1, 0.9, None),
+        ((256, 512, 1, 1), 1, 0.9, "has 131,072 connections, and products pay from 262,144 on"),
+    ],
+)
+def test_convolutions_that_pay(shape: tuple[int, ...], groups: int, sparsity: float, reason: str | None) -> None:
+    own = replace(RECIPE, sparsity=sparsity)
+    plan = make_plan(own, [Layer("conv", shape, (1,), (0,), groups=groups)])
+    if reason is None:
+        assert active_layers(plan, "active", {}, convolutions=True) == (0,)
+    else:
+        with pytest.raises(ValueError, match=reason):
+            active_layers(plan, "active", {}, convolutions=True)
