@@ -53,6 +53,8 @@ from rigl_core.recipe.recipe import check_recipe as check_recipe
 from rigl_core.recipe.rule import Rule as Rule
 from rigl_core.sparse.choice import Storage as Storage
 from rigl_core.sparse.choice import active_layers as active_layers
+from rigl_core.sparse.convolution import Convolution as Convolution
+from rigl_core.sparse.convolution_gradients import ConvolutionProducts as ConvolutionProducts
 from rigl_core.sparse.first import first_indices as first_indices
 from rigl_core.sparse.first import saved_indices as saved_indices
 from rigl_core.sparse.gradients import ActiveOnly as ActiveOnly
@@ -60,6 +62,7 @@ from rigl_core.sparse.gradients import Gradient as Gradient
 from rigl_core.sparse.gradients import Products as Products
 from rigl_core.sparse.gradients import Whole as Whole
 from rigl_core.sparse.index import Index as Index
+from rigl_core.sparse.kernels import best_convolutions as best_convolutions
 from rigl_core.sparse.kernels import best_kernels as best_kernels
 from rigl_core.sparse.layer import ActiveLayer as ActiveLayer
 from rigl_core.sparse.layer import Move as Move

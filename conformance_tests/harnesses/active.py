@@ -14,12 +14,15 @@ from rigl_core.testing.limits import NotOffered
 from rigl_core.testing.session import Array, Setup
 
 
-def active_where_possible(setup: Setup, *, inputs_first: bool = True) -> dict[str, Literal["active"]]:
+def active_where_possible(
+    setup: Setup, *, inputs_first: bool = True, convolutions: bool = False
+) -> dict[str, Literal["active"]]:
     """The storage of each layer: active weights wherever a layer of a library can hold them, however small it is.
 
     Args:
         setup: the start of a training.
         inputs_first: whether the library has layers of (inputs, outputs).
+        convolutions: whether it can hold convolutions so.
 
     Raises:
         NotOffered: if no layer can, or the recipe reads more than active weights.
@@ -36,13 +39,13 @@ def active_where_possible(setup: Setup, *, inputs_first: bool = True) -> dict[st
     possible: dict[str, Literal["active"]] = {
         layer.name: "active"
         for layer in setup.layers
-        if why_not_layer(layer) is None and (inputs_first or layer.in_axes == (1,))
+        if why_not_layer(layer, convolutions=convolutions) is None and (inputs_first or layer.in_axes == (1,))
     }
     if not possible:
-        raise NotOffered("no layer is a matrix of inputs and outputs")
+        raise NotOffered("no layer is one of inputs and outputs that the kernels have")
     together = isinstance(setup.recipe, Recipe) and setup.recipe.scope == "global"
     if together and len(possible) < len(setup.layers):
-        raise NotOffered("layers that choose together are held alike, and one of them is no matrix")
+        raise NotOffered("layers that choose together are held alike, and one of them cannot be active weights")
     return possible
 
 

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from conformance_tests.harnesses.active import active_where_possible, held
+from conformance_tests.harnesses.torch_modules import each_column, model_of, tensor_of
 from conformance_tests.harnesses.torch_optimizers import make_optimizer
-from rigl_backends.torch import SparseLinear, sparsify, torch_namespace
-from rigl_core import Layer
+from rigl_backends.torch import SparseConv2d, SparseLinear, sparsify, torch_namespace
 from rigl_core.adapter import Index
 from rigl_core.testing.harness import Array, Harness, Mask, Setup
 from rigl_core.testing.layout import laid_out_like
@@ -63,21 +63,22 @@ class TorchSession:
     def __init__(self, device: str, setup: Setup) -> None:
         self.mode = setup.mode
         self.device = torch.device(device)
-        self.model = _model(setup.params, setup.layers, setup.dtype).to(self.device)
+        self.model = model_of(setup.params, setup.layers, setup.dtype).to(self.device)
         self.params = dict(self.model.named_parameters())
         self.clip_norm, self.evaluations = setup.optimizer.clip_norm, setup.optimizer.evaluations
         self.micro_batches, self.calls = setup.micro_batches, 0
         self.optimizer = make_optimizer(setup.optimizer, list(self.model.parameters()))
-        self.active: dict[str, SparseLinear] = {}
+        self.active: dict[str, SparseLinear | SparseConv2d] = {}
         for gradients in setup.dense_steps:
             self._evaluate(self._loss(gradients))
             self.optimizer.step()
-        storage = active_where_possible(setup, inputs_first=False) if setup.mode == "active" else "masks"
+        is_active = setup.mode == "active"
+        storage = active_where_possible(setup, inputs_first=False, convolutions=True) if is_active else "masks"
         self.sparse = sparsify(
             self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores, storage=storage
         )
         owners = {layer.name: self.model.get_submodule(layer.name.rpartition(".")[0]) for layer in setup.layers}
-        self.active = {name: owner for name, owner in owners.items() if isinstance(owner, SparseLinear)}
+        self.active = {name: owner for name, owner in owners.items() if isinstance(owner, SparseLinear | SparseConv2d)}
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         used = {name: g for name, g in gradients.items() if g is not None}
@@ -108,7 +109,7 @@ class TorchSession:
             gradient = torch.from_numpy(gradients[name]).float()
             if not gradient.isfinite().all():
                 raise NotOffered("the gradient of a layer of active weights is a sum of products, and these are finite")
-            total = total + (self.active[name].product(torch.eye(gradient.shape[1])) * gradient.t()).sum()
+            total = total + (each_column(self.active[name]) * gradient.flatten(1).t()).sum()
         return total
 
     def step_samples(self, samples: Mapping[str, Sequence[tuple[Array, Array]]]) -> None:
@@ -180,7 +181,7 @@ class TorchSession:
             return values
         new = 0.1 if isinstance(self.optimizer, torch.optim.Adagrad) else 0
         module = self.active[name]
-        return module.index.dense(values, new).reshape(module.out_features, module.in_features)
+        return module.index.dense(values, new).reshape(module.shape)
 
     def steps(self) -> int:
         return self.sparse.step
@@ -197,30 +198,6 @@ class TorchSession:
         for owner, state in reversed(loads) if self.active else loads:
             owner.load_state_dict(copy.deepcopy(state))
         self.sparse.load_state_dict(sparse)
-
-
-def _model(params: Mapping[str, Array], layers: Sequence[Layer], dtype: str) -> nn.Module:
-    """A module with these parameters: layers become the weights of RMSNorm, Linear and Conv2d modules."""
-    model = nn.Module()
-    names = {layer.name for layer in layers}
-    for name, value in params.items():
-        parent, _, own_name = name.rpartition(".")
-        if name in names:
-            model.add_module(parent, _module_of(value.ndim))
-        model.get_submodule(parent).register_parameter(own_name, nn.Parameter(_tensor(value, dtype)))
-    return model
-
-
-def _module_of(axes: int) -> nn.Module:
-    """A module whose only parameter is a weight of so many axes."""
-    if axes == 1:
-        return nn.RMSNorm(1)
-    return nn.Linear(1, 1, bias=False) if axes == 2 else nn.Conv2d(1, 1, 1, bias=False)
-
-
-def _tensor(array: Array, dtype: str) -> Tensor:
-    """A tensor with the array's numbers, at the places in memory that they have there."""
-    return torch.from_numpy(laid_out_like(array, array.dtype)).to(getattr(torch, dtype))
 
 
 def _array(tensor: Tensor) -> Array:
@@ -247,4 +224,4 @@ class TorchHarness(Harness):
         torch.set_num_threads(1)  # with arrays this small, several threads only wait for each other
 
     def to_backend(self, array: Array, dtype: str) -> Tensor:
-        return _tensor(array, dtype).to(self.device)
+        return tensor_of(array, dtype).to(self.device)

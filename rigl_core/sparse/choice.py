@@ -78,7 +78,7 @@ def _unknown(storage: object) -> Exception:
 
 def _why_not(plan: Plan, position: int, why_not: Mapping[str, str], must_pay: bool, convolutions: bool) -> str | None:
     layer = plan.layers[position]
-    reason = why_not_layer(layer, convolutions=convolutions) or why_not.get(layer.name)
+    reason = why_not.get(layer.name) or why_not_layer(layer, convolutions=convolutions)
     if reason is None and must_pay:
         reason = why_not_worth(layer, plan.active[position])
     return reason

@@ -9,11 +9,10 @@ from rigl_core.parts.criteria import GRADIENT, RANDOM
 from rigl_core.parts.structures import Unstructured
 from rigl_core.recipe import Recipe
 
-PAYS_FROM = 1 << 16
-"""The connections of the smallest layer that is faster truly sparse: in smaller ones the calls cost too much."""
-PAYS_BELOW = 0.25
-"""The highest density at which a truly sparse layer is faster than a dense one."""
-
+PAYS_FROM, PAYS_BELOW = 1 << 16, 0.25
+"""The connections of the smallest matrix that is faster truly sparse, as calls cost time; and the highest density."""
+CONVOLUTION_PAYS_FROM, POINTWISE_PAYS_FROM, CONVOLUTION_PAYS_BELOW = 1 << 17, 1 << 18, 0.2
+"""The same for a group of a convolution: inputs and outputs are copied, most of all for a kernel of one position."""
 WIDEST_KERNEL = 1 << 16
 """The most positions of a convolution's kernel: an index counts the columns of a channel in two bytes."""
 
@@ -84,8 +83,12 @@ def why_not_worth(layer: Layer, active: int) -> str | None:
         layer: the layer.
         active: its planned number of active connections.
     """
-    if layer.size < PAYS_FROM:
-        return f"has {layer.size:,} connections, and products pay from {PAYS_FROM:,} on"
-    if active > PAYS_BELOW * layer.size:
-        return f"has a density of {active / layer.size:.2f}, and products pay up to {PAYS_BELOW}"
+    least, most, size = PAYS_FROM, PAYS_BELOW, layer.size // layer.groups
+    if len(layer.shape) > 2:
+        pointwise = math.prod(layer.shape[axis] for axis in layer.kernel_axes) == 1
+        least, most = POINTWISE_PAYS_FROM if pointwise else CONVOLUTION_PAYS_FROM, CONVOLUTION_PAYS_BELOW
+    if size < least:
+        return f"has {size:,} connections{' a group' if layer.groups > 1 else ''}, and products pay from {least:,} on"
+    if active > most * layer.size:
+        return f"has a density of {active / layer.size:.2f}, and products pay up to {most}"
     return None

@@ -43,6 +43,10 @@ def global_convnet() -> nn.Sequential:
     )
 
 
+def wide_convnet() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(64, 128, 3, stride=2), nn.Tanh(), nn.Conv2d(128, 64, 3, padding=1, bias=False))
+
+
 def trained(model: nn.Sequential, x: Tensor, storage: str) -> nn.Sequential:
     """The model after some steps of a sparse training."""
     optimizer = torch.optim.Adam(model.parameters(), 1e-3)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -79,3 +80,50 @@ def test_patterns_choose_layer_by_layer() -> None:
 def test_no_layer_that_can_is_an_error() -> None:
     with pytest.raises(ValueError, match=r"'conv' is not a matrix.*'head' has 3,000 connections"):
         active_layers(make_plan(RECIPE, LAYERS[1:3]), "active", {})
+
+
+@checks("A3")
+@pytest.mark.parametrize(
+    ("layer", "reason"),
+    [
+        (Layer("conv", (300, 40, 3, 3), (1,), (0,)), None),
+        (Layer("conv", (3, 3, 40, 300), (2,), (3,)), None),
+        (Layer("conv", (300, 20, 3, 3), (1,), (0,), groups=2), None),
+        (Layer("conv", (40, 300, 3, 3), (0,), (1,)), "has no known axis of inputs"),
+        (Layer("conv", (300, 40, 3), (1,), (0,)), "is not a matrix or the kernel of a two-dimensional convolution"),
+        (Layer("conv", (300, 1, 3, 3), (1,), (0,), groups=300, depthwise=True), "is depthwise"),
+        (Layer("conv", (3, 2, 300, 300), (1,), (0,)), "has a kernel of more than 65,536 positions"),
+    ],
+)
+def test_convolutions_where_an_adapter_has_them(layer: Layer, reason: str | None) -> None:
+    plan = make_plan(RECIPE, [LAYERS[0], layer])
+    storage: Any = {"*": "active"}
+    if reason is None:
+        assert active_layers(plan, storage, {}, convolutions=True) == (0, 1)
+    else:
+        with pytest.raises(ValueError, match=f"'conv' {reason}"):
+            active_layers(plan, storage, {}, convolutions=True)
+    with pytest.raises(ValueError, match=r"'conv' is (not a matrix|depthwise)"):
+        active_layers(plan, storage, {})
+
+
+@checks("A3", "P3")
+@pytest.mark.parametrize(
+    ("shape", "groups", "sparsity", "reason"),
+    [
+        ((128, 128, 3, 3), 1, 0.8, None),
+        ((128, 128, 3, 3), 1, 0.78, "has a density of 0.22, and products pay up to 0.2"),
+        ((128, 100, 3, 3), 1, 0.9, "has 115,200 connections, and products pay from 131,072 on"),
+        ((256, 64, 3, 3), 4, 0.9, "has 36,864 connections a group, and products pay from 131,072 on"),
+        ((512, 512, 1, 1), 1, 0.9, None),
+        ((256, 512, 1, 1), 1, 0.9, "has 131,072 connections, and products pay from 262,144 on"),
+    ],
+)
+def test_convolutions_that_pay(shape: tuple[int, ...], groups: int, sparsity: float, reason: str | None) -> None:
+    own = replace(RECIPE, sparsity=sparsity)
+    plan = make_plan(own, [Layer("conv", shape, (1,), (0,), groups=groups)])
+    if reason is None:
+        assert active_layers(plan, "active", {}, convolutions=True) == (0,)
+    else:
+        with pytest.raises(ValueError, match=reason):
+            active_layers(plan, "active", {}, convolutions=True)

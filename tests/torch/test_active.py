@@ -244,8 +244,10 @@ def test_a_transformer_layer_in_evaluation() -> None:
 def test_layers_that_cannot_be_active_are_named() -> None:
     tied = nn.Linear(300, 300)
     model = nn.ModuleDict(
-        {"a": tied, "b": tied, "low": nn.Linear(300, 300).half(), "conv": nn.Conv2d(3, 300, 9)}
+        {"a": tied, "b": tied, "low": nn.Linear(300, 300).half(), "line": nn.Conv1d(300, 300, 1)}
         | {"attention": nn.MultiheadAttention(300, 2), "plain": nn.Linear(300, 300)}
+        | {"wide": nn.Conv3d(300, 300, 1), "back": nn.ConvTranspose2d(300, 300, 1)}
+        | {"mirror": nn.Conv2d(300, 300, 1, padding_mode="reflect")}
     )
     optimizer = torch.optim.SGD(model.parameters(), 0.1)
     with pytest.warns(SparsityWarning) as told:
@@ -254,7 +256,10 @@ def test_layers_that_cannot_be_active_are_named() -> None:
     for reason in (
         "'a.weight' is also 'b.weight'",
         "'low.weight' is float16",
-        "'conv.weight' is not a matrix",
+        "'line.weight' belongs to a Conv1d, and only a plain torch.nn.Linear or torch.nn.Conv2d can",
+        "'wide.weight' belongs to a Conv3d",
+        "'back.weight' belongs to a ConvTranspose2d",
+        "'mirror.weight' pads by 'reflect', and the kernels pad with zeros",
         "'attention.out_proj.weight' belongs to a NonDynamicallyQuantizableLinear",
     ):
         assert reason in message

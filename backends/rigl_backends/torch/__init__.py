@@ -8,6 +8,7 @@ except ModuleNotFoundError as error:
     raise ImportError("rigl_backends.torch needs PyTorch: pip install 'rigl-core[torch]'") from error
 
 from rigl_backends.torch import namespace as torch_namespace
+from rigl_backends.torch.active_conv import SparseConv2d
 from rigl_backends.torch.active_linear import SparseLinear
 from rigl_backends.torch.describe import describe
 from rigl_backends.torch.export import CSRLinear, export, to_csr
@@ -18,6 +19,7 @@ from rigl_backends.torch.sparsify import plan, sparsify
 
 __all__ = [
     "CSRLinear",
+    "SparseConv2d",
     "SparseLinear",
     "SparseTraining",
     "choose_layers",

@@ -1,4 +1,4 @@
-"""A `SparseLinear` in a sparse training: its arrays, and its gradient."""
+"""A `SparseModule` in a sparse training: its arrays, and its gradient."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rigl_backends.torch.active_conv import SparseConv2d
 from rigl_backends.torch.active_linear import SparseLinear
+from rigl_backends.torch.active_module import SparseModule
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.link import Floats, Sample
 from rigl_backends.torch.moving import common, is_same, moved, write
 from rigl_backends.torch.state import WeightState
 from rigl_core import adapter
-from rigl_core.adapter import ActiveOnly, Index, Layer, Move, Plan, Products, Recipe, best_kernels, errors, places_in
+from rigl_core.adapter import ActiveOnly, Index, Layer, Move, Plan, Recipe, errors, places_in
 
 
 class ActiveLayer(adapter.ActiveLayer):
-    """A `SparseLinear` and what the optimizer holds for its weights.
+    """A `SparseModule` and what the optimizer holds for its weights.
 
     Attributes:
         module: the module.
@@ -31,7 +33,7 @@ class ActiveLayer(adapter.ActiveLayer):
         state: what the optimizer holds for each weight.
     """
 
-    def __init__(self, layer: Layer, recipe: Recipe, module: SparseLinear, optimizer: Optimizer) -> None:
+    def __init__(self, layer: Layer, recipe: Recipe, module: SparseModule, optimizer: Optimizer) -> None:
         self.module, self.param, self._optimizer = module, module.weight, optimizer
         self._moved: Move | None = None
         self._seen: tuple[Tensor | None, int] = (None, 0)
@@ -127,13 +129,7 @@ class ActiveLayer(adapter.ActiveLayer):
         samples, replicas = self._samples() if is_known else ([], 1)
         if not samples:
             return ActiveOnly(active, self.layer.name)
-        gradient = Products(
-            active,
-            samples,
-            inputs_first=self.index.inputs_first,
-            kernels=best_kernels(),
-            threads=torch.get_num_threads(),
-        )
+        gradient = self.module.products(active, samples)
         return gradient if replicas == 1 else replace_active(gradient * (1 / replicas), active)
 
     def _samples(self) -> tuple[list[Sample], int]:
@@ -196,13 +192,17 @@ class ActiveLayer(adapter.ActiveLayer):
                 raise errors.wrong_shape(self._flat_layer(), kind, tuple(array.shape))
 
 
-def become_active(layer: Layer, module: nn.Linear, index: Index, state: WeightState) -> None:
+KINDS: Mapping[type[nn.Module], type[SparseModule]] = {nn.Linear: SparseLinear, nn.Conv2d: SparseConv2d}
+"""What modules become. A subclass may do other things, so it is none of them."""
+
+
+def become_active(layer: Layer, module: Any, index: Index, state: WeightState) -> None:
     """Hold the active weights of a module, and the optimizer's state for them, in place of the dense ones."""
     weight = torch.from_numpy(index.values(module.weight.detach().numpy()))
     flat = torch.from_numpy(index.flat())
     for values, _ in state.arrays():
         write(values, values.detach().reshape(-1, layer.size)[:, flat].reshape(-1))
-    SparseLinear.become(module, index, weight)
+    KINDS[type(module)].become(module, index, weight)
 
 
 def layers_in(
@@ -212,7 +212,7 @@ def layers_in(
     active = {}
     for i in plan.sparse_layers:
         module = model.get_submodule(plan.layers[i].name.rpartition(".")[0])
-        if isinstance(module, SparseLinear):
+        if isinstance(module, SparseModule):
             active[i] = ActiveLayer(plan.layers[i], plan.recipe, module, optimizer)
     others = [i for i in plan.sparse_layers if i not in active]
     return {i: SparseLayer(plan.layers[i], plan.recipe, params[i], optimizer) for i in others}, active

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rigl_backends.torch.active_conv import SparseConv2d
 from rigl_backends.torch.active_linear import SparseLinear
 from rigl_core import serving
 from rigl_core.sparse.convolution import Convolution
@@ -146,6 +147,10 @@ def _conv(name: str, module: nn.Conv2d) -> serving.Step:
     return serving.Conv.of(_array(module.weight), _array(module.bias), convolution=convolution)
 
 
+def _sparse_conv(name: str, module: SparseConv2d) -> serving.Step:
+    return serving.Conv(module.index, _array(module.weight), _array(module.bias), convolution=module.convolution)
+
+
 def _norm(name: str, module: Any) -> serving.Step:
     if module.running_mean is None:
         raise _unknown(name, module, "track_running_stats", False)
@@ -196,6 +201,7 @@ def _unknown(name: str, module: nn.Module, option: str, value: object) -> Except
 
 STEPS: dict[type[nn.Module], Callable[[str, Any], serving.Step]] = {
     SparseLinear: _sparse_linear,
+    SparseConv2d: _sparse_conv,
     nn.Linear: _linear,
     nn.Conv2d: _conv,
     nn.BatchNorm1d: _norm,

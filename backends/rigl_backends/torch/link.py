@@ -13,8 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 from rigl_core.adapter import Index
 
 Floats = npt.NDArray[np.float32]
-Sample = tuple[Floats, Floats]
-"""Inputs (features, samples) and the gradient of outputs (features, samples)."""
+Sample = tuple[Any, ...]
+"""What a module keeps of one use, to make the dense gradient of it: see `SparseModule.products`."""
 
 
 def _never() -> bool:

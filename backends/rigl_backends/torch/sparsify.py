@@ -105,12 +105,13 @@ def sparsify(
             lottery tickets).
         changed: fields of the recipe, such as "schedule", that were changed on purpose since the state was saved that
             the optimizer loads.
-        storage: ``"masks"``, or ``"active"``: float32 `torch.nn.Linear` modules on a CPU become `SparseLinear`, which
-            holds its active weights alone, and so do the optimizer's state and the gradient. Time and memory are then
-            in proportion to the density. Layers for which this is not possible or does not pay keep their masks, and a
-            warning names them; to decide layer by layer, give a dict of both words by name pattern. The parameters stay
-            the same objects; wrap the model (DistributedDataParallel) after that. A model on the meta device is made on
-            the CPU by its own initialisation, and the dense weights of these layers never exist.
+        storage: ``"masks"``, or ``"active"``: float32 `torch.nn.Linear` and `torch.nn.Conv2d` modules on a CPU become
+            `SparseLinear` and `SparseConv2d`, which hold their active weights alone, and so do the optimizer's state
+            and the gradient. Time and memory are then in proportion to the density. Layers for which this is not
+            possible or does not pay keep their masks, and a warning names them; to decide layer by layer, give a dict
+            of both words by name pattern. The parameters stay the same objects; wrap the model
+            (DistributedDataParallel) after that. A model on the meta device is made on the CPU by its own
+            initialisation, and the dense weights of these layers never exist.
 
     Returns:
         A handle: masks, step, table, ``remove()``, ``state_dict()``, ``load_state_dict()`` and ``zero_outside()``,

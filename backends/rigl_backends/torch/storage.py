@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from rigl_backends.torch.active import ActiveLayer, become_active
-from rigl_backends.torch.active_linear import PLACES, SparseLinear
+from rigl_backends.torch.active import KINDS, ActiveLayer, become_active
+from rigl_backends.torch.active_module import PLACES
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.layers import uses_by_parameter
 from rigl_backends.torch.moving import dense_of, positions
@@ -44,7 +44,7 @@ def hold_active(
     """
     if storage == "masks":
         return
-    active = active_layers(plan, storage, _why_not(model, plan, params))
+    active = active_layers(plan, storage, _why_not(model, plan, params), convolutions=True)
     for i, param in enumerate(params):
         if param.is_meta and i in plan.sparse_layers and i not in active:
             raise ValueError(
@@ -73,8 +73,8 @@ def _make(model: nn.Module, indices: Mapping[nn.Module, Index]) -> None:
         weight = torch.empty(indices[module].size)
         make(own.weight, weight)
         if own.bias is not None:
-            make(own.bias, torch.empty(own.out_features))
-        SparseLinear.become(own, indices[module], weight).reset_parameters()
+            make(own.bias, torch.empty(indices[module].rows))
+        KINDS[type(own)].become(own, indices[module], weight).reset_parameters()
 
 
 def _indices(
@@ -94,8 +94,11 @@ def _why_not(model: nn.Module, plan: Plan, params: Sequence[nn.Parameter]) -> di
     found = {}
     for layer, param in zip(plan.layers, params, strict=True):
         module = model.get_submodule(layer.name.rpartition(".")[0])
-        if type(module) is not nn.Linear:
-            found[layer.name] = f"belongs to a {type(module).__name__}, and only a plain torch.nn.Linear can"
+        if type(module) not in KINDS:
+            kinds = " or ".join(f"torch.nn.{kind.__name__}" for kind in KINDS)
+            found[layer.name] = f"belongs to a {type(module).__name__}, and only a plain {kinds} can"
+        elif getattr(module, "padding_mode", "zeros") != "zeros":
+            found[layer.name] = f"pads by {module.padding_mode!r}, and the kernels pad with zeros"
         elif (layer.in_axes, layer.out_axes) != ((1,), (0,)):
             found[layer.name] = "is not read as (outputs, inputs)"
         elif len(uses[param]) > 1:

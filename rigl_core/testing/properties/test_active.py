@@ -49,6 +49,7 @@ def test_ties_in_wide_layers(harness: Harness, mode: str, method: str) -> None:
     """Layers that a kernel may cut into parts, with inputs first or last; most weights and gradients are tied."""
     own = WIDE[method](0.8, schedule=UpdateSchedule(end=4, every=1), drop_fraction=Constant(0.4))
     wide = [Layer("fc0.weight", (3, 300), (1,), (0,)), Layer("fc1.weight", (300, 3), (0,), (1,))]
+    wide += [Layer("conv2.weight", (4, 40, 3, 2), (1,), (0,)), Layer("conv3.weight", (3, 2, 40, 4), (2,), (3,))]
     training = fixed_training(own, wide, steps=4)
     first = {name: np.round(2 * weight) / 2 for name, weight in training.params.items()}
     assert_as_with_masks(harness, mode, replace(training, params=first))
