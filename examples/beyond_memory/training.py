@@ -15,6 +15,15 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "quickstart"))  # its data
 
+import numpy as np
+import torch
+from torch import nn
+from torch.nn import functional
+
+from data import Dataset, load
+from rigl_backends.torch import sparsify
+from rigl_core import RigL, SparsityWarning, UpdateSchedule
+
 MEGABYTE = 2**20
 BATCH = 128
 
@@ -52,30 +61,11 @@ def resident() -> float:
 
 def train(options: argparse.Namespace) -> None:
     """Train and test a network; tell of each step, and at the end of accuracy, seconds of a step, and megabytes."""
-    import numpy as np
-    import torch
-    from torch import nn
-    from torch.nn import functional
-
-    from data import load
-    from rigl_backends.torch import sparsify
-    from rigl_core import RigL, SparsityWarning, UpdateSchedule
-
     torch.manual_seed(0)
     torch.set_num_threads(1)
-    data, imported = load(options.data, options.data_path), resident()
-    pixels, width = data.train_images.shape[1], options.width
-    first, last = nn.Linear(pixels, width), nn.Linear(width, data.n_classes)
-    with torch.device("meta" if options.storage == "active" else "cpu"):  # so its dense weights are never there
-        hidden = nn.Linear(width, width)
-    model = nn.Sequential(first, nn.ReLU(), hidden, nn.ReLU(), last)
-    optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
-    if options.storage != "dense":
-        schedule = UpdateSchedule.for_training(options.steps, every=max(options.steps // 10, 1))
-        recipe = RigL(1 - options.density, schedule=schedule)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", SparsityWarning)  # the first layer can be too dense to pay, and keeps masks
-            sparsify(model, optimizer, recipe, exclude=["4.*"], storage=options.storage)
+    data = load(options.data, options.data_path)
+    before = resident()
+    model, optimizer = prepare(data, options)
     rng, seconds = np.random.default_rng(0), []
     for _ in range(options.steps):
         rows = rng.integers(len(data.train_images), size=BATCH)
@@ -87,11 +77,33 @@ def train(options: argparse.Namespace) -> None:
         optimizer.step()
         seconds.append(time.process_time() - start)
         tell(loss=loss.item())
-    megabytes = resident() - imported
-    with torch.no_grad():
-        guesses = [model(torch.from_numpy(images)).argmax(1) for images in np.array_split(data.test_images, 40)]
-    accuracy = float((torch.cat(guesses).numpy() == data.test_labels).mean())
+    megabytes = resident() - before
+    accuracy = test(model, data)
     tell(accuracy=accuracy, seconds=float(np.median(seconds)), total=sum(seconds), megabytes=megabytes)
+
+
+def prepare(data: Dataset, options: argparse.Namespace) -> tuple[nn.Module, torch.optim.Optimizer]:
+    """The network and its optimizer, with the weights held as the options say."""
+    width = options.width
+    first, last = nn.Linear(data.train_images.shape[1], width), nn.Linear(width, data.n_classes)
+    with torch.device("meta" if options.storage == "active" else "cpu"):  # so its dense weights are never there
+        hidden = nn.Linear(width, width)
+    model = nn.Sequential(first, nn.ReLU(), hidden, nn.ReLU(), last)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3, fused=True)
+    if options.storage != "dense":
+        schedule = UpdateSchedule.for_training(options.steps, every=max(options.steps // 10, 1))
+        recipe = RigL(1 - options.density, schedule=schedule)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SparsityWarning)  # the first layer can be too dense to pay, and keeps masks
+            sparsify(model, optimizer, recipe, exclude=["4.*"], storage=options.storage)
+    return model, optimizer
+
+
+@torch.no_grad()
+def test(model: nn.Module, data: Dataset) -> float:
+    """The share of the test images that the network classifies correctly."""
+    guesses = [model(torch.from_numpy(images)).argmax(1) for images in np.array_split(data.test_images, 40)]
+    return float((torch.cat(guesses).numpy() == data.test_labels).mean())
 
 
 if __name__ == "__main__":

@@ -9,8 +9,9 @@ import numpy.typing as npt
 
 from rigl_core.serving.step import Arrays, Settings, check_inputs, floats
 from rigl_core.sparse.convolution import Convolution
-from rigl_core.sparse.index import Flat, Floats, Index
+from rigl_core.sparse.index import Floats, Index
 from rigl_core.sparse.kernels import best_convolutions, best_kernels
+from rigl_core.sparse.places import Flat
 
 WIDE, WIDEST = 2048, 4096
 """Columns of a tile. They are more than in training, whose larger batches leave less room in a cache."""
