@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import rigl_backends.torch
-from rigl_core.serving import Linear, Network
+from rigl_core.serving import Chain, Linear
 
 Act = Callable[[], object]
 
@@ -43,7 +43,7 @@ class Inference:
     def served(self) -> Act:
         """By `rigl_core.serving`."""
         step = Linear.of(self.module.weight.numpy(), self.module.bias.numpy())
-        network, x = Network([step], threads=self.threads), np.asarray(self.x)
+        network, x = Chain([step], threads=self.threads), np.asarray(self.x)
         return lambda: network(x)
 
 

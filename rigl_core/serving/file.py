@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.serving.network import Network
+from rigl_core.serving.chain import Chain
 from rigl_core.serving.products import Conv, Dense, Linear
 from rigl_core.serving.step import Step
 from rigl_core.serving.steps import Activation, Affine, AveragePool, Flatten, GlobalAverage, MaxPool
@@ -24,15 +24,15 @@ FORMAT, VERSION = "rigl_core.serving", 1
 Arrays = Mapping[str, npt.NDArray[Any]]
 
 
-def save(network: Network, path: str | PathLike[str]) -> None:
-    """Write a network; see `Network.save`."""
+def save(network: Chain, path: str | PathLike[str]) -> None:
+    """Write a network; see `Chain.save`."""
     target = Path(path)
     told = {
         "format": FORMAT,
         "version": VERSION,
         "steps": [{"kind": step.kind, **step.settings} for step in network.steps],
     }
-    arrays = {"network": np.frombuffer(json.dumps(told).encode(), np.uint8)}
+    arrays = {"chain": np.frombuffer(json.dumps(told).encode(), np.uint8)}
     for number, step in enumerate(network.steps):
         arrays |= {f"{number}.{name}": array for name, array in step.arrays.items()}
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
@@ -44,8 +44,8 @@ def save(network: Network, path: str | PathLike[str]) -> None:
         partial.unlink(missing_ok=True)
 
 
-def load(path: str | PathLike[str], *, threads: int = 1) -> Network:
-    """Read a network that `Network.save` wrote.
+def load(path: str | PathLike[str], *, threads: int = 1) -> Chain:
+    """Read a network that `Chain.save` wrote.
 
     Args:
         path: the file.
@@ -59,13 +59,15 @@ def load(path: str | PathLike[str], *, threads: int = 1) -> Network:
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
-        told = json.loads(arrays.pop("network").tobytes())
+        told = json.loads(arrays.pop("chain").tobytes())
         if told["format"] != FORMAT or told["version"] != VERSION:
             raise ValueError(f"it is {told['format']!r} of version {told['version']}, not {FORMAT!r} of {VERSION}")
         steps = [_step(dict(own), _arrays_of(number, arrays)) for number, own in enumerate(told["steps"])]
-        return Network(steps, threads=threads)
+        return Chain(steps, threads=threads)
     except Exception as error:  # a damaged file can make its readers raise anything
-        raise ValueError(f"{os.fspath(path)} is no network that rigl_core.serving can read: {error!r}.") from error
+        raise ValueError(
+            f"{os.fspath(path)} is no chain of steps that rigl_core.serving can read: {error!r}."
+        ) from error
 
 
 def _arrays_of(number: int, arrays: Arrays) -> Arrays:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,11 +12,17 @@ from rigl_core.sparse.convolution import Convolution
 from rigl_core.sparse.index import Floats, Index
 from rigl_core.sparse.kernels import best_convolutions, best_kernels
 from rigl_core.sparse.places import Flat
+from rigl_core.sparse.support import PAYS_BELOW
 
 WIDE, WIDEST = 2048, 4096
 """Columns of a tile. They are more than in training, whose larger batches leave less room in a cache."""
 FEW = 0.05
 """The density below which tiles are widest."""
+
+
+def pays(weight: npt.NDArray[Any]) -> bool:
+    """Whether a matrix multiplies faster by its active weights alone: at most a quarter of its weights is not 0."""
+    return int(np.count_nonzero(weight)) <= PAYS_BELOW * weight.size
 
 
 def _tiled(flat: Flat, rows: int, cols: int) -> Index:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 import rigl_backends.torch
 from rigl_core import RigL, SparsityWarning, UpdateSchedule, serving
-from rigl_core.serving import Activation, Conv, Dense, Flatten, Linear, Network
+from rigl_core.serving import Activation, Chain, Conv, Dense, Flatten, Linear
 from rigl_core.sparse.convolution import Convolution
 
 Floats = npt.NDArray[np.float32]
@@ -109,7 +109,7 @@ def test_a_network_of_arrays_of_other_frameworks() -> None:
     rng = np.random.default_rng(0)
     weight = (rng.standard_normal((50, 20)) * (rng.random((50, 20)) < 0.1)).astype(np.float32)
     bias, x = rng.standard_normal(20), rng.standard_normal((6, 50)).astype(np.float32)
-    network = Network([Linear.of(weight, bias, inputs_first=True), Activation("relu")])
+    network = Chain([Linear.of(weight, bias, inputs_first=True), Activation("relu")])
     np.testing.assert_allclose(network(x), np.maximum(x @ weight + bias, 0), rtol=1e-5, atol=1e-5)
 
 
@@ -117,7 +117,7 @@ def test_a_network_of_arrays_of_other_frameworks() -> None:
 def test_activations_are_those_of_torch(name: str) -> None:
     x = torch.tensor([-200.0, -3.0, -0.0, 0.5, 90.0, torch.inf, -torch.inf])[:, None]
     expected = getattr(nn.functional, name)(x).numpy()
-    got = Network([Activation(name)])(x.numpy())
+    got = Chain([Activation(name)])(x.numpy())
     np.testing.assert_allclose(got, expected, rtol=1e-6, atol=1e-7)
     assert got.dtype == np.float32
 
@@ -141,7 +141,7 @@ def test_other_modules_are_refused(modules: nn.Module, said: str) -> None:
 
 
 def test_wrong_inputs() -> None:
-    network = Network([Linear.of(np.eye(5)), Flatten()])
+    network = Chain([Linear.of(np.eye(5)), Flatten()])
     with pytest.raises(TypeError, match="x is float64"):
         network(np.zeros((2, 5)))
     with pytest.raises(ValueError, match=r"x has shape \(5,\)"):
@@ -149,7 +149,7 @@ def test_wrong_inputs() -> None:
     with pytest.raises(ValueError, match=r"'linear' reads samples of \(features\) with 5 of the first.*\(4,\)"):
         network(np.zeros((2, 4), np.float32))
     with pytest.raises(TypeError, match="steps has"):
-        Network([np.tanh])  # type: ignore[list-item]
+        Chain([np.tanh])  # type: ignore[list-item]
     with pytest.raises(ValueError, match="name is 'gelu'"):
         Activation("gelu")
     with pytest.raises(ValueError, match=r"bias has shape \(4,\)"):
@@ -165,7 +165,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
     path, rng = tmp_path / "network.npz", np.random.default_rng(0)
     weight = rng.standard_normal((12, 3, 3, 3)) * (rng.random((12, 3, 3, 3)) < 0.3)
     steps = [Conv.of(weight, convolution=Convolution((3, 3))), Flatten(), Linear.of(np.eye(12 * 4))]
-    Network(steps).save(path)
+    Chain(steps).save(path)
     whole, said = path.read_bytes(), list[str]()
     for _ in range(400):
         damaged = bytearray(whole)
@@ -177,7 +177,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         except ValueError as error:
             said.append(str(error))
     assert len(said) > 300
-    assert all("network.npz is no network" in each for each in said)
+    assert all("network.npz is no chain" in each for each in said)
 
 
 @pytest.mark.parametrize(
@@ -187,12 +187,12 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
         ({"0.columns": np.array([0, 1], np.int64)}, "columns must be a flat uint16"),
         ({"0.pointers": np.array([0, 2, 1, 2], np.int32)}, "pointers must not descend"),
         ({"0.values": np.zeros(5, np.float32)}, r"values has shape \(5,\)"),
-        ({"0.values": np.array([object()])}, "is no network"),
-        ({"network": np.frombuffer(b'{"format": "other", "version": 1, "steps": []}', np.uint8)}, "it is 'other'"),
-        ({"network": np.frombuffer(b"nothing", np.uint8)}, "is no network"),
+        ({"0.values": np.array([object()])}, "is no chain of steps"),
+        ({"chain": np.frombuffer(b'{"format": "other", "version": 1, "steps": []}', np.uint8)}, "it is 'other'"),
+        ({"chain": np.frombuffer(b"nothing", np.uint8)}, "is no chain of steps"),
         (
             {
-                "network": np.frombuffer(
+                "chain": np.frombuffer(
                     b'{"format": "rigl_core.serving", "version": 1, "steps": [{"kind": "os"}]}', np.uint8
                 )
             },
@@ -203,7 +203,7 @@ def test_damaged_files_are_refused(tmp_path: Path) -> None:
 def test_wrong_files_are_refused(changes: dict[str, npt.NDArray[np.generic]], said: str, tmp_path: Path) -> None:
     path, weight = tmp_path / "network.npz", np.zeros((3, 4))
     weight[0, 0] = weight[2, 1] = 1
-    Network([Linear.of(weight)]).save(path)
+    Chain([Linear.of(weight)]).save(path)
     with np.load(path) as file:
         arrays = dict(file)
     np.savez(path, **{**arrays, **changes})  # type: ignore[arg-type]

@@ -14,14 +14,13 @@ from torch import Tensor, nn
 from rigl_backends.torch.active_conv import SparseConv2d
 from rigl_backends.torch.active_linear import SparseLinear
 from rigl_core import serving
-from rigl_core.sparse.convolution import Convolution
-from rigl_core.sparse.support import PAYS_BELOW
+from rigl_core.adapter import Convolution
 
 NOTHING = (nn.Dropout, nn.Dropout1d, nn.Dropout2d, nn.Identity)
 """Modules that do nothing in a network that is used."""
 
 
-def export(modules: nn.Module | Iterable[nn.Module]) -> serving.Network:
+def export(modules: nn.Module | Iterable[nn.Module]) -> serving.Chain:
     """A trained network as steps of `rigl_core.serving`, which need no PyTorch::
 
         rigl_backends.torch.export(model).save("network.npz")
@@ -38,7 +37,7 @@ def export(modules: nn.Module | Iterable[nn.Module]) -> serving.Network:
     Raises:
         ValueError: naming a module that the chain cannot have, or whose options it does not know.
     """
-    return serving.Network(_step(name, module) for name, module in _chain(modules) if not isinstance(module, NOTHING))
+    return serving.Chain(_step(name, module) for name, module in _chain(modules) if not isinstance(module, NOTHING))
 
 
 def to_csr(model: nn.Module) -> nn.Module:
@@ -49,7 +48,9 @@ def to_csr(model: nn.Module) -> nn.Module:
     """
     own = copy.deepcopy(model).eval()
     for name, module in list(own.named_modules()):
-        if isinstance(module, SparseLinear) or (isinstance(module, nn.Linear) and _pays(module.weight)):
+        if isinstance(module, SparseLinear) or (
+            isinstance(module, nn.Linear) and serving.pays(module.weight.detach().numpy())
+        ):
             parent, _, leaf = name.rpartition(".")
             if name:
                 setattr(own.get_submodule(parent), leaf, CSRLinear(module))
@@ -120,12 +121,8 @@ def _array(tensor: Tensor | None) -> Any:
     return None if tensor is None else tensor.detach().to("cpu", torch.float32).numpy()
 
 
-def _pays(weight: Tensor) -> bool:
-    return int(torch.count_nonzero(weight.detach())) <= PAYS_BELOW * weight.numel()
-
-
 def _linear(name: str, module: nn.Linear) -> serving.Step:
-    make = serving.Linear.of if _pays(module.weight) else serving.Dense
+    make = serving.Linear.of if serving.pays(module.weight.detach().numpy()) else serving.Dense
     return make(_array(module.weight), _array(module.bias))
 
 

@@ -1,4 +1,4 @@
-"""A chain of steps."""
+"""A trained network as a chain of steps."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rigl_core.serving.step import Step
 from rigl_core.sparse.index import Floats
 
 
-class Network:
+class Chain:
     """A trained network, step after step::
 
-        network = Network([Linear.of(w1, b1), Activation("relu"), Linear.of(w2, b2)])
+        network = Chain([Linear.of(w1, b1), Activation("relu"), Linear.of(w2, b2)])
         y = network(x)
         network.save("network.npz")  # rigl_core.serving.load reads it
 
@@ -65,7 +65,7 @@ class Network:
         save(self, path)
 
     def __repr__(self) -> str:
-        return f"Network({', '.join(map(_told, self.steps))})"
+        return f"Chain({', '.join(map(_told, self.steps))})"
 
 
 def _told(step: Step) -> str:
