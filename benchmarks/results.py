@@ -14,7 +14,8 @@ from typing import Any
 
 ORDER = (
     *("import", "update", "memory", "ordinary step", "compile", "scaling"),
-    *("sparse", "sparse threads", "sparse sizes", "sparse block", "sparse update", "sparse step"),
+    *("sparse", "sparse threads", "sparse sizes", "sparse block", "sparse update"),
+    *("sparse convolution", "sparse step"),
 )
 PACKAGES = ("numpy", "torch", "jax", "optax", "flax", "tensorflow-cpu", "keras")
 
