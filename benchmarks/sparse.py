@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from processes import Worker, in_turns, running
 from results import Result
@@ -19,6 +19,8 @@ SIZES, BATCHES, DENSEST = (512, 1024, 2048, 4096), (32, 128, 512), 0.2
 """Where the kernels must not be slower than dense."""
 STEPS = {0.1: 5, 0.05: 8, 0.01: 15}
 """How many times as fast as the dense one a step of the MLP must be, by density."""
+CONVOLUTIONS = ((256, 256, 3, 14, 8), (128, 128, 3, 28, 4), (512, 512, 3, 7, 16), (1024, 256, 1, 14, 8))
+"""Inputs, outputs, the side of the kernel and that of the planes, and the batch."""
 BLOCK_OF_TRANSFORMER = 1.5
 BLOCK_TARGET = 2.0
 """The most that a block of a dense gradient may take, in times of BLAS, which has one operation where sums have two."""
@@ -37,6 +39,8 @@ class Case:
     density: float
     threads: int = 1
     target: float | None = None
+    shape: str | None = None
+    """What the layer is, if it has not as many outputs as inputs."""
 
     def start(self) -> Worker:
         """Start a process that measures both in turns."""
@@ -54,7 +58,7 @@ class Case:
     @property
     def _subject(self) -> str:
         threads = "1 thread" if self.threads == 1 else f"{self.threads} threads"
-        layer = f"{self.size}², batch {self.batch}"
+        layer = f"{self.shape or f'{self.size}²'}, batch {self.batch}"
         return f"{layer}, {threads}" if self.density == 0 else f"{layer}, density {self.density:g}, {threads}"
 
 
@@ -88,14 +92,30 @@ def _groups(quick: bool) -> Iterator[list[Case]]:
     yield [Case("sparse block", "numba", "products", "BLAS", 4096, 128, 0, target=BLOCK_TARGET)]
     for density in () if quick else (0.1, 0.01):
         yield [Case("sparse update", "numba", "update", "dense product", 4096, 128, density)]
+    yield from _convolutions(quick)
+    yield from _serving(quick)
+    if not quick:
+        yield from _steps()
+
+
+def _convolutions(quick: bool) -> Iterator[list[Case]]:
+    """Convolutions of torch, with all copies that their kernels need; at the largest density they must pay."""
+    for inputs, outputs, kernel, side, batch in CONVOLUTIONS[:1] if quick else CONVOLUTIONS:
+        shape = f"{inputs}→{outputs}, {kernel}x{kernel}, {side}²"
+        for density in (0.1,) if quick else (0.2, 0.1, 0.05, 0.01):
+            contender, target = f"convolution {inputs} {outputs} {kernel} {side}", 1 if density == DENSEST else None
+            own = Case("sparse convolution", "torch, active weights", contender, "dense", side, batch, density)
+            yield [replace(own, target=target, shape=shape)]
+
+
+def _serving(quick: bool) -> Iterator[list[Case]]:
+    """A trained layer that is used."""
     for batch in (8,) if quick else (1, 8, 32):
         for density in (0.1, 0.01):
             yield [
                 Case("sparse serving", name, contender, "dense inference", 4096, batch, density)
                 for name, contender in (("rigl_core.serving", "serving"), ("torch CSR module", "CSR module"))
             ]
-    if not quick:
-        yield from _steps()
 
 
 def _steps() -> Iterator[list[Case]]:

@@ -141,10 +141,10 @@ def steps(module: str, model: str, optimizer: str) -> Callable[[str], Answer]:
 
 def products(contender: str, baseline: str, layer: Mapping[str, float]) -> Callable[[str], Answer]:
     """Measure the products of a layer and what they are compared with: one thread by CPU time, several by wall time."""
-    from contenders import sparse_peers, sparse_products, sparse_serving, sparse_steps
+    from contenders import sparse_convolutions, sparse_peers, sparse_products, sparse_serving, sparse_steps
 
-    others = (module.make(contender, baseline, layer) for module in (sparse_peers, sparse_serving, sparse_steps))
-    made = next((acts for acts in others if acts), None) or sparse_products.make(contender, baseline, layer)
+    kinds = sparse_convolutions, sparse_peers, sparse_serving, sparse_steps, sparse_products
+    made = next(made for kind in kinds if (made := kind.make(contender, baseline, layer)) is not None)
     acts = dict(zip(("contender", "baseline"), made, strict=True))
     clock = thread_time if layer["threads"] == 1 else perf_counter
     for act in acts.values():
