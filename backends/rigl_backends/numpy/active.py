@@ -79,11 +79,8 @@ class ActiveLayer(adapter.ActiveLayer):
             )
 
 
-class SparseLinear:
+class SparseProducts:
     """The products of a layer that holds only its active weights.
-
-    Inputs and outputs are (..., features), float32. Between two such layers nothing is copied: what they return lies
-    feature by feature in memory, as they read it.
 
     Attributes:
         threads: the threads to work with.
@@ -101,6 +98,14 @@ class SparseLinear:
     def dense(self) -> Floats:
         """A copy of the weights as an array of the layer's shape, with zeros outside the mask."""
         return self.index.dense(self._layer.weight).reshape(self._layer.layer.shape)
+
+
+class SparseLinear(SparseProducts):
+    """The products of a matrix.
+
+    Inputs and outputs are (..., features), float32. Between two such layers nothing is copied: what they return lies
+    feature by feature in memory, as they read it.
+    """
 
     def __call__(self, x: Floats) -> Floats:
         """The outputs, without a bias.

@@ -67,11 +67,11 @@ def sparsify(
         axes: in and out axes by name pattern; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
-        storage: ``"masks"``, or ``"active"``: matrices hold only their active weights. In ``params`` a flat array of
-            these takes the place of the dense array, which can be `Described` and never made. The optimizer's state
-            follows, and the handle's ``linear[name]`` multiplies (`SparseLinear`). Layers for which this is not
-            possible or does not pay keep their masks, and a warning names them; to decide layer by layer, give a dict
-            of both words by name pattern.
+        storage: ``"masks"``, or ``"active"``: matrices and two-dimensional convolutions hold only their active weights.
+            In ``params`` a flat array of these takes the place of the dense array, which can be `Described` and never
+            made. The optimizer's state follows, and the handle's ``linear[name]`` or ``conv[name]`` multiplies
+            (`SparseLinear`, `SparseConv`). Layers for which this is not possible or does not pay keep their masks, and
+            a warning names them; to decide layer by layer, give a dict of both words by name pattern.
 
     Returns:
         A handle: masks, step, table, ``remove()``, ``state_dict()`` and ``load_state_dict()``.
@@ -103,7 +103,7 @@ def _first_indices(
         for layer in plan.layers
         if params[layer.name].dtype != np.float32
     }
-    active = active_layers(plan, storage, why_not)
+    active = active_layers(plan, storage, why_not, convolutions=True)
     described = {name for name, array in params.items() if isinstance(array, Described)}
     if unmade := sorted(described - {plan.layers[i].name for i in active}):
         raise ValueError(

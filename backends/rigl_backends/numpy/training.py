@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_backends.numpy.active import ActiveLayer, SparseLinear
+from rigl_backends.numpy.active_conv import SparseConv
 from rigl_backends.numpy.layer import SparseLayer
 from rigl_backends.numpy.optimizers import Gradients, Optimizer
 from rigl_backends.numpy.state import keeps_zeros
@@ -25,7 +26,8 @@ class SparseTraining(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
 
     Attributes:
         plan: the exact counts.
-        linear: the products of the layers that hold only their active weights, by name.
+        linear: the products of the matrices that hold only their active weights, by name.
+        conv: those of the convolutions.
     """
 
     def __init__(
@@ -52,7 +54,9 @@ class SparseTraining(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         super().__init__(plan, {**self._masked, **self._active})
         self._optimizer = optimizer
         self.start(scores)
-        self.linear = {layer.layer.name: SparseLinear(layer) for layer in self._active.values()}
+        active = {layer.layer.name: layer for layer in self._active.values()}
+        self.linear = {name: SparseLinear(own) for name, own in active.items() if len(own.layer.shape) == 2}
+        self.conv = {name: SparseConv(own) for name, own in active.items() if name not in self.linear}
         optimizer.step = self._step  # type: ignore[method-assign]
 
     def mask_gradients(self, grads: Gradients) -> dict[str, Any]:
