@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from jax import Array
 
-from rigl_backends.jax.handle import SparseState, check_arrays, find_state, full_masks
+from rigl_backends.jax.active import ActiveLayer
+from rigl_backends.jax.active_trees import as_active, is_active, with_values
+from rigl_backends.jax.active_weight import Topology
+from rigl_backends.jax.checks import check_arrays
+from rigl_backends.jax.handle import SparseState, find_state, full_masks
 from rigl_backends.jax.layer import SparseLayer
-from rigl_backends.jax.state import NewState, fresh_outside, leaves_at, with_leaves_at
-from rigl_backends.jax.trees import Tree, named_leaves
+from rigl_backends.jax.state import Held, NewState, fresh_outside, leaves_at, with_leaves_at
+from rigl_backends.jax.trees import Tree, named_leaves, with_leaves
 from rigl_backends.jax.written import saved_recipe, written
 from rigl_core.adapter import INITIAL, Clock, Plan, check_state, errors, make_state, random_key, refit
 
 if TYPE_CHECKING:
-    from rigl_backends.jax.sparsify import SparseTraining
+    from rigl_backends.jax.transformation import SparseTraining
 
 
 def resume(
@@ -53,28 +58,49 @@ def resume(
     """
     training = _training_of(tx)
     state, plan = find_state(opt_state), training.plan_of(params)
-    check_arrays(plan, params, state.masks)
+    check_arrays(plan, with_values(params), state.masks)
     clock = Clock(training.schedule, int(state.step), bool(state.deferred))
     saved = make_state(plan, clock, full_masks(state, params), state.memory)
     check_state(plan, {**saved, "recipe": saved_recipe(state.recipe)}, changed)
     if not changed:
         return opt_state
-    layers = _refitted(plan, state, params)
-    held = training.held_by(plan, params, state.inner_state, params, extra_args)
-    leaves: dict[int, Array] = {}
-    for name, layer in layers.items():
-        if layer.survivors is not None and not plan.recipe.rule.shadow:
-            positions, shape = held.positions[name], state.masks[name].shape
-            weight, survivors = layer.weight.reshape(shape), layer.survivors.reshape(shape)
-            new = NewState(training.inner.init, params, held.numbers).of({name: weight}, positions)
-            old = leaves_at(state.inner_state, positions)
-            leaves |= zip(positions, fresh_outside(old, new, survivors), strict=True)
-    own = _with_layers(plan, state, layers)._replace(inner_state=with_leaves_at(state.inner_state, leaves))
+    values = with_values(params)
+    held = training.held_by(plan, values, state.inner_state, values, extra_args)
+    layers = _refitted(plan, state, params, held)
+    leaves = _held_after(training, plan, state, values, layers, held)
+    own = _with_layers(plan, state, layers, clock)._replace(inner_state=with_leaves_at(state.inner_state, leaves))
 
     def is_state(node: Any) -> bool:
         return isinstance(node, SparseState)
 
     return jax.tree.map(lambda node: own if is_state(node) else node, opt_state, is_leaf=is_state)
+
+
+def _held_after(
+    training: SparseTraining,
+    plan: Plan,
+    state: SparseState,
+    values: Tree,
+    layers: Mapping[str, SparseLayer | ActiveLayer],
+    held: Held,
+) -> dict[int, Array]:
+    """What the optimizer holds for the weights of layers that were refitted, by leaf of its state."""
+    leaves: dict[int, Array] = {}
+    new_values = {name: layer.weight for name, layer in layers.items() if isinstance(layer, ActiveLayer)}
+    begun = jax.tree.leaves(training.inner.init(with_leaves(values, new_values)))
+    for name, layer in layers.items():
+        positions = held.positions[name]
+        if isinstance(layer, ActiveLayer):
+            fresh = [jnp.full_like(begun[i], held.numbers.get(i, begun[i])) for i in positions]
+            leaves |= zip(positions, fresh_outside(layer.held, fresh, jnp.asarray(~layer.is_new)), strict=True)
+        elif layer.survivors is not None and not plan.recipe.rule.shadow:
+            shape = state.masks[name].shape
+            weight, survivors = layer.weight.reshape(shape), layer.survivors.reshape(shape)
+            new = NewState(training.inner.init, values, held.numbers).of({name: weight}, positions)
+            leaves |= zip(
+                positions, fresh_outside(leaves_at(state.inner_state, positions), new, survivors), strict=True
+            )
+    return leaves
 
 
 def _training_of(tx: Any) -> SparseTraining:
@@ -88,22 +114,36 @@ def _training_of(tx: Any) -> SparseTraining:
     return training
 
 
-def _refitted(plan: Plan, state: SparseState, params: Tree) -> dict[str, SparseLayer]:
+def _refitted(plan: Plan, state: SparseState, params: Tree, held: Held) -> dict[str, SparseLayer | ActiveLayer]:
     """The sparse layers with the planned numbers of connections, by name; `SparseLayer.survivors` where some moved."""
-    arrays, masks, seed = named_leaves(params), full_masks(state, params), plan.recipe.seed
-    layers = {}
+    arrays, rule, seed = named_leaves(params, is_leaf=is_active), plan.recipe.rule, plan.recipe.seed
+    layers: dict[int, Any] = {}
     for i in plan.sparse_layers:
         layer = plan.layers[i]
+        mask, array = state.masks[layer.name], arrays[layer.name]
+        if isinstance(mask, Topology):
+            weight = np.asarray(as_active(array, mask).values)
+            numbers = [*map(np.asarray, leaves_at(state.inner_state, held.positions[layer.name]))]
+            layers[i] = ActiveLayer(layer, plan.recipe, mask.index(), weight, numbers)
+            continue
         memory = {kind: own[layer.name] for kind, own in state.memory.items()}
-        weight = jnp.where(masks[layer.name], arrays[layer.name], 0).reshape(-1)
         key = random_key(seed, layer.name, INITIAL)
-        layers[i] = SparseLayer(layer, plan.recipe.rule, weight, masks[layer.name].reshape(-1), memory, key)
+        zeroed = jnp.where(mask, array, 0).reshape(-1)
+        layers[i] = SparseLayer(layer, rule, zeroed, jnp.broadcast_to(mask, array.shape).reshape(-1), memory, key)
     refit(plan, layers, int(state.step))
     return {own.layer.name: own for own in layers.values()}
 
 
-def _with_layers(plan: Plan, state: SparseState, layers: dict[str, SparseLayer]) -> SparseState:
-    masks = {layer.name: jnp.ones((), bool) for layer in plan.layers}
-    masks |= {name: layer.mask.reshape(layer.layer.shape) for name, layer in layers.items()}
-    memory = {kind: {name: layer.memory[kind] for name, layer in layers.items()} for kind in state.memory}
+def _with_layers(
+    plan: Plan, state: SparseState, layers: Mapping[str, SparseLayer | ActiveLayer], clock: Clock
+) -> SparseState:
+    masks: dict[str, Any] = {layer.name: jnp.ones((), bool) for layer in plan.layers}
+    reads = int(state.step) + 1 if clock.due and plan.recipe.rule.reads_gradient else 0
+    for name, layer in layers.items():
+        if isinstance(layer, ActiveLayer):
+            masks[name] = Topology.of(name, layer.index, state.masks[name].link).at_step(reads)
+        else:
+            masks[name] = layer.mask.reshape(layer.layer.shape)
+    masked = [name for name, layer in layers.items() if isinstance(layer, SparseLayer)]
+    memory = {kind: {name: layers[name].memory[kind] for name in masked} for kind in state.memory}
     return state._replace(masks=masks, memory=memory, recipe=written(plan.recipe))

@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rigl_backends.jax.active import Moving
+from rigl_backends.jax.active_step import ActiveStep, moved_state, with_moved
 from rigl_backends.jax.branches import changed_if, either
-from rigl_backends.jax.handle import SparseState, look, memory_by_layer, with_memory
+from rigl_backends.jax.checks import look
+from rigl_backends.jax.handle import SparseState, memory_by_layer, with_memory
 from rigl_backends.jax.layer import Memory, SparseLayer, applied, move_pool, nameless, no_update, zero_weight_outside
-from rigl_backends.jax.state import Held, NewState, fresh_outside, leaves_at, with_leaves_at
-from rigl_backends.jax.trees import Tree, cast_like, named_leaves, widened, with_leaves, zero_outside, zero_tree_outside
+from rigl_backends.jax.state import Held, NewState, fresh_outside, fresh_state_outside, leaves_at, with_leaves_at
+from rigl_backends.jax.trees import Tree, cast_like, named_leaves, widened, with_leaves, zero_tree_outside
 from rigl_core.adapter import GRADIENT_NOISE, Clock, Counts, Namespace, Plan, Rule, random_key
 
 
@@ -31,11 +34,12 @@ class SparseStep:
         inner: makes updates of gradients.
         clock: before the step.
         keys: int32 array (layers, 2), the random keys of a topology update; None if it draws nothing.
-        gradients: dense, of the parameters' structure.
-        params: the parameters.
+        gradients: dense, of the parameters' structure; of layers that hold active weights, those of these.
+        params: the parameters; of layers that hold active weights, these.
         extra_args: for the inner transformation.
         xp: the namespace in which connections are chosen.
         held: what the inner transformation holds for each weight.
+        active: the layers that hold active weights alone.
     """
 
     plan: Plan
@@ -47,35 +51,57 @@ class SparseStep:
     extra_args: Mapping[str, Any]
     xp: Namespace
     held: Held
+    active: ActiveStep
 
-    def take_step(self, state: SparseState) -> tuple[Tree, SparseState]:
-        """The updates, and the state after the step."""
+    def take_step(self, state: SparseState) -> tuple[Array, Tree, SparseState]:
+        """The updates, and the state after the step; of active weights that moved, the new values as their updates."""
         due, read = self.clock.due, self.gradients if self._rule.reads_gradient else None
         callbacks, recipe = self.xp.on_host is not None, self.plan.recipe
+        state = state._replace(unmasked=state.unmasked | self.active.strangers)
         moves, unmasked = look(state, recipe, due, self._weights, read, callbacks=callbacks)
-        updates, after = self._changed(due & moves, state)
-        own, masks, clock = named_leaves(updates), after.masks, self.clock.next(waits=due & ~moves)
+        made, updates, after, moved = self._changed(due & moves, state)
+        own, masks, clock = named_leaves(updates), after.masks, self.clock.next(waits=due & ~made)
         own = {name: zero_weight_outside(own[name], weight, masks[name]) for name, weight in self._weights.items()}
-        return with_leaves(updates, own), after._replace(
-            inner_state=self._fresh_state_outside(after),
-            step=clock.step,
-            deferred=clock.deferred,
-            unmasked=unmasked,
+        return (
+            made,
+            with_leaves(updates, own),
+            after._replace(
+                inner_state=self._fresh_state_outside(after),
+                masks={**masks, **self.active.topologies_after(moved, clock)},
+                step=clock.step,
+                deferred=clock.deferred,
+                unmasked=unmasked,
+            ),
         )
 
-    def _changed(self, moving: Array, state: SparseState) -> tuple[Tree, SparseState]:
-        """The updates, before weights outside the masks become zero, and what has changed in the state."""
+    def _changed(self, moving: Array, state: SparseState) -> tuple[Array, Tree, SparseState, dict[str, Moving]]:
+        """Whether the topology moved, the updates, what has changed in the state, and the layers of active weights.
+
+        The updates are those before weights outside the masks become zero.
+        """
         if "momentum" in self._rule.memories:
             layers = self._layers(state)
             for name, layer in layers.items():
                 layer.observe(self._dense[name].reshape(-1))
             state = with_memory(state, {name: layer.memory for name, layer in layers.items()})
         if not self.clock.schedule.updates:
-            return self.gradient_step(self.gradients, state)
-        move = functools.partial(self.move, moving)
+            return moving, *self.gradient_step(self.gradients, state), {}
         if self._replaces:
-            return either(moving, move, self.gradient_step, self.gradients, state)
-        return changed_if(moving, move, *self.gradient_step(self.gradients, state))
+            made, moved = self._move_active(moving, {}, state)
+            move = functools.partial(self.move, made)
+            updates, state = either(made, move, self.gradient_step, self.gradients, state)
+        else:
+            updates, state = self.gradient_step(self.gradients, state)
+            made, moved = self._move_active(moving, named_leaves(updates), state)
+            updates, state = changed_if(made, functools.partial(self.move, made), updates, state)
+        updates = with_leaves(updates, with_moved(made, moved, named_leaves(updates)))
+        held = moved_state(made if self._replaces else None, moved, state.inner_state, self._positions)
+        return made, updates, state._replace(inner_state=held), moved
+
+    def _move_active(self, moving: Array, updates: Mapping[str, Array], state: SparseState) -> Any:
+        return self.active.move(
+            moving, self.clock.update, updates, state.inner_state, self.held, lambda: self._new_state
+        )
 
     def gradient_step(self, gradients: Tree, state: SparseState) -> tuple[Tree, SparseState]:
         """The optimizer's part: it sees active weights only or, where all weights learn, all of them."""
@@ -114,6 +140,8 @@ class SparseStep:
         changing: tuple[dict[str, Any], ...] = (own, masks, memory, held)
         tables, update = jax.tree.map(jnp.asarray, self.plan.tables), self.clock.update
         for number, pool in enumerate(self.plan.pools):
+            if self.plan.layers[pool[0]].name not in self._weights:
+                continue
             names = [self.plan.layers[i].name for i in pool]
             before = [[arrays[name] for name in names] for arrays in changing]
             move_pool = functools.partial(self._move_pool, pool, tables.counts(update, number))
@@ -173,19 +201,12 @@ class SparseStep:
         """The inner state as for new weights outside the masks, unless weights learn there."""
         if self._rule.shadow:
             return state.inner_state
-        leaves: dict[int, Array] = {}
-        for name, weight in self._weights.items():
-            mask, keeps = state.masks[name], self.held.keeps[name]
-            changed = [i for i, kept in zip(self._positions[name], keeps, strict=True) if not kept]
-            fresh = self._new_state.of({name: zero_outside(weight, mask)}, changed) if changed else []
-            held = leaves_at(state.inner_state, changed)
-            leaves |= zip(changed, fresh_outside(held, fresh, mask), strict=True)
-        return with_leaves_at(state.inner_state, leaves)
+        return fresh_state_outside(state.inner_state, self._weights, state.masks, self.held, self._new_state)
 
     def _layers(self, state: SparseState) -> dict[str, SparseLayer]:
         """The sparse layers, with the keys of a gradient's noise."""
         layers, memory = {}, memory_by_layer(state, self._weights)
-        for i in self.plan.sparse_layers:
+        for i in self._masked:
             name = self.plan.layers[i].name
             key = random_key(self.plan.recipe.seed, name, GRADIENT_NOISE)
             layers[name] = self._layer(i, self._weights[name], state.masks[name], memory[name], key)
@@ -220,10 +241,16 @@ class SparseStep:
     def _replaces(self) -> bool:
         return self._rule.on_update == "replace"
 
+    @property
+    def _masked(self) -> list[int]:
+        """The positions of the sparse layers that have masks."""
+        return [i for i in self.plan.sparse_layers if self.plan.layers[i].name not in self.active.weights]
+
     @cached_property
     def _weights(self) -> dict[str, Array]:
+        """Those of the layers that have masks."""
         arrays = named_leaves(self.params)
-        return {self.plan.layers[i].name: arrays[self.plan.layers[i].name] for i in self.plan.sparse_layers}
+        return {self.plan.layers[i].name: arrays[self.plan.layers[i].name] for i in self._masked}
 
     @cached_property
     def _dense(self) -> dict[str, Array]:
