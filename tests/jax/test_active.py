@@ -13,7 +13,18 @@ import optax
 import pytest
 from jax import Array, lax
 
-from rigl_backends.jax import ActiveWeight, apply_masks, dense, masks, resume, sparse_linear, sparsify, step, table
+from rigl_backends.jax import (
+    ActiveWeight,
+    apply_masks,
+    begin,
+    dense,
+    masks,
+    resume,
+    sparse_linear,
+    sparsify,
+    step,
+    table,
+)
 from rigl_backends.jax.handle import find_state
 from rigl_backends.jax.trees import named_leaves
 from rigl_core import (
@@ -208,6 +219,22 @@ def test_a_gradient_of_unknown_origin_is_refused(compiled: bool) -> None:
         jax.block_until_ready(update(gradients, opt_state, params))
 
 
+@checks("P2", "A1")
+@pytest.mark.parametrize(("before", "after"), [(ACTIVE, "masks"), ("masks", ACTIVE)])
+def test_a_state_changes_its_storage(before: Any, after: Any) -> None:
+    """At a checkpoint: the training goes on with the same masks, weights and optimizer state."""
+    adagrad = optax.adagrad(0.1, initial_accumulator_value=0.1)
+    tx, *carry = start(before, inner=adagrad)
+    saved, _ = in_a_scan(tx)[0](tuple(carry), batches(range(5)))
+    params, opt_state = jax.tree.map(jnp.array, saved)
+    went_on, losses = in_a_scan(tx)[0](saved, batches(range(5, 12)))
+    other = sparsify(adagrad, RIGL, storage=after)
+    opt_state = resume(other, opt_state, params)
+    resumed, others = in_a_scan(other)[0]((apply_masks(params, opt_state), opt_state), batches(range(5, 12)))
+    np.testing.assert_allclose(losses, others, rtol=1e-3)
+    assert_same_masks(went_on, resumed)
+
+
 @checks("P2")
 def test_resume_with_another_sparsity() -> None:
     """The masks are those of the masked form, before and after another step."""
@@ -290,7 +317,7 @@ def test_refused_before_anything_changes() -> None:
     with pytest.raises(ValueError, match=r"give them as rigl_backends\.jax\.dense"):
         sparsify(optax.adam(0.01), RIGL).init(start()[1])
     tx = sparsify(optax.adam(0.01), RIGL, storage=ACTIVE)
-    with pytest.raises(ValueError, match="inside jit, and chooses connections on the host"):
+    with pytest.raises(ValueError, match="init is inside jit, and storage='active' chooses"):
         jax.jit(tx.init)(params)
     opt_state, gradients = tx.init(params), jax.tree.map(jnp.zeros_like, params)
     with pytest.raises(ValueError, match=r"call params = rigl_backends.jax.apply_masks\(params, opt_state\) once"):
@@ -310,6 +337,34 @@ def test_a_dense_gradient_is_taken_too() -> None:
             params = optax.apply_updates(params, updates)
         results.append((params, opt_state))
     assert_same_masks(*results)
+
+
+@checks("A1", "N2")
+def test_layers_that_are_never_dense() -> None:
+    """The topology and all other arrays of a start with dense weights, and values of the same distribution."""
+    tx, params, opt_state = start()
+    begun, begun_state = begin(tx, make_traced_params, jax.random.key(0))
+    assert_same_masks((params, opt_state), (begun, begun_state))
+    kernel = begun["fc1"]["kernel"]
+    assert isinstance(kernel, ActiveWeight)
+    assert float(kernel.values.std()) == pytest.approx(20**-0.5, rel=0.2)
+    np.testing.assert_array_equal(begun["fc1"]["bias"], params["fc1"]["bias"])
+    assert jax.tree.structure(find_state(begun_state).inner_state) == jax.tree.structure(
+        find_state(opt_state).inner_state
+    )
+    in_a_scan(tx)[0]((begun, begun_state), batches(range(4)))
+    with pytest.raises(ValueError, match=r"never made: begin with rigl_backends\.jax\.begin"):
+        tx.init(jax.eval_shape(make_traced_params))
+
+
+def make_traced_params() -> dict[str, Any]:
+    """As `make_params`, in operations of JAX."""
+    keys = jax.random.split(jax.random.key(0))
+    shapes = {"fc1": (20, 60), "fc2": (60, 10)}
+    return {
+        name: {"kernel": jax.random.normal(key, shape), "bias": jnp.zeros(shape[1])}
+        for key, (name, shape) in zip(keys, shapes.items(), strict=True)
+    }
 
 
 def test_the_layers_of_a_storage() -> None:

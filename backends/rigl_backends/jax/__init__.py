@@ -11,6 +11,7 @@ except ModuleNotFoundError as error:
 from rigl_backends.jax import namespace as jax_namespace
 from rigl_backends.jax.active_trees import dense
 from rigl_backends.jax.active_weight import ActiveWeight
+from rigl_backends.jax.begin import begin
 from rigl_backends.jax.describe import describe
 from rigl_backends.jax.handle import SparseState, apply_masks, masks, step, table
 from rigl_backends.jax.layers import choose_layers
@@ -23,6 +24,7 @@ __all__ = [
     "ActiveWeight",
     "SparseState",
     "apply_masks",
+    "begin",
     "choose_layers",
     "dense",
     "describe",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -10,13 +10,12 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rigl_backends.jax.active import Mover, Moving
+from rigl_backends.jax.active import Moved, Mover, Moving
 from rigl_backends.jax.active_trees import active_weights, check_held_alike, is_active, with_values
 from rigl_backends.jax.active_weight import ActiveWeight, Topology
-from rigl_backends.jax.branches import changed_if
 from rigl_backends.jax.change import change_of
 from rigl_backends.jax.layer import applied
-from rigl_backends.jax.state import Held, NewState, fresh_outside, leaves_at, with_leaves_at
+from rigl_backends.jax.state import fresh_outside
 from rigl_backends.jax.trees import Tree, named_leaves, shape_of, with_leaves
 from rigl_core.adapter import Clock, Plan
 
@@ -44,67 +43,63 @@ class ActiveStep:
         return ~jnp.all(jnp.stack(same)) if same else jnp.zeros((), bool)
 
     def move(
-        self,
-        moving: Array,
-        update: Array,
-        updates: Mapping[str, Array],
-        inner_state: Any,
-        held: Held,
-        new_state: Callable[[], NewState],
-    ) -> tuple[Array, dict[str, Moving]]:
+        self, moving: Array, update: Array, updates: Mapping[str, Array], still: Collection[str]
+    ) -> tuple[Array, dict[str, Moved]]:
         """A topology update, if it is due and all gradients are finite.
 
         Args:
             moving: whether it is due, and may be made.
             update: its number.
             updates: by which a gradient step changes the weights before, by name; none if there is no such step.
-            inner_state: the optimizer's state.
-            held: what of this belongs to each weight.
-            new_state: gives what the optimizer holds for new weights.
+            still: the layers that the optimizer does not train.
 
         Returns:
-            Whether it was made, and the layers after it.
+            Whether it was made, and the layers after it, which have any values if it was not.
         """
         if not self.weights:
             return moving, {}
-        names = [*self.weights]
-        own = {name: weight.values for name, weight in self.weights.items()}
-        values = {name: applied(one, updates[name]) if name in updates else one for name, one in own.items()}
-        before = [self._before(name, values[name], leaves_at(inner_state, held.positions[name])) for name in names]
-        gradients = [None if name in held.still else self.gradients[name] for name in names]
         positions = {layer.name: i for i, layer in enumerate(self.plan.layers)}
-        mover = Mover(self.plan, [(positions[name], one.layout, one.link) for name, one in self.weights.items()])
+        layers, before = [], []
+        for name, weight in self.weights.items():
+            own, gradient = self.topologies[name], None if name in still else self.gradients[name]
+            values = applied(weight.values, updates[name]) if name in updates else weight.values
+            before.append(Moving(values, own.columns, own.pointers, gradient))
+            layers.append((positions[name], weight.layout, weight.link))
+        made, after = Mover(self.plan, layers).move(moving, update, before)
+        return made, dict(zip(self.weights, after, strict=True))
 
-        def change(_: Array, before: list[Moving]) -> tuple[Array, list[Moving]]:
-            made, after = mover.move(update, before, gradients)
-            return made, [with_fresh(name, one) for name, one in zip(names, after, strict=True)]
+    def apply(
+        self,
+        moved: Mapping[str, Moved],
+        held: Mapping[str, list[Array]],
+        fresh: Callable[[str, Array], list[Array]],
+    ) -> tuple[dict[str, Array], dict[str, Topology], dict[str, list[Array]]]:
+        """The values, topologies and optimizer state of these layers after an update that was made, by name.
 
-        def with_fresh(name: str, one: Moving) -> Moving:
-            fresh = new_state().of({name: one.values}, held.positions[name])
-            return replace(one, held=fresh_outside(one.held, fresh, ~one.is_new))
+        Args:
+            moved: the layers after it.
+            held: what the optimizer held for each weight.
+            fresh: gives what it holds for new weights, of a name and values.
+        """
+        values, topologies, state = {}, {}, {}
+        for name, after in moved.items():
+            gathered = [array[jnp.maximum(after.sources, 0)] for array in held[name]]
+            values[name], own = after.values, self.topologies[name]
+            state[name] = fresh_outside(gathered, fresh(name, after.values), after.sources >= 0)
+            marks = jnp.concatenate([after.digest, own.marks[2:]])
+            topologies[name] = replace(own, columns=after.columns, pointers=after.pointers, marks=marks)
+        return values, topologies, state
 
-        made, after = changed_if(moving, change, moving, before)
-        return made, dict(zip(names, after, strict=True))
-
-    def _before(self, name: str, values: Array, held: list[Array]) -> Moving:
-        own = self.topologies[name]
-        return Moving(values, held, own.columns, own.pointers, own.marks, jnp.zeros(values.shape, bool))
-
-    def topologies_after(self, after: Mapping[str, Moving], clock: Clock) -> dict[str, Topology]:
+    def at_next(self, topologies: Mapping[str, Topology], clock: Clock) -> dict[str, Topology]:
         """The topologies after a step, which tell whether the next one reads the dense gradient.
 
         Args:
-            after: the layers after the step.
+            topologies: of these layers.
             clock: after the step.
         """
         reads = jnp.asarray(clock.due & self.plan.recipe.rule.reads_gradient)
         number = jnp.where(reads, clock.step + 1, 0).astype(jnp.float32).reshape(1)
-        found = {}
-        for name, own in self.topologies.items():
-            one: Any = after.get(name, own)
-            marks = jnp.concatenate([one.marks[:2], number])
-            found[name] = replace(own, columns=one.columns, pointers=one.pointers, marks=marks)
-        return found
+        return {name: replace(own, marks=jnp.concatenate([own.marks[:2], number])) for name, own in topologies.items()}
 
 
 def active_step(plan: Plan, gradients: Tree, params: Tree, masks: Mapping[str, Any]) -> tuple[ActiveStep, Tree]:
@@ -130,32 +125,6 @@ def active_step(plan: Plan, gradients: Tree, params: Tree, masks: Mapping[str, A
         name: topologies[name].values(gradient) for name, gradient in own.items() if shape_of(gradient) == shapes[name]
     }
     return ActiveStep(plan, weights, topologies, own), with_leaves(flat, dense)
-
-
-def with_moved(made: Array, moved: Mapping[str, Moving], updates: Mapping[str, Array]) -> dict[str, Array]:
-    """The updates of layers of active weights; where the topology update was made, their new values in its place."""
-    return {name: jnp.where(made, one.values, updates[name]) for name, one in moved.items()}
-
-
-def moved_state(
-    made: Array | None, moved: Mapping[str, Moving], inner_state: Any, positions: Mapping[str, Sequence[int]]
-) -> Any:
-    """The optimizer's state after a step.
-
-    Args:
-        made: whether the topology update was made in place of the gradient step; None if that comes first.
-        moved: the layers of active weights after the topology update.
-        inner_state: the state after the gradient step, if that was made.
-        positions: what of this belongs to each weight, by layer name.
-    """
-    leaves: dict[int, Array] = {}
-    for name, one in moved.items():
-        held = one.held
-        if made is not None:
-            kept = leaves_at(inner_state, positions[name])
-            held = [jnp.where(made, *both) for both in zip(held, kept, strict=True)]
-        leaves |= zip(positions[name], held, strict=True)
-    return with_leaves_at(inner_state, leaves)
 
 
 def changes(params: Tree, updates: Tree, active: ActiveStep, masks: Mapping[str, Any], made: Array) -> Tree:

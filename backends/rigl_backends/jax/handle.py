@@ -70,6 +70,8 @@ def apply_masks(params: Tree, opt_state: Any) -> Tree:
         if name not in names:
             raise ValueError(f"params has no array for layer {name!r}: give the tree that init was given.")
     topologies = {name: mask for name, mask in masks.items() if isinstance(mask, Topology)}
+    whole = {name: dense(names[name]) for name in masks if name not in topologies}
+    params = with_leaves(params, whole, is_leaf=is_active)
     masked = zero_tree_outside(params, {name: mask for name, mask in masks.items() if name not in topologies})
     weights = {name: as_active(names[name], topology) for name, topology in topologies.items()}
     return with_leaves(masked, weights, is_leaf=is_active)

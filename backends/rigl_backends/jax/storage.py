@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,9 @@ from rigl_backends.jax.active_weight import Topology
 from rigl_backends.jax.link import Link
 from rigl_backends.jax.trees import Tree, is_traced, name_of, named_leaves
 from rigl_core.adapter import Clock, Plan, Recipe, Storage, active_layers, first_indices
+
+if TYPE_CHECKING:
+    from rigl_backends.jax.transformation import SparseTraining
 
 
 def check_storage(recipe: Recipe, storage: Storage, *, callbacks: bool) -> None:
@@ -35,44 +38,48 @@ def check_storage(recipe: Recipe, storage: Storage, *, callbacks: bool) -> None:
         raise ValueError(f"storage asks for layers to be held as active weights, but {reason}: use 'masks'.")
 
 
-def first_topologies(
-    plan: Plan, params: Tree, storage: Storage, scores: Mapping[str, Any] | None, schedule: Any
-) -> dict[str, Topology]:
+def first_topologies(training: SparseTraining, plan: Plan, params: Tree) -> dict[str, Topology]:
     """The topology of each layer that is to hold active weights alone, before the first step, by name.
 
     Args:
+        training: says how layers are held.
         plan: the plan.
-        params: dense; or with active weights, which keep their topologies.
-        storage: what the user asks for.
-        scores: the user's scores by layer name, if the recipe reads some.
-        schedule: of the updates.
+        params: dense, or their shapes; or with active weights, which keep their topologies.
 
     Raises:
         TypeError, ValueError: if the storage is unknown, or a layer that it names cannot be held so.
     """
     found = {name: weight.topology for name, weight in active_weights(params).items()}
-    if found and storage == "masks":
+    if found and training.storage == "masks":
         raise ValueError(
             f"params holds active weights of {sorted(found)}, and storage is 'masks': give them as "
             "rigl_backends.jax.dense(params) makes them."
         )
     if not found:
-        arrays = named_leaves(params)
-        positions = active_layers(plan, storage, _why_not(plan, arrays))
-        names = {i: plan.layers[i].name for i in positions}
-        if is_traced([arrays[name] for name in names.values()]):
-            raise ValueError(
-                "init of storage='active' is inside jit, and chooses connections on the host: call it outside."
-            )
-        dense = {
-            i: np.asarray(arrays[name]).reshape(-1) for i, name in names.items() if hasattr(arrays[name], "__array__")
-        }
-        link = Link() if positions else None
-        for i, index in first_indices(plan, positions, dense, scores).items():
-            assert link is not None
-            found[names[i]] = Topology.of(names[i], index, link)
-    reads = Clock(schedule).due and plan.recipe.rule.reads_gradient
+        found = _chosen(training, plan, named_leaves(params))
+    reads = Clock(training.schedule).due and plan.recipe.rule.reads_gradient
     return {name: one.at_step(1 if reads else 0) for name, one in found.items()}
+
+
+def _chosen(training: SparseTraining, plan: Plan, arrays: Mapping[str, Any]) -> dict[str, Topology]:
+    names = names_of_active(training.storage, plan, arrays)
+    if not names:
+        return {}
+    if is_traced([arrays[name] for name in names.values()]):
+        raise ValueError("init is inside jit, and storage='active' chooses connections on the host: call it outside.")
+    dense = {i: np.asarray(arrays[name]).reshape(-1) for i, name in names.items() if is_made(arrays[name])}
+    link, indices = Link(), first_indices(plan, tuple(names), dense, training.scores)
+    return {names[i]: Topology.of(names[i], index, link) for i, index in indices.items()}
+
+
+def names_of_active(storage: Storage, plan: Plan, arrays: Mapping[str, Any]) -> dict[int, str]:
+    """The layers to hold as active weights: positions in the plan, and names."""
+    return {i: plan.layers[i].name for i in active_layers(plan, storage, _why_not(plan, arrays))}
+
+
+def is_made(leaf: Any) -> bool:
+    """Whether a leaf has numbers, and is no mere shape."""
+    return hasattr(leaf, "__array__")
 
 
 def held_values(params: Tree, topologies: Mapping[str, Topology]) -> Tree:
@@ -84,8 +91,8 @@ def held_values(params: Tree, topologies: Mapping[str, Topology]) -> Tree:
             return leaf
         if is_active(leaf):
             return leaf.values
-        if not hasattr(leaf, "__array__"):  # a layer that was never made
-            return jnp.zeros(topologies[name].columns.shape, jnp.float32)
+        if not is_made(leaf):
+            raise ValueError(f"layer {name!r} was never made: begin with rigl_backends.jax.begin(tx, init, key).")
         return topologies[name].values(jnp.asarray(leaf))
 
     return jax.tree_util.tree_map_with_path(one, params, is_leaf=is_active)

@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from rigl_backends.jax.active import Moving
-from rigl_backends.jax.active_step import ActiveStep, moved_state, with_moved
+from rigl_backends.jax.active import Moved
+from rigl_backends.jax.active_step import ActiveStep
 from rigl_backends.jax.branches import changed_if, either
 from rigl_backends.jax.checks import look
 from rigl_backends.jax.handle import SparseState, memory_by_layer, with_memory
@@ -59,49 +59,38 @@ class SparseStep:
         callbacks, recipe = self.xp.on_host is not None, self.plan.recipe
         state = state._replace(unmasked=state.unmasked | self.active.strangers)
         moves, unmasked = look(state, recipe, due, self._weights, read, callbacks=callbacks)
-        made, updates, after, moved = self._changed(due & moves, state)
-        own, masks, clock = named_leaves(updates), after.masks, self.clock.next(waits=due & ~made)
+        made, updates, after = self._changed(due & moves, state)
+        own, masks, clock = named_leaves(updates), dict(after.masks), self.clock.next(waits=due & ~made)
         own = {name: zero_weight_outside(own[name], weight, masks[name]) for name, weight in self._weights.items()}
         return (
             made,
             with_leaves(updates, own),
             after._replace(
                 inner_state=self._fresh_state_outside(after),
-                masks={**masks, **self.active.topologies_after(moved, clock)},
+                masks=masks | self.active.at_next({name: masks[name] for name in self.active.topologies}, clock),
                 step=clock.step,
                 deferred=clock.deferred,
                 unmasked=unmasked,
             ),
         )
 
-    def _changed(self, moving: Array, state: SparseState) -> tuple[Array, Tree, SparseState, dict[str, Moving]]:
-        """Whether the topology moved, the updates, what has changed in the state, and the layers of active weights.
-
-        The updates are those before weights outside the masks become zero.
-        """
+    def _changed(self, moving: Array, state: SparseState) -> tuple[Array, Tree, SparseState]:
+        """Whether the topology moved, the updates before weights outside become zero, and what changed in the state."""
         if "momentum" in self._rule.memories:
             layers = self._layers(state)
             for name, layer in layers.items():
                 layer.observe(self._dense[name].reshape(-1))
             state = with_memory(state, {name: layer.memory for name, layer in layers.items()})
         if not self.clock.schedule.updates:
-            return moving, *self.gradient_step(self.gradients, state), {}
+            return moving, *self.gradient_step(self.gradients, state)
+        number, still = self.clock.update, self.held.still
         if self._replaces:
-            made, moved = self._move_active(moving, {}, state)
-            move = functools.partial(self.move, made)
-            updates, state = either(made, move, self.gradient_step, self.gradients, state)
-        else:
-            updates, state = self.gradient_step(self.gradients, state)
-            made, moved = self._move_active(moving, named_leaves(updates), state)
-            updates, state = changed_if(made, functools.partial(self.move, made), updates, state)
-        updates = with_leaves(updates, with_moved(made, moved, named_leaves(updates)))
-        held = moved_state(made if self._replaces else None, moved, state.inner_state, self._positions)
-        return made, updates, state._replace(inner_state=held), moved
-
-    def _move_active(self, moving: Array, updates: Mapping[str, Array], state: SparseState) -> Any:
-        return self.active.move(
-            moving, self.clock.update, updates, state.inner_state, self.held, lambda: self._new_state
-        )
+            made, moved = self.active.move(moving, number, {}, still)
+            move = functools.partial(self.move, made, moved)
+            return made, *either(made, move, self.gradient_step, self.gradients, state)
+        updates, state = self.gradient_step(self.gradients, state)
+        made, moved = self.active.move(moving, number, named_leaves(updates), still)
+        return made, *changed_if(made, functools.partial(self.move, made, moved), updates, state)
 
     def gradient_step(self, gradients: Tree, state: SparseState) -> tuple[Tree, SparseState]:
         """The optimizer's part: it sees active weights only or, where all weights learn, all of them."""
@@ -125,18 +114,21 @@ class SparseStep:
             state = with_memory(state, {name: layer.memory for name, layer in layers.items()})
         return with_leaves(updates, own), state._replace(inner_state=inner_state)
 
-    def move(self, moving: Array, given: Tree, state: SparseState) -> tuple[Tree, SparseState]:
+    def move(
+        self, moving: Array, moved: Mapping[str, Moved], given: Tree, state: SparseState
+    ) -> tuple[Tree, SparseState]:
         """The topology update, pool by pool.
 
         Each pool has a loop of its own, so that the temporary arrays of the next pool take the same memory.
 
         Args:
             moving: bool scalar, which is true whenever this runs. Compilers cannot know that, so they keep the loops.
+            moved: the layers of active weights after it, whose new values take the place of their updates.
             given: the gradients, if the topology update replaces the gradient step; else the updates of that step.
             state: before.
         """
         own, masks, memory = self._wide(given), dict(state.masks), memory_by_layer(state, self._weights)
-        held = {name: leaves_at(state.inner_state, self._positions[name]) for name in self._weights}
+        held = {name: leaves_at(state.inner_state, self._positions[name]) for name in (*self._weights, *moved)}
         changing: tuple[dict[str, Any], ...] = (own, masks, memory, held)
         tables, update = jax.tree.map(jnp.asarray, self.plan.tables), self.clock.update
         for number, pool in enumerate(self.plan.pools):
@@ -148,6 +140,8 @@ class SparseStep:
             after = changed_if(moving, move_pool, *before)
             for arrays, new in zip(changing, after, strict=True):
                 arrays.update(zip(names, new, strict=True))
+        values, topologies, state_of_active = self.active.apply(moved, held, self._fresh)
+        own, masks, held = own | values, masks | topologies, held | state_of_active
         others = jax.tree.map(no_update, given) if self._replaces else given
         leaves = {i: leaf for name in held for i, leaf in zip(self._positions[name], held[name], strict=True)}
         inner_state = with_leaves_at(state.inner_state, leaves)
@@ -193,9 +187,12 @@ class SparseStep:
         mask, survivors, new = (x.reshape(weight.shape) for x in (layer.mask, layer.survivors, layer.weight))
         change = (new - weight).astype(update.dtype)  # exactly: where it counts, one of the two is 0
         if not self._rule.shadow:
-            fresh = self._new_state.of({name: new}, self._positions[name])
-            held = fresh_outside(held, fresh, survivors)
+            held = fresh_outside(held, self._fresh(name, new), survivors)
         return jnp.where(survivors, update, change), mask, layer.memory, held
+
+    def _fresh(self, name: str, values: Array) -> list[Array]:
+        """What the optimizer holds for new weights of a layer."""
+        return self._new_state.of({name: values}, self._positions[name])
 
     def _fresh_state_outside(self, state: SparseState) -> Any:
         """The inner state as for new weights outside the masks, unless weights learn there."""

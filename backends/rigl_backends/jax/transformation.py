@@ -68,7 +68,7 @@ class SparseTraining:
     ) -> None:
         self.inner = optax.with_extra_args_support(inner)
         self._recipe, self._rule = recipe, recipe.rule
-        self._choose, self._scores, self._chooses, self._storage = choose, scores, chooses, storage
+        self._choose, self.scores, self._chooses, self.storage = choose, scores, chooses, storage
         self._xp = calling_namespace if callbacks else namespace
         schedule = recipe.schedule or NEVER
         # A step is an int32, which never gets further than this.
@@ -79,13 +79,13 @@ class SparseTraining:
     def init(self, params: Tree) -> SparseState:
         """The state before the first step."""
         plan = self.plan_of(params)
-        errors.check_scores(plan, self._scores)
-        topologies = first_topologies(plan, params, self._storage, self._scores, self.schedule)
+        errors.check_scores(plan, self.scores)
+        topologies = first_topologies(self, plan, params)
         params = held_values(params, topologies)
         weights, started = named_leaves(params), dict[str, tuple[Array, Memory]]()
         for pool in plan.pools:
             if plan.layers[pool[0]].name not in topologies:
-                started |= start_pool(plan, pool, weights, self._scores or {})
+                started |= start_pool(plan, pool, weights, self.scores or {})
         masks = {name: mask for name, (mask, _) in started.items()}
         inner_state = self.inner.init(params if self._rule.shadow else zero_tree_outside(params, masks))
         check_inner(inner_state, params)
