@@ -221,5 +221,6 @@ class _Product(torch.autograd.Function):
             inputs, weight.detach().numpy(), dy, ctx.like, needs_inputs=needs_inputs
         )
         if needs_weight and module.link.reads_samples():
-            module.link.add(ctx.call, sample)
+            # Until the optimizer's step, users may write into what inputs and gradients share memory with.
+            module.link.add(ctx.call, tuple(part.copy() if isinstance(part, np.ndarray) else part for part in sample))
         return dx, gradient if needs_weight else None, None
