@@ -182,6 +182,18 @@ def test_inputs_that_change(kind: Any) -> None:
     assert torch.equal(*masks)
 
 
+@pytest.mark.parametrize("module", [nn.Linear(12, 20), nn.Conv2d(12, 20, 1)])
+def test_outputs_from_before_sparsify(module: nn.Module) -> None:
+    """As long as they live, autograd remembers the weight's shape of then."""
+    model = nn.Sequential(module)
+    x = torch.randn(2, 12, *(() if isinstance(module, nn.Linear) else (3, 3)))
+    before = model(x).sum()
+    sparsify(model, torch.optim.SGD(model.parameters(), 0.1), RIGL, storage=ACTIVE)
+    model(x).sum().backward()
+    assert model[0].weight.grad.shape == model[0].weight.shape  # type: ignore[union-attr]
+    del before
+
+
 @checks("A1", "N2")
 def test_a_convolution_that_was_never_made() -> None:
     """It gets the topology of one that was, and its own initial values."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rigl_backends.torch.link import Floats, Link, Sample
-from rigl_backends.torch.moving import positions
+from rigl_backends.torch.moving import positions, write
 from rigl_core.adapter import Index, Products
 
 PLACES = "_places"
@@ -58,7 +58,7 @@ class SparseModule(nn.Module):
         """
         module.__class__ = cls
         own: Any = module
-        own.weight.data = weight
+        write(own.weight, weight)
         own.weight.grad = None
         own.link, own.loaded = Link(), None
         own.register_buffer("topology", torch.zeros((), dtype=torch.int64), persistent=False)
