@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -40,6 +41,7 @@ class ConvolutionProducts(Products):
         """
         super().__init__(active, [], inputs_first=index.inputs_first, kernels=kernels, threads=threads)
         self._pairs, self._convolutions = list(samples), convolutions
+        self._kernel = index.kernel
         self._rows, self._inputs_first = np.arange(index.rows), index.inputs_first
         columns = np.arange(index.cols)
         self._columns = columns.reshape(-1, index.kernel).T.reshape(-1) if index.inputs_first else columns
@@ -48,6 +50,13 @@ class ConvolutionProducts(Products):
     def _shape(self) -> tuple[int, int]:
         sizes = self._rows.size, self._columns.size
         return sizes[::-1] if self._inputs_first else sizes
+
+    def _step(self, size: int) -> int:
+        """As in a matrix, but prime to the positions of the kernel, so that a sample has columns of all of them."""
+        step = super()._step(size)
+        while math.gcd(step, self._kernel) > 1:
+            step += 1
+        return step
 
     def _sum(self, lines: slice, others: slice) -> Floats:
         own, own_columns = (others, lines) if self._inputs_first else (lines, others)

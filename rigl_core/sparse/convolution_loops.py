@@ -113,20 +113,3 @@ def pack_panel(array: Floats, starts: Places, positions: Places, lanes: int, pac
         packed: memory for rows * lanes numbers.
     """
     pack_pieces(array, starts, positions.size, pieces_of(positions), lanes, packed)
-
-
-@compiled(VALUES, PLACES, PLACES, written(axes=2), INT, INT)
-def unfold_range(array: Floats, starts: Places, positions: Places, result: Floats, first: int, last: int) -> None:
-    """The numbers at starts[i] + positions[p], for i from first to before last.
-
-    Args:
-        array: flat.
-        starts: of columns or rows.
-        positions: some positions.
-        result: an array (starts, positions), of any values.
-        first: the first row of the result.
-        last: the row after the last one.
-    """
-    for i in range(first, last):
-        for j in range(positions.size):
-            result[i, j] = array[starts[i] + positions[j]]

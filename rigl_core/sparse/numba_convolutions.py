@@ -84,11 +84,12 @@ def backward(
 
 def unfolded(array: Floats, starts: Places, positions: Places, *, threads: int = 1) -> Floats:
     """Numbers of a flat array, as a matrix; see `numpy_convolutions.unfolded`."""
-    x, result = array.reshape(-1), memory(starts.size, positions.size)
+    size = positions.size
+    result = memory(starts.size, size)
     threads = useful(threads, result.size)
 
     def work(first: int, last: int, _: None) -> None:
-        loops.unfold_range(x, starts, positions, result, first, last)
+        loops.pack_panel(array.reshape(-1), starts[first:last], positions, size, result[first:last].reshape(-1))
 
     run([partial(work, *part) for part in ranges(starts.size, WORKS * threads)], threads, lambda: None)
     return result

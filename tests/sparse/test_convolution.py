@@ -180,6 +180,18 @@ def test_the_dense_gradient_has_a_fixed_order(monkeypatch: pytest.MonkeyPatch, n
     assert gradients.BLOCK == 256
 
 
+def test_a_sample_of_the_dense_gradient_has_all_positions_of_the_kernel() -> None:
+    """An update guesses by it how large gradients are; they may be small at the edges of a kernel."""
+    index = Index.of(np.arange(3, dtype=np.int32), 2, 18 * 256, kernel=9)
+    x = np.zeros((1, 512, 3, 3), np.float32)
+    x[:, :, 1, 1] = 1
+    windows = Convolution((3, 3)).windows(x.shape, 2)
+    samples = [(x, windows, np.ones(windows.shape, np.float32))]
+    kernels = {"kernels": numba_kernels, "convolutions": numba_convolutions}
+    sample = ConvolutionProducts(np.ones(3, np.float32), samples, index=index, **kernels).sample()
+    assert 0.08 < np.count_nonzero(sample) / sample.size < 0.14
+
+
 def test_tiles_hold_whole_channels() -> None:
     """Threads that work on different tiles would write the gradient of the same inputs."""
     assert [width_for(9 * 40, density, 9) for density in (0.1, 0.05, 0.01)] == [126, 252, 360]
