@@ -88,6 +88,13 @@ def methods(session: nox.Session) -> None:
 
 
 @nox.session
+def beyond_memory(session: nox.Session) -> None:
+    """Train a network whose dense weights do not fit into 2 GB; print time and memory, and draw them."""
+    install(session, "-e", ".[examples,torch,sparse]")
+    session.run("python", "examples/beyond_memory", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Everything, in one environment: style, types, and the built wheel under all tests; then NumPy's oldest version.
 
@@ -156,6 +163,7 @@ def lower_bounds(backend: str) -> list[str]:
 def bench(session: nox.Session) -> None:
     """What updates and sparse steps cost, as ratios: ``nox -s bench -- --quick`` takes two minutes."""
     install(session, "-e", ".[torch,jax,sparse]", groups=("bench", "jax", "tf"))
+    session.install("-q", "--no-deps", PEERS["sparselab"][1])
     session.run("python", "benchmarks", "--rigl-torch", rigl_torch(session), *session.posargs)
 
 

@@ -82,6 +82,7 @@ def _groups(quick: bool) -> Iterator[list[Case]]:
             Case("sparse", "numba, feature-major", "feature-major", "dense", *layer, target=1 / feature_major),
             Case("sparse", "numba, batch-major", "batch-major", "dense", *layer, target=1 / batch_major),
             Case("sparse", "torch CSR", "CSR", "dense", *layer),
+            Case("sparse", "sparselab 0.2.2", "sparselab", "dense", *layer),
         ]
         yield [Case("sparse", "numba, feature-major", "feature-major", "dense", *layer, 2)]
         yield [Case("sparse threads", "numba", "feature-major", "one thread", *layer, 2, 1 / TWO_THREADS)]
@@ -92,6 +93,7 @@ def _groups(quick: bool) -> Iterator[list[Case]]:
     for density in () if quick else (0.1, 0.01):
         yield [Case("sparse update", "numba", "update", "dense product", 4096, 128, density)]
     yield from _convolutions(quick)
+    yield from _serving(quick)
     if not quick:
         yield from _steps()
 
@@ -104,6 +106,16 @@ def _convolutions(quick: bool) -> Iterator[list[Case]]:
             contender, target = f"convolution {inputs} {outputs} {kernel} {side}", 1 if density == DENSEST else None
             own = Case("sparse convolution", "torch, active weights", contender, "dense", side, batch, density)
             yield [replace(own, target=target, shape=shape)]
+
+
+def _serving(quick: bool) -> Iterator[list[Case]]:
+    """A trained layer that is used."""
+    for batch in (8,) if quick else (1, 8, 32):
+        for density in (0.1, 0.01):
+            yield [
+                Case("sparse serving", name, contender, "dense inference", 4096, batch, density)
+                for name, contender in (("rigl_core.serving", "serving"), ("torch CSR module", "CSR module"))
+            ]
 
 
 def _steps() -> Iterator[list[Case]]:

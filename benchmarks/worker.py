@@ -141,9 +141,9 @@ def steps(module: str, model: str, optimizer: str) -> Callable[[str], Answer]:
 
 def products(contender: str, baseline: str, layer: Mapping[str, float]) -> Callable[[str], Answer]:
     """Measure the products of a layer and what they are compared with: one thread by CPU time, several by wall time."""
-    from contenders import sparse_convolutions, sparse_products, sparse_steps
+    from contenders import sparse_convolutions, sparse_peers, sparse_products, sparse_serving, sparse_steps
 
-    kinds = sparse_steps, sparse_convolutions, sparse_products
+    kinds = sparse_convolutions, sparse_peers, sparse_serving, sparse_steps, sparse_products
     made = next(made for kind in kinds if (made := kind.make(contender, baseline, layer)) is not None)
     acts = dict(zip(("contender", "baseline"), made, strict=True))
     clock = thread_time if layer["threads"] == 1 else perf_counter

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -13,12 +13,18 @@ import numpy as np
 import optax
 from jax import lax
 
-from rigl_backends.jax import apply_masks, jax_namespace, masks, resume, sparsify, step
+from conformance_tests.harnesses.active import active_where_possible, held
+from rigl_backends.jax import apply_masks, dense, jax_namespace, masks, resume, sparse_linear, sparsify, step
+from rigl_backends.jax.active_trees import active_weights, with_values
 from rigl_backends.jax.handle import find_state
 from rigl_backends.jax.state import state_of
+from rigl_backends.jax.storage import check_storage
+from rigl_core import Recipe
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
+from rigl_core.testing.limits import NotOffered
 
-Params = dict[str, jax.Array]
+Params = dict[str, Any]
+Samples = Mapping[str, Sequence[tuple[jax.Array, jax.Array]]]
 
 
 class JaxSession:
@@ -30,12 +36,13 @@ class JaxSession:
             layers=setup.layers,
             scores=setup.scores,
             callbacks=setup.mode != "graph",
+            storage=_active(setup) if setup.mode == "active" else "masks",
         )
         with self.settings():
-            dense = {name: _to(param, setup.dtype) for name, param in setup.params.items()}
-            self.opt_state = self.tx.init(dense)
-            self.params: Params = apply_masks(dense, self.opt_state)
-        self._descend = _in_mode(self._gradient_step, setup.mode, donate=(0, 1))
+            own = {name: _to(param, setup.dtype) for name, param in setup.params.items()}
+            self.opt_state = self.tx.init(own)
+            self.params: Params = apply_masks(own, self.opt_state)
+        self._descend = _in_mode(self._samples_step, setup.mode, donate=(0, 1))
         self._learn = {
             model: _in_mode(functools.partial(self._model_step, model), setup.mode, donate=(0, 1)) for model in _MODELS
         }
@@ -43,7 +50,23 @@ class JaxSession:
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         with self.settings():
             given = {name: _to(g, self.dtype) for name, g in gradients.items() if g is not None}
-            self.params, self.opt_state = self._descend(self.params, self.opt_state, given)
+            samples = {name: [self._as_sample(name, g)] for name, g in given.items() if self._multiplies(name, g)}
+            others = {name: g for name, g in given.items() if name not in samples}
+            self.params, self.opt_state = self._descend(self.params, self.opt_state, samples, others)
+
+    def _multiplies(self, name: str, gradient: jax.Array) -> bool:
+        """Whether products give a gradient: of active weights, if it is finite."""
+        return name in active_weights(self.params) and bool(jnp.isfinite(gradient).all())
+
+    def _as_sample(self, name: str, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The identity as inputs, which gives any gradient that is finite, and output gradients."""
+        layout = self.params[name].layout
+        return jnp.eye(layout.cols, dtype=jnp.float32), gradient if layout.inputs_first else gradient.T
+
+    def step_samples(self, samples: Mapping[str, Sequence[tuple[Array, Array]]]) -> None:
+        others = {name: jnp.zeros_like(param) for name, param in dense(self.params).items() if name not in samples}
+        own = jax.tree.map(jnp.asarray, dict(samples))
+        self.params, self.opt_state = self._descend(self.params, self.opt_state, own, others)
 
     def learn(self, model: str, inputs: Array, labels: Array) -> None:
         with self.settings():
@@ -51,6 +74,8 @@ class JaxSession:
             self.params, self.opt_state = self._learn[model](self.params, self.opt_state, *batch)
 
     def step_past(self, gradients: Mapping[str, Array]) -> None:
+        if active_weights(self.params):
+            raise NotOffered("nothing shows that another optimizer has changed active weights alone")
         with self.settings():
             other = optax.sgd(0.1)
             given = {name: _to(g, self.dtype) for name, g in gradients.items()}
@@ -58,18 +83,29 @@ class JaxSession:
             self.params = optax.apply_updates(self.params, updates)
 
     def weights(self) -> dict[str, Array]:
-        return {name: _array(param) for name, param in self.params.items()}
+        return {name: _array(param) for name, param in dense(self.params).items()}
 
     def write(self, weights: Mapping[str, Array]) -> None:
+        active = active_weights(self.params)
+        own = held({name: weight.topology.index() for name, weight in active.items()}, weights)
         with self.settings():
-            self.params = {name: _to(weight, self.dtype) for name, weight in weights.items()}
+            self.params = {name: _to(weight, self.dtype) for name, weight in own.items()} | {
+                name: weight.topology.weight(_to(own[name], self.dtype)) for name, weight in active.items()
+            }
 
     def masks(self) -> dict[str, Mask]:
         return {name: np.asarray(mask) for name, mask in masks(self.opt_state, self.params).items()}
 
     def optimizer_state(self) -> dict[str, list[Array]]:
-        state = state_of(find_state(self.opt_state).inner_state, self.params)
-        return {name: [_array(array) for array in arrays] for name, arrays in state.items()}
+        state = state_of(find_state(self.opt_state).inner_state, with_values(self.params))
+        return {name: [self._whole(name, _array(array)) for array in arrays] for name, arrays in state.items()}
+
+    def _whole(self, name: str, array: Array) -> Array:
+        """What the optimizer holds for a parameter, of the parameter's shape."""
+        weight, outside = self.params[name], 0.1 if self.setup.optimizer.kind == "adagrad" else 0
+        if name not in active_weights(self.params):
+            return array
+        return weight.topology.index().dense(array, outside).reshape(weight.layout.shape)
 
     def steps(self) -> int:
         return int(step(self.opt_state))
@@ -83,11 +119,25 @@ class JaxSession:
             self.params, self.opt_state = params, resume(self.tx, opt_state, params)
 
     def sparsify_again(self) -> None:
-        sparsify(self.tx, self.setup.recipe, layers=self.setup.layers).init(self.params)
+        sparsify(self.tx, self.setup.recipe, layers=self.setup.layers).init(dense(self.params))
 
     def _gradient_step(self, params: Params, opt_state: Any, gradients: Params) -> tuple[Params, Any]:
         updates, opt_state = self.tx.update(gradients, opt_state, params)
         return optax.apply_updates(params, updates), opt_state
+
+    def _samples_step(self, params: Params, opt_state: Any, samples: Samples, others: Params) -> tuple[Params, Any]:
+        """A step whose gradients are those of products, and others that are given."""
+
+        def loss(weights: Params) -> jax.Array:
+            products = [
+                (sparse_linear(weights[name], x, inputs_first=weights[name].layout.inputs_first) * dy).sum()
+                for name, pairs in samples.items()
+                for x, dy in pairs
+            ]
+            return sum(products, jnp.zeros(()))
+
+        own = jax.grad(loss)({name: params[name] for name in samples}) if samples else {}
+        return self._gradient_step(params, opt_state, {**others, **own})
 
     def _model_step(
         self, model: str, params: Params, opt_state: Any, inputs: jax.Array, labels: jax.Array
@@ -100,15 +150,28 @@ class JaxSession:
 
 
 def _mlp(params: Params, x: jax.Array) -> jax.Array:
-    hidden = jax.nn.relu(x @ params["fc1.weight"].T + params["fc1.bias"])
-    return hidden @ params["fc2.weight"].T + params["fc2.bias"]
+    hidden = jax.nn.relu(_linear(params["fc1.weight"], x) + params["fc1.bias"])
+    return _linear(params["fc2.weight"], hidden) + params["fc2.bias"]
 
 
 def _convnet(params: Params, x: jax.Array) -> jax.Array:
     image = x.reshape(-1, 1, 8, 8)
     hidden = lax.conv(image, params["conv1.weight"], (1, 1), "VALID") + params["conv1.bias"][:, None, None]
     hidden = lax.conv(jax.nn.relu(hidden), params["conv2.weight"], (2, 2), "VALID")
-    return jax.nn.relu(hidden).reshape(len(x), -1) @ params["fc.weight"].T + params["fc.bias"]
+    return _linear(params["fc.weight"], jax.nn.relu(hidden).reshape(len(x), -1)) + params["fc.bias"]
+
+
+_linear = functools.partial(sparse_linear, inputs_first=False)
+
+
+def _active(setup: Setup) -> dict[str, Literal["active"]]:
+    storage = active_where_possible(setup)
+    if isinstance(setup.recipe, Recipe):
+        try:
+            check_storage(setup.recipe, storage, callbacks=True)
+        except ValueError as error:
+            raise NotOffered(str(error)) from error
+    return storage
 
 
 _MODELS: dict[str, Callable[[Params, jax.Array], jax.Array]] = {"mlp": _mlp, "convnet": _convnet}
@@ -152,12 +215,11 @@ def _array(array: jax.Array) -> Array:
 class JaxHarness(Harness):
     name = "jax"
     dtypes = ("float16", "bfloat16", "float32", "float64")
-    modes = ("eager", "compiled", "graph")  # the last without callbacks, as on a GPU
+    modes = ("eager", "compiled", "graph", "active")  # "graph" without callbacks, as on a GPU; "active" is compiled
     unused_layers = False
-    slow_modes = ("eager",)  # where every operation is compiled anew for each shape
-    has = ("steps past", "adagrad", "micro-batches")
+    slow_modes = ("eager", "active")  # where much is compiled anew for each shape, or each training
+    has = ("samples", "steps past", "adagrad", "micro-batches")
     lacks: Mapping[str, str] = {
-        "samples": "its layers have masks, and no products of their own",
         "dense steps": "init makes all optimizer state anew, and there is no other way to start",
         "closures": "optax is given gradients; what evaluates the loss, such as its sam, goes around sparsify",
         "new arrays": "JAX's arrays never change: every step takes and gives new ones",

@@ -28,7 +28,7 @@ class NumPySession:
         self.optimizer = _make(setup.optimizer, self.params)
         for gradients in setup.dense_steps:
             self.optimizer.step({name: g.astype(self.params[name].dtype) for name, g in gradients.items()})
-        storage = active_where_possible(setup) if setup.mode == "active" else "masks"
+        storage = active_where_possible(setup, convolutions=True) if setup.mode == "active" else "masks"
         self.sparse = sparsify(
             self.params, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores, storage=storage
         )
@@ -59,7 +59,11 @@ class NumPySession:
         return linear.backward(np.eye(index.cols, dtype=np.float32), outputs, needs_inputs=False)[1]
 
     def _indices(self) -> dict[str, Index]:
-        return {name: linear.index for name, linear in self.sparse.linear.items()}
+        return {name: products.index for name, products in self._products().items()}
+
+    def _products(self) -> dict[str, Any]:
+        """The products of the layers that hold only their active weights."""
+        return {**self.sparse.linear, **self.sparse.conv}
 
     def step_samples(self, samples: Mapping[str, Sequence[tuple[Array, Array]]]) -> None:
         grads: dict[str, Any] = {}
@@ -73,12 +77,12 @@ class NumPySession:
         self.step(models.gradients(model, self.weights(), inputs, labels))
 
     def step_past(self, gradients: Mapping[str, Array]) -> None:
-        if self.sparse.linear:
+        if self._products():
             raise NotOffered("nothing shows that another optimizer has changed active weights alone")
         SGD(self.params, 0.1).step(gradients)
 
     def weights(self) -> dict[str, Array]:
-        own = {name: linear.dense() for name, linear in self.sparse.linear.items()}
+        own = {name: products.dense() for name, products in self._products().items()}
         return {name: param.copy() for name, param in self.params.items()} | own
 
     def write(self, weights: Mapping[str, Array]) -> None:
@@ -100,10 +104,10 @@ class NumPySession:
         }
 
     def _dense(self, name: str, values: Array, outside: float) -> Array:
-        if name not in self.sparse.linear:
+        if name not in self._products():
             return values.copy()
         shape = next(layer.shape for layer in self.sparse.plan.layers if layer.name == name)
-        return self.sparse.linear[name].index.dense(values, outside).reshape(shape)
+        return self._products()[name].index.dense(values, outside).reshape(shape)
 
     def steps(self) -> int:
         return self.sparse.step
@@ -114,7 +118,7 @@ class NumPySession:
     def load(self, saved: Any) -> None:
         params, state, sparse = saved
         for name, param in params.items():
-            if name in self.sparse.linear:
+            if name in self._products():
                 self.params[name] = param.copy()  # a ramp changes how many there are
             else:
                 self.params[name][...] = param

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_core.arrays.numpy_namespace import kth_largest
-from rigl_core.sparse.index import Flat
+from rigl_core.sparse.places import Flat
 from rigl_core.step.workers import Mask, Values
 
 

@@ -14,8 +14,9 @@ from rigl_core.arrays.random import INITIAL, random_key
 from rigl_core.parts.structures import Unstructured
 from rigl_core.plan import Plan
 from rigl_core.sparse.gradients import BLOCK
-from rigl_core.sparse.index import Flat, Index, width_for
+from rigl_core.sparse.index import Index
 from rigl_core.sparse.layer import places_in
+from rigl_core.sparse.places import Flat, width_for
 from rigl_core.sparse.update import first_flat
 from rigl_core.step.update import initial_masks
 from rigl_core.step.workers import Values

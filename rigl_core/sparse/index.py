@@ -15,15 +15,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-Flat = npt.NDArray[np.int32]
-"""Flat indices of connections, in C order of the framework's own array."""
+from rigl_core.sparse.places import Flat, check_flat, place, pointers_of, split, width_for
+
 Floats = npt.NDArray[np.float32]
 Order = npt.NDArray[np.intp]
-
-NARROWEST, WIDEST = 128, 1024
-"""Columns of a tile. Wider tiles leave the cache; in narrower ones a row has too few connections."""
-A_ROW = 10
-"""The active connections that a row of a tile shall have, on average."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,9 +63,9 @@ class Index:
         """
         check_flat(flat, rows * cols)
         width = width_for(cols, flat.size / max(rows * cols, 1), kernel) if width is None else width
-        row, col = _split(flat, rows, cols, kernel if inputs_first else None)
-        segment, column = _place(row, col, rows, width)
-        pointers = _pointers(segment, -(-cols // width) * rows + 1)
+        row, col = split(flat, rows, cols, kernel if inputs_first else None)
+        segment, column = place(row, col, rows, width)
+        pointers = pointers_of(segment, -(-cols // width) * rows + 1)
         index = cls(rows, cols, inputs_first, width, pointers, column, kernel)
         return replace(index, columns=column[np.argsort(index._keys(segment, column))])
 
@@ -158,8 +153,8 @@ class Index:
             The new index; in its storage order, whether each connection is new; and the positions in ``new`` of those
             that are, in storage order. Connections that stay keep their order.
         """
-        own = _split(new, self.rows, self.cols, self.kernel if self.inputs_first else None)
-        segment, column = _place(*own, self.rows, self.width)
+        own = split(new, self.rows, self.cols, self.kernel if self.inputs_first else None)
+        segment, column = place(*own, self.rows, self.width)
         keys = self._keys(self.segments(), self.columns)
         dropped = (keys[~stays] // np.uint32(self.width)).astype(np.int32)
         keys, new_keys = keys[stays], self._keys(segment, column)
@@ -170,7 +165,7 @@ class Index:
         columns = np.empty(is_new.size, np.uint16)
         columns[is_new] = column[order]
         columns[~is_new] = self.columns[stays]
-        pointers = self.pointers + _pointers(segment, self.pointers.size) - _pointers(dropped, self.pointers.size)
+        pointers = self.pointers + pointers_of(segment, self.pointers.size) - pointers_of(dropped, self.pointers.size)
         return replace(self, pointers=pointers, columns=columns), is_new, order
 
     def check(self) -> None:
@@ -179,6 +174,8 @@ class Index:
         Raises:
             ValueError: naming the array.
         """
+        if min(self.rows, self.cols) < 0 or not 1 <= self.width <= 1 << 16:
+            raise ValueError(f"a matrix of {self.rows} x {self.cols} has no tiles of width {self.width}.")
         for name, dtype in (("pointers", np.int32), ("columns", np.uint16)):
             array = getattr(self, name)
             if array.dtype != dtype or array.ndim != 1 or not array.flags.c_contiguous:
@@ -186,7 +183,7 @@ class Index:
         expected = self.tiles * self.rows + 1
         if self.pointers.size != expected or self.pointers[0] != 0 or self.pointers[-1] != self.size:
             raise ValueError(f"pointers must be {expected} numbers, from 0 to {self.size}, the active connections.")
-        if (np.diff(self.pointers) < 0).any():
+        if (self.pointers[1:] < self.pointers[:-1]).any():
             raise ValueError("pointers must not descend.")
         for tile, part in self._parts():
             columns = self.columns[part]
@@ -202,48 +199,3 @@ class Index:
         """The tiles, and where each is in storage order."""
         for tile in range(self.tiles):
             yield tile, slice(self.pointers[tile * self.rows], self.pointers[(tile + 1) * self.rows])
-
-
-def width_for(cols: int, density: float, kernel: int = 1) -> int:
-    """The columns of a tile that suit a density: about `A_ROW` active connections a row, of whole channels."""
-    width = NARROWEST
-    while width < WIDEST and width * density < A_ROW:
-        width *= 2
-    return max(min(max(width // kernel, 1) * kernel, cols), 1)
-
-
-def check_flat(flat: Flat, size: int) -> None:
-    """Refuse flat indices that do not ascend, or lie outside a layer of this size."""
-    if flat.ndim != 1 or flat.dtype.kind not in "iu":
-        raise TypeError(f"flat indices are a {flat.dtype} array of {flat.ndim} axes: give a flat array of integers.")
-    if flat.size and (int(flat[0]) < 0 or int(flat[-1]) >= size):
-        raise ValueError(f"flat indices go from {flat[0]} to {flat[-1]}: the layer has {size} connections, from 0 on.")
-    if flat.size > 1 and not (flat[1:] > flat[:-1]).all():
-        raise ValueError("flat indices must ascend, without repetition: sort them, and use each once.")
-
-
-def _split(flat: Flat, rows: int, cols: int, kernel: int | None) -> tuple[Flat, Flat]:
-    """The row and the column of connections; ``kernel`` has the positions of the kernel if inputs come first."""
-    own = flat.astype(np.int32, copy=False)
-    if kernel is None:
-        row, col = np.divmod(own, np.int32(max(cols, 1)))
-        return row, col
-    line, row = np.divmod(own, np.int32(max(rows, 1)))
-    if kernel > 1:
-        position, channel = np.divmod(line, np.int32(max(cols // kernel, 1)))
-        line = channel * np.int32(kernel) + position
-    return row, line
-
-
-def _place(row: Flat, col: Flat, rows: int, width: int) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.uint16]]:
-    """The segment and the column within the tile of connections."""
-    tile, column = np.divmod(col, np.int32(width))
-    tile *= np.int32(rows)
-    tile += row
-    return tile, column.astype(np.uint16)
-
-
-def _pointers(segment: npt.NDArray[np.int32], size: int) -> npt.NDArray[np.int32]:
-    """Where each segment begins in storage order, and the end: ``size`` numbers."""
-    counts = np.bincount(segment, minlength=size - 1)
-    return np.concatenate([np.zeros(1, np.int32), np.cumsum(counts, dtype=np.int32)])

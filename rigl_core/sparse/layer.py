@@ -19,7 +19,8 @@ from rigl_core.plan import Counts
 from rigl_core.recipe import Recipe
 from rigl_core.recipe.rule import Rule
 from rigl_core.sparse.gradients import Gradient, Whole
-from rigl_core.sparse.index import Flat, Floats, Index
+from rigl_core.sparse.index import Floats, Index
+from rigl_core.sparse.places import Flat
 from rigl_core.sparse.update import Found, find
 from rigl_core.step import layer as step
 from rigl_core.step.workers import Mask, Values

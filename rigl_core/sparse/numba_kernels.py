@@ -33,6 +33,9 @@ def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Flo
     check("values", values, index.size)
     check("x", x, index.cols, *x.shape[1:2])
     y = memory(index.rows, x.shape[1])
+    if x.shape[1] == 1:
+        _forward_sample(index, values, x.reshape(-1), y.reshape(-1), threads)
+        return y
     panels = list(panels_of(x.shape[1]))
     outputs = [panel.empty(y) for panel in panels]
     threads = useful(threads, index.size * x.shape[1])
@@ -49,6 +52,17 @@ def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Flo
     run(works, threads, partial(memory, index.width, LANES[-1]))
     write_back(y, panels, outputs)
     return y
+
+
+def _forward_sample(index: Index, values: Floats, x: Floats, y: Floats, threads: int) -> None:
+    """Write the outputs of one sample."""
+    threads = useful(threads, LANES[0] * index.size)
+
+    def work(first: int, last: int, _: None) -> None:
+        loops.forward_sample(index.pointers, index.columns, index.width, values, x, y, first, last)
+
+    parts = ranges(index.rows, WORKS * threads if threads > 1 else 1)
+    run([partial(work, *rows) for rows in parts], threads, lambda: None)
 
 
 def backward(

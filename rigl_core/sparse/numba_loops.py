@@ -7,6 +7,7 @@ cache.
 
 from __future__ import annotations
 
+import numpy as np
 from numba import types
 
 from rigl_core.sparse.compiling import compiled, read, written
@@ -61,6 +62,32 @@ def forward_rows(
     for tile in range(-(-cols // width)):
         pack(x, tile * width, min(width, cols - tile * width), packed)
         add_tile(pointers[tile * rows + first :], columns, values, packed, y[first:last])
+
+
+@compiled(*INDEX, VALUES, VALUES, written(), INT, INT, in_any_order=True)
+def forward_sample(
+    pointers: Pointers, columns: Columns, width: int, values: Floats, x: Floats, y: Floats, first: int, last: int
+) -> None:
+    """The outputs of the rows from first to before last, for one sample, without a panel.
+
+    Args:
+        pointers, columns, width: the attributes of an index.
+        values: the active weights, in storage order.
+        x: inputs (cols,).
+        y: outputs (rows,), of any values.
+        first: the first row.
+        last: the row after the last one.
+    """
+    for row in range(first, last):
+        y[row] = 0
+    for tile in range(-(-x.size // width)):
+        inputs = x[tile * width :]
+        for row in range(first, last):
+            begin, end = np.uintp(pointers[tile * y.size + row]), np.uintp(pointers[tile * y.size + row + 1])
+            total = np.float32(0)
+            for q in range(end - begin):  # LLVM makes vectors of it, since unsigned numbers never count from the end
+                total += values[begin + q] * inputs[np.uintp(columns[begin + q])]
+            y[row] += total
 
 
 @compiled(*INDEX, VALUES, INT, PANEL, PANEL, written(axes=2), written(), written(axes=3))

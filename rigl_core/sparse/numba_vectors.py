@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import reduce
+
 from rigl_core.sparse.llvm import (
     COLUMN,
     FLOAT,
@@ -22,6 +24,8 @@ ROWS, COLUMNS = 6, REGISTER
 """A block of products: it fills the registers of AVX2, and suits those of AVX-512."""
 
 
+LONGEST = 64
+"""Floats that are added up at a time, so that no addition waits for the one before."""
 FOUR = 4
 """Connections whose dot products are summed together."""
 
@@ -63,15 +67,19 @@ def add_rows(
 
     The connections of a row go from pointers[row] to before pointers[row + 1]. The rows of y lie `stride` bytes apart.
     """
-    vectors = Vectors(builder, lanes)
+    vectors, ways = Vectors(builder, lanes), LONGEST // lanes
     with loop(builder, integer(0), rows) as row, connections(builder, pointers, row) as (begin, end):
         output = builder.add(y, builder.mul(row, stride))
-        total = variable(builder, vectors.load(output))
-        with loop(builder, begin, end) as q:
-            value = vectors.splat(builder.load(element(builder, values, q, FLOAT)))
-            inputs = vectors.load(_feature(builder, lanes, columns, q, x))
-            builder.store(vectors.multiply_add(value, inputs, builder.load(total)), total)
-        vectors.store(builder.load(total), output)
+        totals = [variable(builder, first) for first in (vectors.load(output), *[vectors.zero()] * (ways - 1))]
+        whole = builder.sub(end, builder.and_(builder.sub(end, begin), integer(ways - 1)))
+        for start, stop, own in ((begin, whole, totals), (whole, end, totals[:1])):
+            with loop(builder, start, stop, len(own)) as first:
+                for i, total in enumerate(own):
+                    q = builder.add(first, integer(i))
+                    value = vectors.splat(builder.load(element(builder, values, q, FLOAT)))
+                    inputs = vectors.load(_feature(builder, lanes, columns, q, x))
+                    builder.store(vectors.multiply_add(value, inputs, builder.load(total)), total)
+        vectors.store(reduce(builder.fadd, map(builder.load, totals)), output)
 
 
 @inlined(constants=2)

@@ -27,8 +27,9 @@ def forward(index: Index, values: Floats, x: Floats, *, threads: int = 1) -> Flo
         Outputs (rows, batch).
     """
     y = np.zeros((index.rows, x.shape[1]), np.float32)
-    for row, col, part in rows_of(index):
-        y[row] += values[part] @ x[col]
+    with np.errstate(over="ignore", invalid="ignore"):  # as loops by numba do: infinite numbers go on
+        for row, col, part in rows_of(index):
+            y[row] += values[part] @ x[col]
     return y
 
 
@@ -50,10 +51,11 @@ def backward(
     """
     dx = np.zeros_like(x) if needs_inputs else None
     gradient = np.empty_like(values)
-    for row, col, part in rows_of(index):
-        gradient[part] = x[col] @ dy[row]
-        if dx is not None:
-            dx[col] += np.outer(values[part], dy[row])
+    with np.errstate(over="ignore", invalid="ignore"):
+        for row, col, part in rows_of(index):
+            gradient[part] = x[col] @ dy[row]
+            if dx is not None:
+                dx[col] += np.outer(values[part], dy[row])
     return dx, gradient
 
 

@@ -18,7 +18,8 @@ from rigl_core.plan import Counts
 from rigl_core.recipe.rule import Rule
 from rigl_core.sparse.best import Best, best_of
 from rigl_core.sparse.gradients import BLOCK, Block, Gradient
-from rigl_core.sparse.index import Flat, Floats
+from rigl_core.sparse.index import Floats
+from rigl_core.sparse.places import Flat
 from rigl_core.step.scoring import host_namespace
 from rigl_core.step.workers import Mask
 

@@ -17,7 +17,7 @@ FIFTH_LIBRARY = Path(__file__).parents[2] / "examples" / "fifth_library"
 ADAPTERS = {
     str(path.relative_to(root)): path for root in (BACKENDS, FIFTH_LIBRARY) for path in sorted(root.rglob("*.py"))
 }
-PUBLIC = {"rigl_core.adapter"}
+PUBLIC = {"rigl_core.adapter", "rigl_core.serving"}
 PUBLIC |= {f"rigl_core.adapter.{name}" for name in vars(adapter) if not name.startswith("_")}
 PUBLIC |= {f"rigl_core.{name}" for name in rigl_core.__all__}
 FOR_HARNESSES = {

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pytest
 
-from rigl_backends.numpy import SGD, Adam, SparseTraining, sparsify
-from rigl_core import SNFS, Constant, RigL, Uniform, UpdateSchedule
+from rigl_backends.numpy import SGD, Adam, Described, SparseTraining, sparsify
+from rigl_core import MAGNITUDE, SNFS, Constant, RigL, Static, Uniform, UpdateSchedule
 from rigl_core.adapter import Layer
 from rigl_core.testing.checks import checks
 
@@ -172,3 +173,40 @@ def test_mistakes_are_named() -> None:
     params["fc1"] = params["fc1"][:-1]
     with pytest.raises(ValueError, match="restore weights and topology together"):
         linear(x)
+
+
+def test_a_described_layer_is_never_dense() -> None:
+    """It takes memory for its active weights, whose values are drawn; it trains; a dense array would take 64 MB."""
+    side, drawn = 4096, list[int]()
+
+    def draw(count: int) -> npt.ArrayLike:
+        drawn.append(count)
+        return np.linspace(-0.1, 0.1, count)
+
+    tracemalloc.start()
+    params: dict[str, Array] = {"fc": Described((side, side), draw)}
+    optimizer = Adam(params)
+    sparse = sparsify(params, optimizer, RigL(0.99, schedule=SCHEDULE), axes={"fc": ((0,), (1,))}, storage=ACTIVE)
+    x = np.ones((4, side), np.float32)
+    for _ in range(4):
+        optimizer.step({"fc": sparse.linear["fc"].backward(x, x)[1]})
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert drawn == [params["fc"].size] == [round(0.01 * side * side)]
+    assert type(params["fc"]) is np.ndarray
+    assert peak < 20_000_000
+
+
+def test_described_layers_are_refused_where_they_would_be_made() -> None:
+    params: dict[str, Array] = {"fc": Described((30, 20), np.zeros)}
+    with pytest.raises(ValueError, match=r"params has \['fc'\] as described arrays.*storage='active'"):
+        sparsify(params, SGD(params), RECIPE, axes={"fc": ((0,), (1,))})
+    with pytest.raises(ValueError, match=r"'fc' was never made.*random connections"):
+        sparsify(
+            params, SGD(params), Static(0.8, initial=MAGNITUDE), axes={"fc": ((0,), (1,))}, storage=ACTIVE, scores=None
+        )
+    params["fc"] = Described((30, 20), lambda count: np.zeros(count - 1))
+    with pytest.raises(ValueError, match=r"draw gave values of shape \(119,\): it must give 120"):
+        sparsify(params, SGD(params), RECIPE, axes={"fc": ((0,), (1,))}, storage=ACTIVE)
+    with pytest.raises(TypeError, match="draw is 3"):
+        Described((2, 2), 3)  # type: ignore[arg-type]

@@ -13,8 +13,9 @@ from torch.nn import functional
 from rigl_core.sparse import gradients, numba_convolutions, numba_kernels, numpy_convolutions, numpy_kernels
 from rigl_core.sparse.convolution import Convolution
 from rigl_core.sparse.convolution_gradients import ConvolutionProducts
-from rigl_core.sparse.index import Index, width_for
+from rigl_core.sparse.index import Index
 from rigl_core.sparse.kernels import best_convolutions
+from rigl_core.sparse.places import width_for
 from rigl_core.testing.checks import checks
 
 Floats = npt.NDArray[np.float32]

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from rigl_core.sparse import numba_kernels, numpy_kernels
 from rigl_core.sparse.index import Index
-from rigl_core.sparse.kernels import best_kernels
+from rigl_core.sparse.kernels import Kernels, best_kernels
 from rigl_core.sparse.threads import ranges
 from rigl_core.sparse.threads import run as run_works
 
@@ -58,6 +58,7 @@ def all_threads_work(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba_kernels, "WORTH_A_THREAD", 1)
 
 
+@np.errstate(invalid="ignore")  # a BLAS may compute with numbers that lie behind its arrays, and not use the result
 def check(layer: Layer, threads: int) -> None:
     index, values, x, dy = layer
     near = {"rtol": 1e-4, "atol": 1e-4}
@@ -75,6 +76,18 @@ def check(layer: Layer, threads: int) -> None:
     assert {y.dtype, dx.dtype, gradient.dtype} == {np.dtype(np.float32)}
     assert y.flags.c_contiguous
     assert dx.flags.c_contiguous
+
+
+@pytest.mark.parametrize("kernels", [numba_kernels, numpy_kernels])
+def test_infinite_numbers_go_on(kernels: Kernels) -> None:
+    layer = layer_of(5, 40, 3, 0.5)
+    x, dy = np.full_like(layer.x, 1e38), np.full_like(layer.dy, np.inf)
+    y = kernels.forward(layer.index, np.full_like(layer.values, 10), x)
+    dx, gradient = kernels.backward(layer.index, layer.values, x, dy)
+    assert dx is not None
+    assert np.isinf(y).all()
+    assert np.isinf(gradient).all()
+    assert not np.isfinite(dx[np.unique(layer.index.flat() % 40)]).any()
 
 
 @pytest.mark.parametrize("batch", [0, 1, 16, 17, 32, 33, 63, 64, 65, 128, 200])
@@ -287,7 +300,7 @@ def test_numba_is_loaded_with_its_kernels_only() -> None:
 
 def test_a_numba_that_compiles_nothing_is_refused() -> None:
     code = """
-from rigl_core.sparse.kernels import best_kernels
+from rigl_core.sparse.kernels import Kernels, best_kernels
 try:
     best_kernels()
 except ImportError as error:
@@ -305,7 +318,7 @@ def test_without_numba_a_warning_names_the_extra() -> None:
 import sys, warnings
 sys.modules["numba"] = None
 from rigl_core import SparsityWarning
-from rigl_core.sparse.kernels import best_kernels
+from rigl_core.sparse.kernels import Kernels, best_kernels
 from rigl_core.sparse.threads import ranges
 from rigl_core.sparse.threads import run as run_works
 with warnings.catch_warnings(record=True) as told:
@@ -327,7 +340,7 @@ class Broken:
         if name == "numba":
             raise {error}
 sys.meta_path.insert(0, Broken())
-from rigl_core.sparse.kernels import best_kernels
+from rigl_core.sparse.kernels import Kernels, best_kernels
 from rigl_core.sparse.threads import ranges
 from rigl_core.sparse.threads import run as run_works
 try:

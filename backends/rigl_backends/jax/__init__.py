@@ -9,23 +9,31 @@ except ModuleNotFoundError as error:
     raise ImportError("rigl_backends.jax needs JAX and optax: pip install 'rigl-core[jax]'") from error
 
 from rigl_backends.jax import namespace as jax_namespace
+from rigl_backends.jax.active_trees import dense
+from rigl_backends.jax.active_weight import ActiveWeight
+from rigl_backends.jax.begin import begin
 from rigl_backends.jax.describe import describe
 from rigl_backends.jax.handle import SparseState, apply_masks, masks, step, table
 from rigl_backends.jax.layers import choose_layers
 from rigl_backends.jax.resume import resume
 from rigl_backends.jax.saliency import grasp_scores, synflow_scores
+from rigl_backends.jax.sparse_linear import sparse_linear
 from rigl_backends.jax.sparsify import plan, sparsify
 
 __all__ = [
+    "ActiveWeight",
     "SparseState",
     "apply_masks",
+    "begin",
     "choose_layers",
+    "dense",
     "describe",
     "grasp_scores",
     "jax_namespace",
     "masks",
     "plan",
     "resume",
+    "sparse_linear",
     "sparsify",
     "step",
     "synflow_scores",

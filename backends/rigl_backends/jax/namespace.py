@@ -17,7 +17,7 @@ import numpy as np
 from jax import Array, lax
 from jax.experimental.buffer_callback import buffer_callback
 
-from rigl_backends.jax.trees import Tree, is_traced, varying
+from rigl_backends.jax.trees import Tree, is_traced, spec, varying
 from rigl_core.adapter import FloatInfo, Namespace
 
 int32 = jnp.int32
@@ -78,8 +78,9 @@ def call_on_host(choose: Callable[..., Any], shape: Sequence[int], /, *arrays: T
     def write(_: Any, chosen: Any, *given: Any) -> None:
         np.copyto(np.asarray(chosen), choose(*jax.tree.map(np.asarray, given)))
 
-    like = jax.ShapeDtypeStruct(shape, jnp.bool_)  # type: ignore[no-untyped-call]
-    called: Array = buffer_callback(write, like, vmap_method="sequential")(*jax.tree.map(lax.stop_gradient, arrays))
+    called: Array = buffer_callback(write, spec(shape, jnp.bool_), vmap_method="sequential")(
+        *jax.tree.map(lax.stop_gradient, arrays)
+    )
     return varying(called, arrays)
 
 

@@ -3,40 +3,26 @@
 from __future__ import annotations
 
 import copy
-import dataclasses
 import functools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-import numpy.typing as npt
 import optax
-from jax import Array
 from jax.typing import ArrayLike
 
-from rigl_backends.jax import namespace
-from rigl_backends.jax.handle import SparseState, check_arrays
-from rigl_backends.jax.layer import Memory, start_pool
+from rigl_backends.jax.handle import apply_masks
 from rigl_backends.jax.layers import check_choice, layers_of, other_sizes
-from rigl_backends.jax.namespace import calling_namespace
-from rigl_backends.jax.state import Held, check_inner, held_by
-from rigl_backends.jax.training import SparseStep
-from rigl_backends.jax.trees import Tree, named_leaves, shape_of, zero_tree_outside
-from rigl_backends.jax.written import check_written, written
+from rigl_backends.jax.storage import check_storage
+from rigl_backends.jax.transformation import SparseTraining
+from rigl_backends.jax.trees import Tree
 from rigl_core.adapter import (
-    NEVER,
     Axes,
-    Clock,
     Layer,
     Plan,
     Recipe,
+    Storage,
     check_recipe,
     errors,
     make_plan,
-    random_key_table,
-    warn_about,
 )
 
 
@@ -50,6 +36,7 @@ def sparsify(
     axes: Axes | None = None,
     scores: Mapping[str, ArrayLike] | None = None,
     callbacks: bool = True,
+    storage: Storage = "masks",
 ) -> optax.GradientTransformationExtraArgs:
     """An optax transformation that trains sparsely, whatever ``inner`` does with the gradients.
 
@@ -93,6 +80,10 @@ def sparsify(
             lottery tickets; see `grasp_scores` and `synflow_scores`).
         callbacks: whether a compiled step on CPUs may call NumPy at updates, which makes them some three times as
             fast and compiles sooner. False for a program to export, or to keep in JAX's compilation cache.
+        storage: ``"masks"``, or ``"active"``: matrices hold only their active weights, on CPUs. `apply_masks` puts an
+            `ActiveWeight` in place of the dense array, and the model calls `sparse_linear` with it. Layers for which
+            this is not possible or does not pay keep their masks, and a warning names them; to decide layer by layer,
+            give a dict of both words by name pattern.
 
     Returns:
         A transformation whose state is a `rigl_backends.jax.SparseState`.
@@ -104,11 +95,12 @@ def sparsify(
         raise errors.wrong_type("inner", inner, "optax.GradientTransformation")
     check_recipe(recipe)
     check_choice(layers, include, exclude, axes)
+    check_storage(recipe, storage, callbacks=callbacks)
 
     choose = functools.partial(layers_of, layers=layers, include=include, exclude=exclude, axes=axes)
 
     def sparse(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-        training = SparseTraining(inner, recipe, choose, scores, callbacks, chooses=layers is None)
+        training = SparseTraining(inner, recipe, choose, scores, callbacks, storage, chooses=layers is None)
         return optax.GradientTransformationExtraArgs(training.init, training.update)
 
     multi_steps = getattr(inner.update, "__self__", None)  # also behind MultiSteps.gradient_transformation()
@@ -117,7 +109,14 @@ def sparsify(
     accumulating = copy.copy(multi_steps)
     accumulating._opt = sparse(multi_steps.inner_opt)  # optax offers no public way
     assert accumulating.inner_opt is accumulating._opt
-    return optax.GradientTransformationExtraArgs(accumulating.init, accumulating.update)
+    if storage == "masks":
+        return optax.GradientTransformationExtraArgs(accumulating.init, accumulating.update)
+
+    def init(params: Tree) -> optax.MultiStepsState:
+        """With gradients to be accumulated of the size that those of active weights have."""
+        return accumulating.init(apply_masks(params, accumulating._opt.init(params)))
+
+    return optax.GradientTransformationExtraArgs(init, accumulating.update)
 
 
 def plan(
@@ -145,104 +144,3 @@ def plan(
     check_recipe(recipe)
     chosen = layers_of(params, layers, include, exclude, axes)
     return make_plan(recipe, chosen, other_sizes(params, chosen) if layers is None else None)
-
-
-class SparseTraining:
-    """``init`` and ``update`` of the transformation that `sparsify` gives.
-
-    Args:
-        inner: what makes updates of gradients.
-        recipe: how to train sparsely.
-        choose: the layers of a parameter tree.
-        scores: arrays by layer name that choose the initial topology, if the recipe asks for them.
-        callbacks: whether compiled programs may call NumPy.
-        chooses: whether the layers are not those that the user gave.
-    """
-
-    def __init__(
-        self,
-        inner: optax.GradientTransformation,
-        recipe: Recipe,
-        choose: Callable[[Tree], tuple[Layer, ...]],
-        scores: Mapping[str, ArrayLike] | None,
-        callbacks: bool,
-        *,
-        chooses: bool,
-    ) -> None:
-        self.inner = optax.with_extra_args_support(inner)
-        self._recipe, self._rule = recipe, recipe.rule
-        self._choose, self._scores, self._chooses = choose, scores, chooses
-        self._xp = calling_namespace if callbacks else namespace
-        schedule = recipe.schedule or NEVER
-        # A step is an int32, which never gets further than this.
-        self.schedule = dataclasses.replace(schedule, **{k: min(n, 2**31 - 1) for k, n in vars(schedule).items()})
-        self._planned = functools.lru_cache(self._make_plan)
-        self._held: dict[Any, Held] = {}
-
-    def init(self, params: Tree) -> SparseState:
-        """The state before the first step."""
-        plan, weights = self.plan_of(params), named_leaves(params)
-        errors.check_scores(plan, self._scores)
-        started: dict[str, tuple[Array, Memory]] = {}
-        for pool in plan.pools:
-            started |= start_pool(plan, pool, weights, self._scores or {})
-        masks = {name: mask for name, (mask, _) in started.items()}
-        inner_state = self.inner.init(params if self._rule.shadow else zero_tree_outside(params, masks))
-        check_inner(inner_state, params)
-        warn_about(dataclasses.replace(plan, others=other_sizes(params, plan.layers) if self._chooses else {}))
-        return SparseState(
-            inner_state=inner_state,
-            masks={layer.name: masks.get(layer.name, jnp.ones((), bool)) for layer in plan.layers},
-            memory={kind: {name: own[kind] for name, (_, own) in started.items()} for kind in self._rule.memories},
-            step=jnp.zeros((), jnp.int32),
-            deferred=jnp.zeros((), bool),
-            unmasked=jnp.zeros((), bool),
-            recipe=written(self._recipe),
-        )
-
-    def update(
-        self, gradients: Tree, state: SparseState, params: Tree | None = None, **extra_args: Any
-    ) -> tuple[Tree, SparseState]:
-        """The updates of one optimizer step, and the state after it.
-
-        Args:
-            gradients: dense, of the parameters' structure.
-            state: what ``init`` or the last ``update`` gave.
-            params: the parameters, which are needed.
-            extra_args: for the inner transformation.
-
-        Raises:
-            ValueError: for arrays that do not fit, or parameters that are not masked.
-        """
-        if params is None:
-            raise ValueError("params is missing: call update(gradients, opt_state, params).")
-        check_written(state.recipe, self._recipe)
-        plan, keys = self._planned(self._choose(params))
-        check_arrays(plan, gradients, state.masks)
-        clock = Clock(self.schedule, state.step, state.deferred)
-        own_keys = None if keys is None else jnp.asarray(keys)[clock.update]
-        held = self.held_by(plan, gradients, state.inner_state, params, extra_args)
-        step = SparseStep(plan, self.inner, clock, own_keys, gradients, params, extra_args, self._xp, held)
-        return step.take_step(state)
-
-    def plan_of(self, params: Tree) -> Plan:
-        """The plan for these parameters."""
-        return self._planned(self._choose(params))[0]
-
-    def held_by(self, plan: Plan, *trees: Any) -> Held:
-        """What the inner transformation holds for each weight: read once for trees of the same shapes.
-
-        ``trees`` are gradients, state of the inner transformation, parameters, and extra arguments.
-        """
-        leaves, structure = jax.tree.flatten(trees)
-        key = structure, tuple((shape_of(leaf), str(getattr(leaf, "dtype", type(leaf)))) for leaf in leaves)
-        if key not in self._held:
-            names = [plan.layers[i].name for i in plan.sparse_layers]
-            self._held[key] = held_by(self.inner, *trees, names=names)
-        return self._held[key]
-
-    def _make_plan(self, layers: tuple[Layer, ...]) -> tuple[Plan, npt.NDArray[np.int32] | None]:
-        """The plan, and the random keys [update, layer, 2], if updates draw."""
-        names = [layer.name for layer in layers]
-        keys = random_key_table(self._recipe.seed, names, self.schedule.updates) if self._rule.reads_random else None
-        return make_plan(self._recipe, layers), keys

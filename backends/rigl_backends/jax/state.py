@@ -24,7 +24,7 @@ from jax.interpreters import partial_eval
 from rigl_backends.jax.evidence import FREE, MIXED, Fresh, Known, follow, joined
 from rigl_backends.jax.handle import SparseState
 from rigl_backends.jax.probe import Trace, follows_weights
-from rigl_backends.jax.trees import Tree, find_nodes, named_leaves, owners, shape_of
+from rigl_backends.jax.trees import Tree, find_nodes, named_leaves, owners, shape_of, zero_outside
 from rigl_core.adapter import errors
 
 _OUTSIDE = {
@@ -110,6 +110,19 @@ class NewState:
 def fresh_outside(held: Sequence[Array], fresh: Sequence[Array], mask: Array) -> list[Array]:
     """What an optimizer holds inside the mask, and what it holds for new weights outside."""
     return [jnp.where(mask, own, new.astype(own.dtype)) for own, new in zip(held, fresh, strict=True)]
+
+
+def fresh_state_outside(
+    inner_state: Any, weights: Mapping[str, Array], masks: Mapping[str, Array], held: Held, new_state: NewState
+) -> Any:
+    """The state as for new weights outside the masks, where a step does not leave it so by itself."""
+    leaves: dict[int, Array] = {}
+    for name, weight in weights.items():
+        positions, keeps = held.positions[name], held.keeps[name]
+        changed = [i for i, kept in zip(positions, keeps, strict=True) if not kept]
+        fresh = new_state.of({name: zero_outside(weight, masks[name])}, changed) if changed else []
+        leaves |= zip(changed, fresh_outside(leaves_at(inner_state, changed), fresh, masks[name]), strict=True)
+    return with_leaves_at(inner_state, leaves)
 
 
 def leaves_at(tree: Any, positions: Iterable[int]) -> list[Any]:

@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from rigl_backends.jax.active import Moved
+from rigl_backends.jax.active_step import ActiveStep
 from rigl_backends.jax.branches import changed_if, either
-from rigl_backends.jax.handle import SparseState, look, memory_by_layer, with_memory
+from rigl_backends.jax.checks import look
+from rigl_backends.jax.handle import SparseState, memory_by_layer, with_memory
 from rigl_backends.jax.layer import Memory, SparseLayer, applied, move_pool, nameless, no_update, zero_weight_outside
-from rigl_backends.jax.state import Held, NewState, fresh_outside, leaves_at, with_leaves_at
-from rigl_backends.jax.trees import Tree, cast_like, named_leaves, widened, with_leaves, zero_outside, zero_tree_outside
+from rigl_backends.jax.state import Held, NewState, fresh_outside, fresh_state_outside, leaves_at, with_leaves_at
+from rigl_backends.jax.trees import Tree, cast_like, named_leaves, widened, with_leaves, zero_tree_outside
 from rigl_core.adapter import GRADIENT_NOISE, Clock, Counts, Namespace, Plan, Rule, random_key
 
 
@@ -31,11 +34,12 @@ class SparseStep:
         inner: makes updates of gradients.
         clock: before the step.
         keys: int32 array (layers, 2), the random keys of a topology update; None if it draws nothing.
-        gradients: dense, of the parameters' structure.
-        params: the parameters.
+        gradients: dense, of the parameters' structure; of layers that hold active weights, those of these.
+        params: the parameters; of layers that hold active weights, these.
         extra_args: for the inner transformation.
         xp: the namespace in which connections are chosen.
         held: what the inner transformation holds for each weight.
+        active: the layers that hold active weights alone.
     """
 
     plan: Plan
@@ -47,35 +51,46 @@ class SparseStep:
     extra_args: Mapping[str, Any]
     xp: Namespace
     held: Held
+    active: ActiveStep
 
-    def take_step(self, state: SparseState) -> tuple[Tree, SparseState]:
-        """The updates, and the state after the step."""
+    def take_step(self, state: SparseState) -> tuple[Array, Tree, SparseState]:
+        """The updates, and the state after the step; of active weights that moved, the new values as their updates."""
         due, read = self.clock.due, self.gradients if self._rule.reads_gradient else None
         callbacks, recipe = self.xp.on_host is not None, self.plan.recipe
+        state = state._replace(unmasked=state.unmasked | self.active.strangers)
         moves, unmasked = look(state, recipe, due, self._weights, read, callbacks=callbacks)
-        updates, after = self._changed(due & moves, state)
-        own, masks, clock = named_leaves(updates), after.masks, self.clock.next(waits=due & ~moves)
+        made, updates, after = self._changed(due & moves, state)
+        own, masks, clock = named_leaves(updates), dict(after.masks), self.clock.next(waits=due & ~made)
         own = {name: zero_weight_outside(own[name], weight, masks[name]) for name, weight in self._weights.items()}
-        return with_leaves(updates, own), after._replace(
-            inner_state=self._fresh_state_outside(after),
-            step=clock.step,
-            deferred=clock.deferred,
-            unmasked=unmasked,
+        return (
+            made,
+            with_leaves(updates, own),
+            after._replace(
+                inner_state=self._fresh_state_outside(after),
+                masks=masks | self.active.at_next({name: masks[name] for name in self.active.topologies}, clock),
+                step=clock.step,
+                deferred=clock.deferred,
+                unmasked=unmasked,
+            ),
         )
 
-    def _changed(self, moving: Array, state: SparseState) -> tuple[Tree, SparseState]:
-        """The updates, before weights outside the masks become zero, and what has changed in the state."""
+    def _changed(self, moving: Array, state: SparseState) -> tuple[Array, Tree, SparseState]:
+        """Whether the topology moved, the updates before weights outside become zero, and what changed in the state."""
         if "momentum" in self._rule.memories:
             layers = self._layers(state)
             for name, layer in layers.items():
                 layer.observe(self._dense[name].reshape(-1))
             state = with_memory(state, {name: layer.memory for name, layer in layers.items()})
         if not self.clock.schedule.updates:
-            return self.gradient_step(self.gradients, state)
-        move = functools.partial(self.move, moving)
+            return moving, *self.gradient_step(self.gradients, state)
+        number, still = self.clock.update, self.held.still
         if self._replaces:
-            return either(moving, move, self.gradient_step, self.gradients, state)
-        return changed_if(moving, move, *self.gradient_step(self.gradients, state))
+            made, moved = self.active.move(moving, number, {}, still)
+            move = functools.partial(self.move, made, moved)
+            return made, *either(made, move, self.gradient_step, self.gradients, state)
+        updates, state = self.gradient_step(self.gradients, state)
+        made, moved = self.active.move(moving, number, named_leaves(updates), still)
+        return made, *changed_if(made, functools.partial(self.move, made, moved), updates, state)
 
     def gradient_step(self, gradients: Tree, state: SparseState) -> tuple[Tree, SparseState]:
         """The optimizer's part: it sees active weights only or, where all weights learn, all of them."""
@@ -99,27 +114,34 @@ class SparseStep:
             state = with_memory(state, {name: layer.memory for name, layer in layers.items()})
         return with_leaves(updates, own), state._replace(inner_state=inner_state)
 
-    def move(self, moving: Array, given: Tree, state: SparseState) -> tuple[Tree, SparseState]:
+    def move(
+        self, moving: Array, moved: Mapping[str, Moved], given: Tree, state: SparseState
+    ) -> tuple[Tree, SparseState]:
         """The topology update, pool by pool.
 
         Each pool has a loop of its own, so that the temporary arrays of the next pool take the same memory.
 
         Args:
             moving: bool scalar, which is true whenever this runs. Compilers cannot know that, so they keep the loops.
+            moved: the layers of active weights after it, whose new values take the place of their updates.
             given: the gradients, if the topology update replaces the gradient step; else the updates of that step.
             state: before.
         """
         own, masks, memory = self._wide(given), dict(state.masks), memory_by_layer(state, self._weights)
-        held = {name: leaves_at(state.inner_state, self._positions[name]) for name in self._weights}
+        held = {name: leaves_at(state.inner_state, self._positions[name]) for name in (*self._weights, *moved)}
         changing: tuple[dict[str, Any], ...] = (own, masks, memory, held)
         tables, update = jax.tree.map(jnp.asarray, self.plan.tables), self.clock.update
         for number, pool in enumerate(self.plan.pools):
+            if self.plan.layers[pool[0]].name not in self._weights:
+                continue
             names = [self.plan.layers[i].name for i in pool]
             before = [[arrays[name] for name in names] for arrays in changing]
             move_pool = functools.partial(self._move_pool, pool, tables.counts(update, number))
             after = changed_if(moving, move_pool, *before)
             for arrays, new in zip(changing, after, strict=True):
                 arrays.update(zip(names, new, strict=True))
+        values, topologies, state_of_active = self.active.apply(moved, held, self._fresh)
+        own, masks, held = own | values, masks | topologies, held | state_of_active
         others = jax.tree.map(no_update, given) if self._replaces else given
         leaves = {i: leaf for name in held for i, leaf in zip(self._positions[name], held[name], strict=True)}
         inner_state = with_leaves_at(state.inner_state, leaves)
@@ -165,27 +187,23 @@ class SparseStep:
         mask, survivors, new = (x.reshape(weight.shape) for x in (layer.mask, layer.survivors, layer.weight))
         change = (new - weight).astype(update.dtype)  # exactly: where it counts, one of the two is 0
         if not self._rule.shadow:
-            fresh = self._new_state.of({name: new}, self._positions[name])
-            held = fresh_outside(held, fresh, survivors)
+            held = fresh_outside(held, self._fresh(name, new), survivors)
         return jnp.where(survivors, update, change), mask, layer.memory, held
+
+    def _fresh(self, name: str, values: Array) -> list[Array]:
+        """What the optimizer holds for new weights of a layer."""
+        return self._new_state.of({name: values}, self._positions[name])
 
     def _fresh_state_outside(self, state: SparseState) -> Any:
         """The inner state as for new weights outside the masks, unless weights learn there."""
         if self._rule.shadow:
             return state.inner_state
-        leaves: dict[int, Array] = {}
-        for name, weight in self._weights.items():
-            mask, keeps = state.masks[name], self.held.keeps[name]
-            changed = [i for i, kept in zip(self._positions[name], keeps, strict=True) if not kept]
-            fresh = self._new_state.of({name: zero_outside(weight, mask)}, changed) if changed else []
-            held = leaves_at(state.inner_state, changed)
-            leaves |= zip(changed, fresh_outside(held, fresh, mask), strict=True)
-        return with_leaves_at(state.inner_state, leaves)
+        return fresh_state_outside(state.inner_state, self._weights, state.masks, self.held, self._new_state)
 
     def _layers(self, state: SparseState) -> dict[str, SparseLayer]:
         """The sparse layers, with the keys of a gradient's noise."""
         layers, memory = {}, memory_by_layer(state, self._weights)
-        for i in self.plan.sparse_layers:
+        for i in self._masked:
             name = self.plan.layers[i].name
             key = random_key(self.plan.recipe.seed, name, GRADIENT_NOISE)
             layers[name] = self._layer(i, self._weights[name], state.masks[name], memory[name], key)
@@ -220,10 +238,16 @@ class SparseStep:
     def _replaces(self) -> bool:
         return self._rule.on_update == "replace"
 
+    @property
+    def _masked(self) -> list[int]:
+        """The positions of the sparse layers that have masks."""
+        return [i for i in self.plan.sparse_layers if self.plan.layers[i].name not in self.active.weights]
+
     @cached_property
     def _weights(self) -> dict[str, Array]:
+        """Those of the layers that have masks."""
         arrays = named_leaves(self.params)
-        return {self.plan.layers[i].name: arrays[self.plan.layers[i].name] for i in self.plan.sparse_layers}
+        return {self.plan.layers[i].name: arrays[self.plan.layers[i].name] for i in self._masked}
 
     @cached_property
     def _dense(self) -> dict[str, Array]:

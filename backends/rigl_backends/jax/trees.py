@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import jax
@@ -15,7 +15,7 @@ Path = tuple[Any, ...]
 _T = TypeVar("_T")
 
 
-def named_leaves(tree: Tree) -> dict[str, Any]:
+def named_leaves(tree: Tree, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
     """The leaves by name, in the tree's order (JAX sorts the keys of dicts).
 
     A name is the leaf's path, joined by slashes: ``params/Dense_0/kernel``, ``layers/0/weight``.
@@ -24,7 +24,7 @@ def named_leaves(tree: Tree) -> dict[str, Any]:
         ValueError: if two leaves have the same name.
     """
     named: dict[str, Any] = {}
-    for path, leaf in tree_flatten_with_path(tree)[0]:
+    for path, leaf in tree_flatten_with_path(tree, is_leaf)[0]:
         name = name_of(path)
         if name in named:
             raise ValueError(f"params has two leaves that are spelled {name!r}: rename one of them.")
@@ -32,9 +32,9 @@ def named_leaves(tree: Tree) -> dict[str, Any]:
     return named
 
 
-def with_leaves(tree: Tree, named: Mapping[str, Any]) -> Tree:
+def with_leaves(tree: Tree, named: Mapping[str, Any], is_leaf: Callable[[Any], bool] | None = None) -> Tree:
     """The tree with other leaves under these names."""
-    return tree_map_with_path(lambda path, leaf: named.get(name_of(path), leaf), tree)
+    return tree_map_with_path(lambda path, leaf: named.get(name_of(path), leaf), tree, is_leaf=is_leaf)
 
 
 def zero_outside(values: Array, mask: Array) -> Array:
@@ -113,6 +113,16 @@ def varying(array: Array, *like: Tree) -> Array:
         return marked
     marked_so: Array = lax.pvary(array, missing)  # type: ignore[attr-defined]  # before JAX 0.8.2
     return marked_so
+
+
+def spec(shape: Sequence[int], dtype: Any) -> Any:
+    """The shape and the dtype of an array."""
+    return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
+
+
+def varies(tree: Tree) -> bool:
+    """Whether any array is one that differs between the devices of a ``shard_map`` or ``pmap``."""
+    return any(_varies_over(leaf) for leaf in jax.tree.leaves(tree))
 
 
 def _varies_over(leaf: Any) -> frozenset[str]:

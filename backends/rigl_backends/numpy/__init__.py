@@ -1,6 +1,7 @@
 """RigL on NumPy alone: the smallest adapter, the reference for the others, and the one to embed."""
 
 from rigl_backends.numpy.describe import describe
+from rigl_backends.numpy.described import Described
 from rigl_backends.numpy.layers import choose_layers
 from rigl_backends.numpy.optimizers import SGD, Adam, Optimizer
 from rigl_backends.numpy.saliency import grasp_scores, synflow_scores
@@ -11,6 +12,7 @@ from rigl_core.adapter import numpy_namespace
 __all__ = [
     "SGD",
     "Adam",
+    "Described",
     "Optimizer",
     "SparseTraining",
     "choose_layers",

@@ -32,17 +32,20 @@ Floats = npt.NDArray[np.float32]
 class ActiveLayer(adapter.ActiveLayer):
     """One of the optimizer's arrays, which holds the active weights in storage order after `begin`."""
 
-    def __init__(self, layer: Layer, recipe: Recipe, index: Index, optimizer: Optimizer) -> None:
+    def __init__(
+        self, layer: Layer, recipe: Recipe, index: Index, optimizer: Optimizer, drawn: Floats | None = None
+    ) -> None:
+        """Make a layer; ``drawn`` has its initial values if there is no dense array."""
         super().__init__(layer, recipe, index)
-        self._optimizer = optimizer
+        self._optimizer, self._drawn = optimizer, drawn
         self._fresh = fresh_state(optimizer, layer.name, 1)
 
     def begin(self) -> None:
         """Put the active weights and their state in place of the dense ones."""
         params, name, index = self._optimizer.params, self.layer.name, self.index
-        dense = state_of(self._optimizer, name, self.layer.shape)
-        self._optimizer.state[name].update({key: index.values(values) for key, values in dense.items()})
-        params[name] = index.values(params[name])
+        held = state_of(self._optimizer, name, self.layer.shape)
+        self._optimizer.state[name].update({key: index.values(values) for key, values in held.items()})
+        params[name] = index.values(params[name]) if self._drawn is None else self._drawn
         super().begin()
 
     @property
@@ -76,11 +79,8 @@ class ActiveLayer(adapter.ActiveLayer):
             )
 
 
-class SparseLinear:
+class SparseProducts:
     """The products of a layer that holds only its active weights.
-
-    Inputs and outputs are (..., features), float32. Between two such layers nothing is copied: what they return lies
-    feature by feature in memory, as they read it.
 
     Attributes:
         threads: the threads to work with.
@@ -98,6 +98,14 @@ class SparseLinear:
     def dense(self) -> Floats:
         """A copy of the weights as an array of the layer's shape, with zeros outside the mask."""
         return self.index.dense(self._layer.weight).reshape(self._layer.layer.shape)
+
+
+class SparseLinear(SparseProducts):
+    """The products of a matrix.
+
+    Inputs and outputs are (..., features), float32. Between two such layers nothing is copied: what they return lies
+    feature by feature in memory, as they read it.
+    """
 
     def __call__(self, x: Floats) -> Floats:
         """The outputs, without a bias.

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
+from rigl_backends.numpy.described import Described
 from rigl_backends.numpy.layers import layers_of
 from rigl_backends.numpy.optimizers import Optimizer, Params
 from rigl_backends.numpy.training import Array, SparseTraining
@@ -66,10 +67,11 @@ def sparsify(
         axes: in and out axes by name pattern; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
-        storage: ``"masks"``, or ``"active"``: matrices hold only their active weights. In ``params`` a flat array of
-            these takes the dense array's place, the optimizer's state follows, and the handle's ``linear[name]``
-            multiplies (`SparseLinear`). Layers for which this is not possible or does not pay keep their masks, and a
-            warning names them; to decide layer by layer, give a dict of both words by name pattern.
+        storage: ``"masks"``, or ``"active"``: matrices and two-dimensional convolutions hold only their active weights.
+            In ``params`` a flat array of these takes the place of the dense array, which can be `Described` and never
+            made. The optimizer's state follows, and the handle's ``linear[name]`` or ``conv[name]`` multiplies
+            (`SparseLinear`, `SparseConv`). Layers for which this is not possible or does not pay keep their masks, and
+            a warning names them; to decide layer by layer, give a dict of both words by name pattern.
 
     Returns:
         A handle: masks, step, table, ``remove()``, ``state_dict()`` and ``load_state_dict()``.
@@ -86,7 +88,10 @@ def sparsify(
         if optimizer.params.get(layer.name) is not params[layer.name]:
             raise errors.not_held(layer)
     errors.check_scores(own, scores)
-    return SparseTraining(own, optimizer, scores, _first_indices(own, params, scores, storage))
+    indices = _first_indices(own, params, scores, storage)
+    described = {i: params[own.layers[i].name] for i in indices}
+    drawn = {i: array.values(indices[i].size) for i, array in described.items() if isinstance(array, Described)}
+    return SparseTraining(own, optimizer, scores, indices, drawn)
 
 
 def _first_indices(
@@ -98,6 +103,12 @@ def _first_indices(
         for layer in plan.layers
         if params[layer.name].dtype != np.float32
     }
-    active = active_layers(plan, storage, why_not)
-    weights = {i: params[plan.layers[i].name].reshape(-1) for i in active}
+    active = active_layers(plan, storage, why_not, convolutions=True)
+    described = {name for name, array in params.items() if isinstance(array, Described)}
+    if unmade := sorted(described - {plan.layers[i].name for i in active}):
+        raise ValueError(
+            f"params has {unmade} as described arrays, but only layers that hold their active weights alone can begin "
+            "so: give arrays, or storage='active'."
+        )
+    weights = {i: params[plan.layers[i].name].reshape(-1) for i in active if plan.layers[i].name not in described}
     return first_indices(plan, active, weights, scores)

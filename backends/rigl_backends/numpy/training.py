@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_backends.numpy.active import ActiveLayer, SparseLinear
+from rigl_backends.numpy.active_conv import SparseConv
 from rigl_backends.numpy.layer import SparseLayer
 from rigl_backends.numpy.optimizers import Gradients, Optimizer
 from rigl_backends.numpy.state import keeps_zeros
@@ -25,7 +26,8 @@ class SparseTraining(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
 
     Attributes:
         plan: the exact counts.
-        linear: the products of the layers that hold only their active weights, by name.
+        linear: the products of the matrices that hold only their active weights, by name.
+        conv: those of the convolutions.
     """
 
     def __init__(
@@ -34,16 +36,27 @@ class SparseTraining(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         optimizer: Optimizer,
         scores: Mapping[str, Array] | None = None,
         indices: Mapping[int, Index] = MappingProxyType({}),
+        drawn: Mapping[int, npt.NDArray[np.float32]] = MappingProxyType({}),
     ) -> None:
-        """Make the handle; only `sparsify` does. ``indices`` are of the layers to hold as active weights."""
+        """Make the handle; only `sparsify` does.
+
+        Args:
+            plan, optimizer, scores: as given to `sparsify`.
+            indices: of the layers to hold as active weights, by position.
+            drawn: the initial values of those that have no dense array.
+        """
         self._masked = {
             i: SparseLayer(plan.layers[i], plan.recipe, optimizer) for i in plan.sparse_layers if i not in indices
         }
-        self._active = {i: ActiveLayer(plan.layers[i], plan.recipe, own, optimizer) for i, own in indices.items()}
+        self._active = {
+            i: ActiveLayer(plan.layers[i], plan.recipe, own, optimizer, drawn.get(i)) for i, own in indices.items()
+        }
         super().__init__(plan, {**self._masked, **self._active})
         self._optimizer = optimizer
         self.start(scores)
-        self.linear = {layer.layer.name: SparseLinear(layer) for layer in self._active.values()}
+        active = {layer.layer.name: layer for layer in self._active.values()}
+        self.linear = {name: SparseLinear(own) for name, own in active.items() if len(own.layer.shape) == 2}
+        self.conv = {name: SparseConv(own) for name, own in active.items() if name not in self.linear}
         optimizer.step = self._step  # type: ignore[method-assign]
 
     def mask_gradients(self, grads: Gradients) -> dict[str, Any]:

@@ -11,20 +11,24 @@ from rigl_backends.torch import namespace as torch_namespace
 from rigl_backends.torch.active_conv import SparseConv2d
 from rigl_backends.torch.active_linear import SparseLinear
 from rigl_backends.torch.describe import describe
+from rigl_backends.torch.export import CSRLinear, export, to_csr
 from rigl_backends.torch.handle import SparseTraining
 from rigl_backends.torch.layers import choose_layers
 from rigl_backends.torch.saliency import grasp_scores, synflow_scores
 from rigl_backends.torch.sparsify import plan, sparsify
 
 __all__ = [
+    "CSRLinear",
     "SparseConv2d",
     "SparseLinear",
     "SparseTraining",
     "choose_layers",
     "describe",
+    "export",
     "grasp_scores",
     "plan",
     "sparsify",
     "synflow_scores",
+    "to_csr",
     "torch_namespace",
 ]

@@ -1,0 +1,116 @@
+"""What a training and the products of its layers share: the kernels, and the samples of the coming update."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_core.adapter import Index, Products, available_threads, best_kernels
+
+Floats = npt.NDArray[np.float32]
+EXACT = 1e-4
+"""How far a gradient may be from the sum of its samples' gradients, relative to its largest number: rounding."""
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """One use of a layer: inputs and output gradients (features, batch), and the gradient of the active weights."""
+
+    x: Floats
+    dy: Floats
+    gradient: Floats
+
+
+class Link:
+    """It compares by identity, and is part of the structure of parameters that JAX knows while it traces.
+
+    Attributes:
+        kernels: make the products.
+        threads: the threads to work with.
+    """
+
+    def __init__(self) -> None:
+        self.kernels, self.threads = best_kernels(), available_threads()
+        self._samples: dict[str, tuple[float, list[_Sample]]] = {}
+
+    def see(self, name: str, step: float, x: Floats, dy: Floats, gradient: Floats) -> None:
+        """Keep the sample of a gradient, if an update may read it, and forget those of other steps.
+
+        Args:
+            name: the layer's.
+            step: the last of the layer's marks.
+            x: inputs (inputs, batch).
+            dy: gradient of outputs (outputs, batch).
+            gradient: of the active weights.
+        """
+        if step == 0:
+            self._samples.pop(name, None)
+            return
+        known, samples = self._samples.get(name, (step, []))
+        own = samples if known == step else []
+        own.append(_Sample(x.copy(), dy.copy(), gradient.copy()))
+        self._samples[name] = step, own
+
+    def gradient(self, name: str, index: Index, active: Floats) -> Products:
+        """The dense gradient of a step.
+
+        Samples of other gradients, such as those of an evaluation, are not taken: the active gradients of the samples
+        must add up to the given one, times some factor.
+
+        Args:
+            name: the layer's.
+            index: where its active weights are.
+            active: the gradient of these, which ``update`` was given.
+
+        Raises:
+            ValueError: if no samples fit.
+        """
+        samples, factor = _fitting(self._samples.get(name, (0, []))[1], active, name)
+        gradient = Products(
+            active,
+            [(one.x, one.dy) for one in samples],
+            inputs_first=index.inputs_first,
+            kernels=self.kernels,
+            threads=self.threads,
+        )
+        return gradient if factor == 1 else _with_active(gradient * factor, active)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Link:
+        return self
+
+    def __reduce__(self) -> tuple[type[Link], tuple[()]]:
+        return Link, ()
+
+
+def _fitting(samples: Sequence[_Sample], active: Floats, name: str) -> tuple[Sequence[_Sample], float]:
+    """The latest samples whose gradients add up to this one, up to a factor, and the factor."""
+    largest = float(np.abs(active).max(initial=0))
+    if largest == 0 or not np.isfinite(active).all():
+        return samples, 1
+    total = np.zeros_like(active)
+    for start in range(len(samples) - 1, -1, -1):
+        total += samples[start].gradient
+        square = float(np.vdot(total, total))
+        factor = float(np.vdot(total, active)) / square if square else 0.0
+        if np.abs(active - np.float32(factor) * total).max(initial=0) <= EXACT * largest:
+            return samples[start:], _exactly(factor)
+    raise ValueError(
+        f"the gradient of {name!r} is not that of its latest products, up to a factor, so the dense gradient that this "
+        "step's update reads is not known: give update() the gradient as jax.grad made it, or a dense array, or use "
+        "storage='masks' for this layer."
+    )
+
+
+def _exactly(factor: float) -> float:
+    """A factor without the rounding of the sums that tell it: of a mean it is one over a whole number."""
+    parts = round(1 / factor) if 0 < factor < 2 else 0
+    return 1 / parts if parts and abs(parts * factor - 1) < EXACT else factor
+
+
+def _with_active(gradient: Products, active: Floats) -> Products:
+    gradient.active = active
+    return gradient

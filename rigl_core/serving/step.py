@@ -1,0 +1,70 @@
+"""What a network is made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from rigl_core.sparse.index import Floats
+
+Arrays = Mapping[str, npt.NDArray[Any]]
+Settings = Mapping[str, Any]
+
+
+class Step(Protocol):
+    """One step of a network. Its inputs and outputs are float32 arrays (features, samples) or (channels, samples,
+    height, width), so that the samples of a feature lie side by side.
+
+    Attributes:
+        kind: its name in files.
+    """
+
+    kind: ClassVar[str]
+
+    def __call__(self, x: Floats, threads: int = 1) -> Floats:
+        """The outputs.
+
+        Raises:
+            ValueError: if the inputs have another number of axes or features than the step reads.
+        """
+
+    @property
+    def arrays(self) -> Arrays:
+        """What a file keeps as arrays."""
+
+    @property
+    def settings(self) -> Settings:
+        """What a file keeps as JSON."""
+
+
+def check_inputs(step: Step, x: Floats, features: int | None, axes: int) -> None:
+    """Refuse inputs of another number of axes or features.
+
+    Args:
+        step: what reads them.
+        x: the inputs of a step.
+        features: what the step needs; None for any number.
+        axes: 2 for features, 4 for channels with height and width.
+    """
+    if x.ndim == axes and features in (None, x.shape[0]):
+        return
+    wanted = "channels, height, width" if axes == 4 else "features"
+    many = "" if features is None else f" with {features} of the first"
+    got = x.shape[:1] + x.shape[2:]
+    raise ValueError(f"the step {step.kind!r} reads samples of ({wanted}){many}, and got samples of shape {got}.")
+
+
+def floats(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:
+    """A read-only float32 array of a shape, as a step holds it.
+
+    Raises:
+        ValueError: naming the array.
+    """
+    own = np.array(array, np.float32, order="C")
+    if own.shape != shape:
+        raise ValueError(f"{name} has shape {own.shape}: it must be {shape}.")
+    own.flags.writeable = False
+    return own
