@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -12,7 +13,7 @@ from rigl_core.sparse.index import Floats, Index
 from rigl_core.sparse.kernels import Convolutions, Kernels
 
 Sample = tuple[Floats, Windows, Floats]
-"""The planes of inputs, where they are read, and the gradient of outputs (rows, positions)."""
+"""The planes of inputs, where they are read, and the gradient of outputs (images, channels, height, width)."""
 
 
 class ConvolutionProducts(Products):
@@ -40,6 +41,7 @@ class ConvolutionProducts(Products):
         """
         super().__init__(active, [], inputs_first=index.inputs_first, kernels=kernels, threads=threads)
         self._pairs, self._convolutions = list(samples), convolutions
+        self._kernel = index.kernel
         self._rows, self._inputs_first = np.arange(index.rows), index.inputs_first
         columns = np.arange(index.cols)
         self._columns = columns.reshape(-1, index.kernel).T.reshape(-1) if index.inputs_first else columns
@@ -49,31 +51,40 @@ class ConvolutionProducts(Products):
         sizes = self._rows.size, self._columns.size
         return sizes[::-1] if self._inputs_first else sizes
 
+    def _step(self, size: int) -> int:
+        """As in a matrix, but prime to the positions of the kernel, so that a sample has columns of all of them."""
+        step = super()._step(size)
+        while math.gcd(step, self._kernel) > 1:
+            step += 1
+        return step
+
     def _sum(self, lines: slice, others: slice) -> Floats:
         own, own_columns = (others, lines) if self._inputs_first else (lines, others)
         rows, columns = self._rows[own], self._columns[own_columns]
         total = np.zeros((rows.size, columns.size), np.float32)
-        for planes, windows, dy in self._pairs:
-            for starts, part in _in_groups(rows, windows, dy.shape[0]):
-                self._add(planes, starts[columns], windows.positions, dy[rows[part]], total[part])
+        for sample in self._pairs:
+            for group, part in _in_groups(rows, sample[1]):
+                self._add(sample, group, rows[part], columns, total[part])
         if self._scale != 1:
             total *= self._scale
         return np.ascontiguousarray(total.T) if self._inputs_first else total
 
-    def _add(self, planes: Floats, starts: Places, positions: Places, dy: Floats, total: Floats) -> None:
-        """Add the products of some rows and columns, position after position."""
-        step = max(1, BLOCK // max(starts.size, 1))
-        for first in range(0, positions.size, step):
-            own = positions[first : first + step]
-            x = self._convolutions.unfolded(planes, starts, own, threads=self._threads)
-            left = np.ascontiguousarray(dy[:, first : first + step])
-            self._kernels.add_products(left, x, total, threads=self._threads)
+    def _add(self, sample: Sample, group: int, rows: Places, columns: Places, total: Floats) -> None:
+        """Add the products of some rows of a group and some columns, position after position."""
+        planes, windows, dy = sample
+        starts, out_starts = windows.starts_of(group)[columns], windows.out_starts[rows]
+        step = max(1, BLOCK // max(starts.size, out_starts.size, 1))
+        for first in range(0, windows.positions.size, step):
+            own = slice(first, first + step)
+            x = self._convolutions.unfolded(planes, starts, windows.positions[own], threads=self._threads)
+            d = self._convolutions.unfolded(dy, out_starts, windows.out_positions[own], threads=self._threads)
+            self._kernels.add_products(d, x, total, threads=self._threads)
 
 
-def _in_groups(rows: Places, windows: Windows, count: int) -> Iterator[tuple[Places, slice]]:
-    """The starts of each group, and which of some ascending rows are in it."""
+def _in_groups(rows: Places, windows: Windows) -> Iterator[tuple[int, slice]]:
+    """The groups, and which of some ascending rows are in each."""
+    in_group = windows.out_starts.size // windows.groups
     for group in range(windows.groups):
-        edges = np.array([group, group + 1]) * (count // windows.groups)
-        first, last = np.searchsorted(rows, edges)
+        first, last = np.searchsorted(rows, (group * in_group, (group + 1) * in_group))
         if first < last:
-            yield windows.starts_of(group), slice(first, last)
+            yield group, slice(first, last)

@@ -121,8 +121,12 @@ class Products:
         """The numbers where some rows of the layer cross some columns."""
         if not self._pairs:
             return self.active[:0]
-        lines, others = (slice(0, size, -(-size // int(SAMPLE**0.5)) or 1) for size in self._shape)
+        lines, others = (slice(0, size, self._step(size)) for size in self._shape)
         return self._sum(lines, others).reshape(-1)
+
+    def _step(self, size: int) -> int:
+        """The step from one line or column of a sample to the next one."""
+        return max(1, -(-size // int(SAMPLE**0.5)))
 
     @property
     def _shape(self) -> tuple[int, int]:

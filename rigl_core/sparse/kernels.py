@@ -48,8 +48,8 @@ class Convolutions(Protocol):
     ) -> tuple[Floats | None, Floats]:
         """The gradients of the inputs, as planes, and of the active weights."""
 
-    def unfolded(self, planes: Floats, starts: Places, positions: Places, *, threads: int = 1) -> Floats:
-        """What some columns see at some positions."""
+    def unfolded(self, array: Floats, starts: Places, positions: Places, *, threads: int = 1) -> Floats:
+        """Numbers of a flat array, as a matrix."""
 
 
 def best_kernels() -> Kernels:

@@ -78,14 +78,6 @@ class Vectors:
         """Lanes of two vectors; those of the other are counted on."""
         return self.builder.shuffle_vector(one, other, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
-    def first(self, count: Value, one: Value, other: Value) -> Value:
-        """The first lanes of one vector, as many as are counted, and then those of the other."""
-        numbers = ir.Constant(ir.VectorType(INT, self.lanes), list(range(self.lanes)))
-        start = ir.Constant(numbers.type, ir.Undefined)
-        counts = self.builder.insert_element(start, count, ir.Constant(ir.IntType(32), 0))
-        counts = self.shuffle(counts, counts, [0] * self.lanes)
-        return self.builder.select(self.builder.icmp_signed("<", numbers, counts), one, other)
-
     def multiply_add(self, one: Value, other: Value, total: Value) -> Value:
         """One times other plus total, with one rounding where the processor can."""
         product = self.builder.fmul(one, other, flags=FUSED)

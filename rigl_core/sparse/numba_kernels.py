@@ -128,9 +128,14 @@ class Panel:
     last: int
     lanes: int
 
+    @property
+    def samples(self) -> slice:
+        """Where the samples are in the batch."""
+        return slice(self.first, self.last)
+
     def of(self, array: Floats) -> Floats:
         """The samples in an array (features, batch), with zeros up to the lanes: a view where none are needed."""
-        samples = array[:, self.first : self.last]
+        samples = array[:, self.samples]
         if samples.shape[1] == self.lanes:
             return samples
         padded = np.zeros((array.shape[0], self.lanes), np.float32)
@@ -139,7 +144,7 @@ class Panel:
 
     def empty(self, array: Floats) -> Floats:
         """Where these samples of an array can be written: the array itself, if they fill the lanes."""
-        samples = array[:, self.first : self.last]
+        samples = array[:, self.samples]
         return samples if samples.shape[1] == self.lanes else memory(array.shape[0], self.lanes)
 
 
@@ -154,7 +159,7 @@ def write_back(array: Floats, panels: Sequence[Panel], outputs: Sequence[Floats]
     """Copy what was not written into the array itself."""
     for panel, output in zip(panels, outputs, strict=True):
         if output.base is not array.base:
-            array[:, panel.first : panel.last] = output[:, : panel.last - panel.first]
+            array[:, panel.samples] = output[:, : panel.last - panel.first]
 
 
 def check(name: str, array: Floats, *shape: int) -> None:

@@ -1,7 +1,8 @@
-"""Parts of the loops of convolutions: what columns see, copied piece by piece to where it is packed, and back.
+"""Parts of the loops of convolutions: numbers are copied piece by piece to where they are packed, and back.
 
-A *piece* is a run of output positions that lie side by side in a plane: mostly a line of the outputs. They are compiled
-into the loops of `convolution_loops`.
+A *piece* is a run of output positions that lie side by side in memory: mostly a line of the outputs. The parts are
+compiled into the loops of `convolution_loops`. They read pieces number by number: numba counts the references to a row
+of an array, which takes ten times as long as a copy.
 """
 
 from __future__ import annotations
@@ -10,16 +11,16 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_core.sparse.compiling import part
-from rigl_core.sparse.convolution import SLACK, Places
+from rigl_core.sparse.convolution import Places
 from rigl_core.sparse.index import Floats
-from rigl_core.sparse.numba_vectors import add_some, copy
+from rigl_core.sparse.numba_vectors import add, copy
 
 Pieces = npt.NDArray[np.int64]
 
 
 @part
 def pieces_of(positions: Places) -> Pieces:
-    """The pieces of a panel: the position of each in a plane, its place in the panel, and its length."""
+    """The pieces of a panel: where each begins in memory and in the panel, and its length."""
     pieces = np.empty((positions.size, 3), np.int64)
     count = 0
     for i in range(positions.size):
@@ -31,27 +32,64 @@ def pieces_of(positions: Places) -> Pieces:
 
 
 @part
-def pack_pieces(planes: Floats, starts: Places, size: int, pieces: Pieces, lanes: int, packed: Floats) -> None:
-    """Copy what columns see to where they are packed; lanes from size on become 0.
+def copy_piece(source: int, target: int, length: int) -> None:
+    """Copy some numbers, and nothing beside them, which may be another thread's."""
+    end = length & ~7
+    for j in range(0, end, 8):
+        copy(8, source + 4 * j, target + 4 * j)
+    if length & 4:
+        copy(4, source + 4 * end, target + 4 * end)
+        end += 4
+    if length & 2:
+        copy(2, source + 4 * end, target + 4 * end)
+        end += 2
+    if length & 1:
+        copy(1, source + 4 * end, target + 4 * end)
 
-    A copy writes beyond a piece, which what comes next makes good.
-    """
+
+@part
+def add_piece(source: int, target: int, length: int) -> None:
+    """Add some numbers, as `copy_piece` copies them."""
+    end = length & ~7
+    for j in range(0, end, 8):
+        add(8, source + 4 * j, target + 4 * j)
+    if length & 4:
+        add(4, source + 4 * end, target + 4 * end)
+        end += 4
+    if length & 2:
+        add(2, source + 4 * end, target + 4 * end)
+        end += 2
+    if length & 1:
+        add(1, source + 4 * end, target + 4 * end)
+
+
+@part
+def pack_pieces(array: Floats, starts: Places, size: int, pieces: Pieces, lanes: int, packed: Floats) -> None:
+    """Copy lines of a panel, each of some lanes, to where they are packed; lanes from size on become 0."""
     for i in range(starts.size):
-        source, target = planes.ctypes.data + 4 * starts[i], packed.ctypes.data + 4 * lanes * i
+        source, target = array.ctypes.data + 4 * starts[i], packed.ctypes.data + 4 * lanes * i
         for piece in range(pieces.shape[0]):
-            first, place, length = pieces[piece]
-            for j in range(0, length, SLACK):
-                copy(SLACK, source + 4 * (first + j), target + 4 * (place + j))
+            first, place, length = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
+            copy_piece(source + 4 * first, target + 4 * place, length)
         for j in range(size, lanes):
             packed[lanes * i + j] = 0
 
 
 @part
-def add_pieces(packed: Floats, starts: Places, pieces: Pieces, lanes: int, planes: Floats) -> None:
-    """Add packed numbers to what the columns see."""
+def put_pieces(packed: Floats, starts: Places, pieces: Pieces, lanes: int, array: Floats) -> None:
+    """Copy packed lines back."""
     for i in range(starts.size):
-        source, target = packed.ctypes.data + 4 * lanes * i, planes.ctypes.data + 4 * starts[i]
+        source, target = packed.ctypes.data + 4 * lanes * i, array.ctypes.data + 4 * starts[i]
         for piece in range(pieces.shape[0]):
-            first, place, length = pieces[piece]
-            for j in range(0, length, SLACK):
-                add_some(SLACK, source + 4 * (place + j), target + 4 * (first + j), length - j)
+            first, place, length = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
+            copy_piece(source + 4 * place, target + 4 * first, length)
+
+
+@part
+def add_pieces(packed: Floats, starts: Places, pieces: Pieces, lanes: int, array: Floats) -> None:
+    """Add packed lines to where they came from."""
+    for i in range(starts.size):
+        source, target = packed.ctypes.data + 4 * lanes * i, array.ctypes.data + 4 * starts[i]
+        for piece in range(pieces.shape[0]):
+            first, place, length = pieces[piece, 0], pieces[piece, 1], pieces[piece, 2]
+            add_piece(source + 4 * place, target + 4 * first, length)

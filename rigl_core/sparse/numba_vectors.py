@@ -38,11 +38,10 @@ def copy(builder: Value, lanes: int, source: Value, target: Value) -> None:
 
 
 @inlined(constants=1)
-def add_some(builder: Value, lanes: int, source: Value, target: Value, count: Value) -> None:
-    """target[i] += source[i] for i from 0 to before lanes or count; the other lanes are written as they are."""
+def add(builder: Value, lanes: int, source: Value, target: Value) -> None:
+    """target[0:lanes] += source[0:lanes]."""
     vectors = Vectors(builder, lanes)
-    old = vectors.load(target)
-    vectors.store(vectors.first(count, builder.fadd(old, vectors.load(source)), old), target)
+    vectors.store(builder.fadd(vectors.load(target), vectors.load(source)), target)
 
 
 @inlined(constants=1)

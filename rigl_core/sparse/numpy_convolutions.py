@@ -1,6 +1,7 @@
 """The products of a sparse convolution by NumPy: the definition of what the kernels compute, and the way without numba.
 
-Inputs lie in the planes of `rigl_core.sparse.convolution`. Outputs are channel-major: (channels, positions), float32.
+Inputs lie in the planes of `rigl_core.sparse.convolution`; outputs are (images, channels, height, width). All of them
+are float32, contiguous in C order.
 """
 
 from __future__ import annotations
@@ -25,11 +26,11 @@ def forward(index: Index, values: Floats, planes: Floats, windows: Windows, *, t
         threads: the threads to work with; the result is the same.
 
     Returns:
-        Outputs (rows, positions).
+        Outputs (images, channels, height, width).
     """
-    y, x = np.zeros((index.rows, windows.positions.size), np.float32), planes.reshape(-1)
+    y, x = np.zeros(windows.shape, np.float32), planes.reshape(-1)
     for row, part, places in _reads(index, windows):
-        y[row] += values[part] @ x[places]
+        y.reshape(-1)[windows.out_starts[row] + windows.out_positions] += values[part] @ x[places]
     return y
 
 
@@ -50,7 +51,7 @@ def backward(
         values: their weights, in storage order.
         planes: the inputs of `forward`.
         windows: where they are read.
-        dy: the gradient of the outputs (rows, positions).
+        dy: the gradient of the outputs (images, channels, height, width).
         needs_inputs: whether the gradient of the inputs is wanted.
         threads: the threads to work with; the result is the same.
 
@@ -61,22 +62,23 @@ def backward(
     dplanes, x = np.zeros_like(planes) if needs_inputs else None, planes.reshape(-1)
     gradient = np.empty_like(values)
     for row, part, places in _reads(index, windows):
-        gradient[part] = x[places] @ dy[row]
+        own = dy.reshape(-1)[windows.out_starts[row] + windows.out_positions]
+        gradient[part] = x[places] @ own
         if dplanes is not None:
-            np.add.at(dplanes.reshape(-1), places, np.outer(values[part], dy[row]))
+            np.add.at(dplanes.reshape(-1), places, np.outer(values[part], own))
     return dplanes, gradient
 
 
-def unfolded(planes: Floats, starts: Places, positions: Places, *, threads: int = 1) -> Floats:
-    """What some columns see at some positions, as an array (columns, positions).
+def unfolded(array: Floats, starts: Places, positions: Places, *, threads: int = 1) -> Floats:
+    """The numbers at starts[i] + positions[p] of a flat array, as an array (starts, positions).
 
     Args:
-        planes: the inputs.
-        starts: those of the columns.
-        positions: those of the outputs.
+        array: planes, or outputs; of any shape.
+        starts: those of columns, or of rows.
+        positions: some positions.
         threads: the threads to work with.
     """
-    result: Floats = planes.reshape(-1)[np.add.outer(starts, positions)]
+    result: Floats = array.reshape(-1)[np.add.outer(starts, positions)]
     return result
 
 

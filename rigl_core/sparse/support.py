@@ -11,8 +11,8 @@ from rigl_core.recipe import Recipe
 
 PAYS_FROM, PAYS_BELOW = 1 << 16, 0.25
 """The connections of the smallest matrix that is faster truly sparse, as calls cost time; and the highest density."""
-CONVOLUTION_PAYS_FROM, POINTWISE_PAYS_FROM, CONVOLUTION_PAYS_BELOW = 1 << 17, 1 << 18, 0.2
-"""The same for a group of a convolution: inputs and outputs are copied, most of all for a kernel of one position."""
+CONVOLUTION_PAYS_FROM, CONVOLUTION_PAYS_BELOW = 1 << 17, 0.2
+"""The same for a group of a convolution, whose inputs are packed once for each position of the kernel."""
 WIDEST_KERNEL = 1 << 16
 """The most positions of a convolution's kernel: an index counts the columns of a channel in two bytes."""
 
@@ -83,10 +83,9 @@ def why_not_worth(layer: Layer, active: int) -> str | None:
         layer: the layer.
         active: its planned number of active connections.
     """
-    least, most, size = PAYS_FROM, PAYS_BELOW, layer.size // layer.groups
-    if len(layer.shape) > 2:
-        pointwise = math.prod(layer.shape[axis] for axis in layer.kernel_axes) == 1
-        least, most = POINTWISE_PAYS_FROM if pointwise else CONVOLUTION_PAYS_FROM, CONVOLUTION_PAYS_BELOW
+    is_matrix, size = len(layer.shape) == 2, layer.size // layer.groups
+    least = PAYS_FROM if is_matrix else CONVOLUTION_PAYS_FROM
+    most = PAYS_BELOW if is_matrix else CONVOLUTION_PAYS_BELOW
     if size < least:
         return f"has {size:,} connections{' a group' if layer.groups > 1 else ''}, and products pay from {least:,} on"
     if active > most * layer.size:

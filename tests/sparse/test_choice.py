@@ -115,8 +115,8 @@ def test_convolutions_where_an_adapter_has_them(layer: Layer, reason: str | None
         ((128, 128, 3, 3), 1, 0.78, "has a density of 0.22, and products pay up to 0.2"),
         ((128, 100, 3, 3), 1, 0.9, "has 115,200 connections, and products pay from 131,072 on"),
         ((256, 64, 3, 3), 4, 0.9, "has 36,864 connections a group, and products pay from 131,072 on"),
-        ((512, 512, 1, 1), 1, 0.9, None),
-        ((256, 512, 1, 1), 1, 0.9, "has 131,072 connections, and products pay from 262,144 on"),
+        ((256, 512, 1, 1), 1, 0.9, None),
+        ((256, 256, 1, 1), 1, 0.9, "has 65,536 connections, and products pay from 131,072 on"),
     ],
 )
 def test_convolutions_that_pay(shape: tuple[int, ...], groups: int, sparsity: float, reason: str | None) -> None:

@@ -37,7 +37,7 @@ CONVOLUTIONS = {
 
 
 class Case(NamedTuple):
-    """A layer with its inputs and the gradient of its outputs (channels, positions)."""
+    """A layer with its inputs and the gradient of its outputs (images, channels, height, width)."""
 
     convolution: Convolution
     index: Index
@@ -55,7 +55,7 @@ def case_of(
     flat = np.flatnonzero(rng.random(rows * cols) < density).astype(np.int32)
     index = Index.of(flat, rows, cols, width=max(width // kernel, 1) * kernel, kernel=kernel)
     height, across = convolution.outputs(shape[2:])
-    shapes: list[tuple[int, ...]] = [(flat.size,), shape, (rows, shape[0] * height * across)]
+    shapes: list[tuple[int, ...]] = [(flat.size,), shape, (shape[0], rows, height, across)]
     arrays = [rng.standard_normal(own, dtype=np.float32) for own in shapes]
     for array in arrays:
         array.flags.writeable = False
@@ -76,15 +76,14 @@ def by_torch(case: Case) -> tuple[Floats, Floats, Floats]:
     (above, below), (left, right) = own.padding
     padded = functional.pad(x, (left, right, above, below))
     y = functional.conv2d(padded, weight, None, own.stride, 0, own.dilation, own.groups)
-    dy = torch.tensor(case.dy).reshape(index.rows, x.shape[0], *y.shape[2:]).transpose(0, 1)
-    dx, gradient = torch.autograd.grad(y, [x, weight], dy)
-    return y.detach().transpose(0, 1).reshape(index.rows, -1).numpy(), dx.numpy(), gradient.reshape(-1).numpy()
+    dx, gradient = torch.autograd.grad(y, [x, weight], torch.tensor(case.dy))
+    return y.detach().numpy(), dx.numpy(), gradient.reshape(-1).numpy()
 
 
 def check(case: Case) -> None:
     """All kernels agree with torch's convolution, and those of numba give the same bits with any number of threads."""
     convolution, index, values, x, dy = case
-    windows, planes = convolution.windows(x.shape), convolution.planes(x)
+    windows, planes = convolution.windows(x.shape, index.rows), convolution.planes(x)
     np.testing.assert_array_equal(convolution.inputs(planes, x.shape), x)
     expected, expected_dx, expected_gradient = by_torch(case)
     bits = []
@@ -127,8 +126,8 @@ def test_numbers_that_are_not_finite_reach_what_sees_them_alone() -> None:
     """A kernel that copies beyond a line must not mix up its neighbours."""
     case = case_of(CONVOLUTIONS["no padding"])
     x, dy = case.x.copy(), case.dy.copy()
-    x[0, 2, 0, 8], dy[4, 5] = np.nan, np.inf
-    windows, planes = case.convolution.windows(x.shape), case.convolution.planes(x)
+    x[0, 2, 0, 8], dy[1, 4, 0, 5] = np.nan, np.inf
+    windows, planes = case.convolution.windows(x.shape, case.index.rows), case.convolution.planes(x)
     found = []
     for kernels in (numpy_convolutions, numba_convolutions):
         with np.errstate(invalid="ignore"):
@@ -148,15 +147,16 @@ def test_the_dense_gradient_has_a_fixed_order(monkeypatch: pytest.MonkeyPatch, n
     """Products are added position after position, sample after sample; blocks, chunks and threads change no bit."""
     case = case_of(CONVOLUTIONS[name])
     index, kernel, groups = case.index, case.index.kernel, case.convolution.groups
-    windows, planes = case.convolution.windows(case.x.shape), case.convolution.planes(case.x)
+    windows, planes = case.convolution.windows(case.x.shape, index.rows), case.convolution.planes(case.x)
     unfolded = [
         numpy_convolutions.unfolded(planes, windows.starts_of(group), windows.positions) for group in range(groups)
     ]
+    dy = case.dy.transpose(1, 0, 2, 3).reshape(index.rows, -1)
     total, in_group = np.zeros((index.rows, index.cols), np.float32), index.rows // groups
     for _ in range(2):
         for position in range(windows.positions.size):
             for row in range(index.rows):
-                total[row] += case.dy[row, position] * unfolded[row // in_group][:, position]
+                total[row] += dy[row, position] * unfolded[row // in_group][:, position]
     if inputs_first:  # (kernel, inputs, outputs)
         total = total.reshape(index.rows, -1, kernel).transpose(2, 1, 0)
     np.testing.assert_allclose(total.sum(), 2 * by_torch(case)[2].sum(), rtol=1e-3, atol=1e-2)
@@ -181,13 +181,25 @@ def test_the_dense_gradient_has_a_fixed_order(monkeypatch: pytest.MonkeyPatch, n
     assert gradients.BLOCK == 256
 
 
+def test_a_sample_of_the_dense_gradient_has_all_positions_of_the_kernel() -> None:
+    """An update guesses by it how large gradients are; they may be small at the edges of a kernel."""
+    index = Index.of(np.arange(3, dtype=np.int32), 2, 18 * 256, kernel=9)
+    x = np.zeros((1, 512, 3, 3), np.float32)
+    x[:, :, 1, 1] = 1
+    windows = Convolution((3, 3)).windows(x.shape, 2)
+    samples = [(x, windows, np.ones(windows.shape, np.float32))]
+    kernels = {"kernels": numba_kernels, "convolutions": numba_convolutions}
+    sample = ConvolutionProducts(np.ones(3, np.float32), samples, index=index, **kernels).sample()
+    assert 0.08 < np.count_nonzero(sample) / sample.size < 0.14
+
+
 def test_tiles_hold_whole_channels() -> None:
     """Threads that work on different tiles would write the gradient of the same inputs."""
     assert [width_for(9 * 40, density, 9) for density in (0.1, 0.05, 0.01)] == [126, 252, 360]
     assert width_for(4 * 1089, 0.1, 1089) == 1089
     flat = np.arange(0, 8 * 90, 5, dtype=np.int32)
     index, case = Index.of(flat, 8, 90, width=20), case_of(PLAIN, (1, 10, 5, 5), rows=8)
-    windows, planes = PLAIN.windows(case.x.shape), PLAIN.planes(case.x)
+    windows, planes = PLAIN.windows(case.x.shape, 8), PLAIN.planes(case.x)
     with pytest.raises(ValueError, match="tiles of 20 columns, and a channel has 9: tiles must hold whole ones"):
         numba_convolutions.forward(index, np.ones(flat.size, np.float32), planes, windows)
 
@@ -195,11 +207,11 @@ def test_tiles_hold_whole_channels() -> None:
 @pytest.mark.parametrize("wrong", ["planes", "windows", "dy", "values"])
 def test_arrays_that_do_not_fit_are_refused(wrong: str) -> None:
     convolution, index, values, x, dy = case_of(PLAIN)
-    windows, planes = convolution.windows(x.shape), convolution.planes(x)
+    windows, planes = convolution.windows(x.shape, index.rows), convolution.planes(x)
     change = {
-        "planes": {"planes": planes[:, :-1]},
-        "windows": {"windows": convolution.windows((3, 5, 11, 9))},
-        "dy": {"dy": dy[:, :-1]},
+        "planes": {"planes": planes[..., :-1]},
+        "windows": {"windows": convolution.windows((2, 9, 11, 9), index.rows)},
+        "dy": {"dy": dy[:, :, :-1]},
         "values": {"values": values.astype(np.float64)},
     }[wrong]
     arguments = {"values": values, "planes": planes, "windows": windows, "dy": dy, **change}
@@ -209,7 +221,7 @@ def test_arrays_that_do_not_fit_are_refused(wrong: str) -> None:
 
 def test_inputs_smaller_than_the_kernel_are_refused() -> None:
     with pytest.raises(ValueError, match=r"inputs have height and width \(2, 9\), which the kernel \(3, 3\)"):
-        Convolution((3, 3)).windows((1, 1, 2, 9))
+        Convolution((3, 3)).windows((1, 1, 2, 9), 1)
 
 
 def test_the_best_convolutions_are_numbas(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -159,6 +159,41 @@ def test_micro_batches_add() -> None:
     assert all(torch.equal(mask, masks[1][name]) for name, mask in masks[0].items())
 
 
+@checks("A2", "P5")
+@pytest.mark.parametrize("kind", [nn.Conv2d, nn.Linear])
+def test_inputs_that_change(kind: Any) -> None:
+    """Kernels may read inputs where they lie. Until backward() torch refuses a change; then it changes no update."""
+    masks = []
+    for changes in (False, True):
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(12, 20) if kind is nn.Linear else nn.Conv2d(12, 20, 1))
+        x = torch.randn(1, 12, *(() if kind is nn.Linear else (3, 3)))
+        optimizer = torch.optim.SGD(model.parameters(), 0.1)
+        sparse = sparsify(model, optimizer, RIGL, storage=ACTIVE)
+        model(x).sin().sum().backward()
+        if changes:
+            x.zero_()
+        optimizer.step()
+        masks.append(sparse.masks["0.weight"])
+        loss = model(x).sum()
+        x.zero_()
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
+    assert torch.equal(*masks)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(12, 20), nn.Conv2d(12, 20, 1)])
+def test_outputs_from_before_sparsify(module: nn.Module) -> None:
+    """As long as they live, autograd remembers the weight's shape of then."""
+    model = nn.Sequential(module)
+    x = torch.randn(2, 12, *(() if isinstance(module, nn.Linear) else (3, 3)))
+    before = model(x).sum()
+    sparsify(model, torch.optim.SGD(model.parameters(), 0.1), RIGL, storage=ACTIVE)
+    model(x).sum().backward()
+    assert model[0].weight.grad.shape == model[0].weight.shape  # type: ignore[union-attr]
+    del before
+
+
 @checks("A1", "N2")
 def test_a_convolution_that_was_never_made() -> None:
     """It gets the topology of one that was, and its own initial values."""

@@ -12,6 +12,7 @@ from rigl_backends.torch.link import Floats, Sample
 from rigl_core.adapter import Convolution, ConvolutionProducts, best_convolutions, best_kernels
 
 Pair = tuple[int, int]
+Shape = tuple[int, int, int, int]
 
 
 class SparseConv2d(SparseModule):
@@ -63,24 +64,22 @@ class SparseConv2d(SparseModule):
             )
 
     def multiply(self, x: Tensor, weight: Floats) -> tuple[Tensor, Tensor]:
-        convolution, (samples, channels, height, width) = self.convolution, x.shape
-        windows = convolution.windows((samples, channels, height, width))
-        planes = convolution.planes(x.numpy())
-        y = best_convolutions().forward(self.index, weight, planes, windows, threads=torch.get_num_threads())
-        images = torch.from_numpy(y).reshape(self.out_channels, *windows.outputs).transpose(0, 1)
-        return images.contiguous(memory_format=_format_of(x)), torch.from_numpy(planes)
+        convolution, threads = self.convolution, torch.get_num_threads()
+        # Planes that are the inputs share their memory, and torch must know that, since users may write there.
+        planes = x.contiguous() if convolution.is_plain else torch.from_numpy(convolution.planes(x.numpy()))
+        windows = convolution.windows(_shape_of(x), self.out_channels)
+        y = best_convolutions().forward(self.index, weight, planes.numpy(), windows, threads=threads)
+        return torch.from_numpy(y).contiguous(memory_format=_format_of(x)), planes
 
     def multiply_back(
         self, inputs: Tensor, weight: Floats, dy: Tensor, like: Tensor, *, needs_inputs: bool
     ) -> tuple[Tensor | None, Tensor, Sample]:
-        convolution, (samples, channels, height, width) = self.convolution, like.shape
-        shape, planes = (samples, channels, height, width), inputs.numpy()
-        windows = convolution.windows(shape)
-        d = dy.transpose(0, 1).reshape(self.out_channels, -1).contiguous().numpy()
+        convolution, planes, d = self.convolution, inputs.numpy(), dy.contiguous().numpy()
+        windows = convolution.windows(_shape_of(like), self.out_channels)
         dplanes, gradient = best_convolutions().backward(
             self.index, weight, planes, windows, d, needs_inputs=needs_inputs, threads=torch.get_num_threads()
         )
-        own = None if dplanes is None else torch.from_numpy(convolution.inputs(dplanes, shape))
+        own = None if dplanes is None else torch.from_numpy(convolution.inputs(dplanes, _shape_of(like)))
         if own is not None:
             own = own.contiguous(memory_format=_format_of(like))
         return own, torch.from_numpy(gradient), (planes, windows, d)
@@ -94,6 +93,11 @@ class SparseConv2d(SparseModule):
             convolutions=best_convolutions(),
             threads=torch.get_num_threads(),
         )
+
+
+def _shape_of(images: Tensor) -> Shape:
+    samples, channels, height, width = images.shape
+    return samples, channels, height, width
 
 
 def _format_of(images: Tensor) -> torch.memory_format:

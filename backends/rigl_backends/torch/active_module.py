@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 from rigl_backends.torch.link import Floats, Link, Sample
-from rigl_backends.torch.moving import positions
+from rigl_backends.torch.moving import positions, write
 from rigl_core.adapter import Index, Products
 
 PLACES = "_places"
@@ -58,7 +58,7 @@ class SparseModule(nn.Module):
         """
         module.__class__ = cls
         own: Any = module
-        own.weight.data = weight
+        write(own.weight, weight)
         own.weight.grad = None
         own.link, own.loaded = Link(), None
         own.register_buffer("topology", torch.zeros((), dtype=torch.int64), persistent=False)
@@ -221,5 +221,6 @@ class _Product(torch.autograd.Function):
             inputs, weight.detach().numpy(), dy, ctx.like, needs_inputs=needs_inputs
         )
         if needs_weight and module.link.reads_samples():
-            module.link.add(ctx.call, sample)
+            # Until the optimizer's step, users may write into what inputs and gradients share memory with.
+            module.link.add(ctx.call, tuple(part.copy() if isinstance(part, np.ndarray) else part for part in sample))
         return dx, gradient if needs_weight else None, None
