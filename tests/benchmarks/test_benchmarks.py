@@ -91,6 +91,7 @@ def test_ordinary_steps(module: str, model: str) -> None:
     [
         *(("feature-major", "dense", 1), ("batch-major", "dense", 2), ("CSR", "dense", 1), ("products", "BLAS", 1)),
         *(("update", "dense product", 1), ("mlp active", "dense", 1), ("transformer active", "dense", 1)),
+        *(("jax active", "jax dense", 1), ("jax active", "jax kernels", 2)),
     ],
 )
 def test_products_of_sparse_layers(contender: str, baseline: str, threads: int) -> None:
