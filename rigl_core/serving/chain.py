@@ -52,11 +52,11 @@ class Chain:
             raise ValueError(
                 f"x has shape {inputs.shape}: give (samples, features) or (samples, channels, height, width)."
             )
-        y: Floats = inputs.swapaxes(0, 1)
+        y: Floats = inputs.T if inputs.ndim == 2 else inputs
         with np.errstate(over="ignore", invalid="ignore"):  # infinite numbers go on, as they do in the frameworks
             for step in self.steps:
                 y = step(y, self.threads)
-        return np.ascontiguousarray(y.swapaxes(0, 1))
+        return np.ascontiguousarray(y.T if y.ndim == 2 else y)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write a file that `rigl_core.serving.load` reads. An older file is replaced once the new one is whole."""

@@ -15,8 +15,8 @@ Settings = Mapping[str, Any]
 
 
 class Step(Protocol):
-    """One step of a network. Its inputs and outputs are float32 arrays (features, samples) or (channels, samples,
-    height, width), so that the samples of a feature lie side by side.
+    """One step of a network. Its inputs and outputs are float32 arrays (features, samples), so that the samples of a
+    feature lie side by side, or (samples, channels, height, width).
 
     Attributes:
         kind: its name in files.
@@ -46,15 +46,15 @@ def check_inputs(step: Step, x: Floats, features: int | None, axes: int) -> None
     Args:
         step: what reads them.
         x: the inputs of a step.
-        features: what the step needs; None for any number.
+        features: what the step needs, or how many channels; None for any number.
         axes: 2 for features, 4 for channels with height and width.
     """
-    if x.ndim == axes and features in (None, x.shape[0]):
+    got = x.shape[1:] if x.ndim == 4 else x.shape[:1]
+    if x.ndim == axes and features in (None, got[0]):
         return
-    wanted = "channels, height, width" if axes == 4 else "features"
-    many = "" if features is None else f" with {features} of the first"
-    got = x.shape[:1] + x.shape[2:]
-    raise ValueError(f"the step {step.kind!r} reads samples of ({wanted}){many}, and got samples of shape {got}.")
+    first = ("channels" if axes == 4 else "features") if features is None else str(features)
+    wanted = f"({first}, height, width)" if axes == 4 else f"({first},)"
+    raise ValueError(f"the step {step.kind!r} reads samples of shape {wanted}, and got some of shape {got}.")
 
 
 def floats(name: str, array: npt.ArrayLike, shape: tuple[int, ...]) -> Floats:

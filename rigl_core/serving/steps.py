@@ -73,7 +73,7 @@ class Affine:
 
     def __call__(self, x: Floats, threads: int = 1) -> Floats:
         check_inputs(self, x, self.scale.size, 4 if x.ndim == 4 else 2)
-        each = (-1,) + (1,) * (x.ndim - 1)
+        each = (-1, 1, 1) if x.ndim == 4 else (-1, 1)
         return x * self.scale.reshape(each) + self.shift.reshape(each)
 
     @property
@@ -92,10 +92,7 @@ class Flatten:
     kind: ClassVar[str] = "flatten"
 
     def __call__(self, x: Floats, threads: int = 1) -> Floats:
-        if x.ndim == 2:
-            return x
-        samples = x.shape[1]
-        return np.ascontiguousarray(x.transpose(0, 2, 3, 1)).reshape(-1, samples)
+        return x if x.ndim == 2 else x.reshape(x.shape[0], -1).T
 
     @property
     def arrays(self) -> Arrays:
