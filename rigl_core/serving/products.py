@@ -178,12 +178,12 @@ class Conv(_Sparse):
     def __call__(self, x: Floats, threads: int = 1) -> Floats:
         kernel = self.convolution.kernel[0] * self.convolution.kernel[1]
         check_inputs(self, x, self.index.cols // kernel * self.convolution.groups, 4)
-        samples = x.transpose(1, 0, 2, 3)
-        windows = self.convolution.windows(samples.shape)
-        planes = self.convolution.planes(samples)
+        images = x.transpose(1, 0, 2, 3)
+        windows = self.convolution.windows(images.shape, self.index.rows)
+        planes = self.convolution.planes(images)
         y = best_convolutions().forward(self.index, self.values, planes, windows, threads=threads)
-        y += self.bias[:, None]
-        return y.reshape(-1, *windows.outputs)
+        y += self.bias[:, None, None]
+        return y.transpose(1, 0, 2, 3)
 
     @property
     def settings(self) -> Settings:

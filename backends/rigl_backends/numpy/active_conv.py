@@ -41,9 +41,8 @@ class SparseConv(SparseProducts):
         """
         self._layer.check()
         convolution = self._convolution(stride, padding, dilation)
-        windows, planes = convolution.windows(self._shape(x)), convolution.planes(x)
-        y = self._convolutions.forward(self.index, self._layer.weight, planes, windows, threads=self.threads)
-        return y.reshape(-1, *windows.outputs).swapaxes(0, 1)
+        windows, planes = convolution.windows(self._shape(x), self.index.rows), convolution.planes(x)
+        return self._convolutions.forward(self.index, self._layer.weight, planes, windows, threads=self.threads)
 
     def backward(
         self,
@@ -65,21 +64,17 @@ class SparseConv(SparseProducts):
 
         Returns:
             The gradient of the inputs, or None; and that of the weights, for the optimizer's ``step``. Add those of
-            several calls or micro-batches.
+            several calls or micro-batches. It keeps ``x`` and ``dy``, of which an update makes the dense gradient.
 
         Raises:
             TypeError, ValueError: as the call; or if ``dy`` has another dtype or shape than the outputs.
         """
         self._layer.check()
         convolution, shape = self._convolution(stride, padding, dilation), self._shape(x)
-        windows, planes = convolution.windows(shape), convolution.planes(x)
-        samples, *others = windows.outputs
-        if dy.dtype != np.float32 or dy.shape != (samples, self.index.rows, *others):
-            raise ValueError(
-                f"dy is {dy.dtype} of shape {dy.shape}: the outputs are float32 of shape "
-                f"{(samples, self.index.rows, *others)}."
-            )
-        outputs = np.ascontiguousarray(dy.swapaxes(0, 1)).reshape(self.index.rows, -1)
+        windows, planes = convolution.windows(shape, self.index.rows), convolution.planes(x)
+        if dy.dtype != np.float32 or dy.shape != windows.shape:
+            raise ValueError(f"dy is {dy.dtype} of shape {dy.shape}: the outputs are float32 of shape {windows.shape}.")
+        outputs = np.ascontiguousarray(dy)
         dplanes, gradient = self._convolutions.backward(
             self.index, self._layer.weight, planes, windows, outputs, needs_inputs=needs_inputs, threads=self.threads
         )
