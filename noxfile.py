@@ -67,7 +67,7 @@ def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = 
 def install_backend(session: nox.Session, backend: str, extra: str) -> None:
     """Install the project with one extra and one framework, which is an extra of its own or a dependency group."""
     extras = f"{extra},{backend}" if backend in ("torch", "jax") else extra
-    extras += ",sparse" if extra == "testing" and backend in ("numpy", "torch") else ""  # for the mode "active"
+    extras += ",sparse" if extra == "testing" and backend in ("numpy", "torch", "tf") else ""  # for the mode "active"
     install(session, "-e", f".[{extras}]", groups=(backend,) if backend in ("tf", "array_api") else ())
 
 

@@ -15,6 +15,8 @@ FEATURE_MAJOR = (2.5, 5, 8.5, 15, 18)
 BATCH_MAJOR = (2.3, 3.8, 5.5, 8.5, 10)
 """How many times as fast as dense the kernels must be, at each of the densities."""
 TWO_THREADS = 1.6
+TINY = (64, 16)
+"""The layer that shows what a call takes besides its products."""
 SIZES, BATCHES, DENSEST = (512, 1024, 2048, 4096), (32, 128, 512), 0.2
 """Where the kernels must not be slower than dense."""
 STEPS = {0.1: 5, 0.05: 8, 0.01: 15}
@@ -89,6 +91,9 @@ def _groups(quick: bool) -> Iterator[list[Case]]:
     for size in () if quick else SIZES:
         for batch in BATCHES:
             yield [Case("sparse sizes", "numba", "feature-major", "dense", size, batch, DENSEST, target=1)]
+    for density in DENSITIES[1::2] if quick else DENSITIES:
+        yield [Case("sparse jax", "JAX, active weights", "jax active", "jax dense", *LAYER, density)]
+    yield [Case("sparse call", "JAX, active weights", "jax active", "jax kernels", *TINY, 0.1)]
     yield [Case("sparse block", "numba", "products", "BLAS", 4096, 128, 0, target=BLOCK_TARGET)]
     for density in () if quick else (0.1, 0.01):
         yield [Case("sparse update", "numba", "update", "dense product", 4096, 128, density)]

@@ -10,7 +10,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
-from time import perf_counter, thread_time
+from time import perf_counter, process_time, thread_time
 from typing import Any
 
 import numpy as np
@@ -139,14 +139,23 @@ def steps(module: str, model: str, optimizer: str) -> Callable[[str], Answer]:
     return measure
 
 
-def products(contender: str, baseline: str, layer: Mapping[str, float]) -> Callable[[str], Answer]:
-    """Measure the products of a layer and what they are compared with: one thread by CPU time, several by wall time."""
+def _products(contender: str, baseline: str, layer: Mapping[str, float]) -> tuple[Callable[[], object], ...]:
+    if contender.startswith("jax"):
+        from contenders import sparse_jax
+
+        return sparse_jax.make(contender, baseline, layer)
     from contenders import sparse_convolutions, sparse_peers, sparse_products, sparse_serving, sparse_steps
 
     kinds = sparse_convolutions, sparse_peers, sparse_serving, sparse_steps, sparse_products
-    made = next(made for kind in kinds if (made := kind.make(contender, baseline, layer)) is not None)
+    return next(made for kind in kinds if (made := kind.make(contender, baseline, layer)) is not None)
+
+
+def products(contender: str, baseline: str, layer: Mapping[str, float]) -> Callable[[str], Answer]:
+    """Measure the products of a layer and what they are compared with: one thread by CPU time, several by wall time."""
+    made = _products(contender, baseline, layer)
     acts = dict(zip(("contender", "baseline"), made, strict=True))
-    clock = thread_time if layer["threads"] == 1 else perf_counter
+    one_thread = process_time if contender.startswith("jax") else thread_time  # XLA works in threads of its own
+    clock = one_thread if layer["threads"] == 1 else perf_counter
     for act in acts.values():
         act()
 

@@ -93,6 +93,7 @@ def test_ordinary_steps(module: str, model: str) -> None:
         *(("update", "dense product", 1), ("mlp active", "dense", 1), ("transformer active", "dense", 1)),
         *(("serving", "dense inference", 1), ("CSR module", "dense inference", 1)),
         ("convolution 8 16 3 5", "dense", 1),
+        *(("jax active", "jax dense", 1), ("jax active", "jax kernels", 2)),
     ],
 )
 def test_products_of_sparse_layers(contender: str, baseline: str, threads: int) -> None:

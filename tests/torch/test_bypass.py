@@ -159,6 +159,27 @@ def test_a_new_optimizer_of_new_parameters_is_told_at_its_second_step() -> None:
 
 
 @checks("P5")
+def test_the_optimizer_of_another_model_costs_nothing_and_is_still_watched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a search over many trainings in one process. The model is searched seldom, but never left alone."""
+    model, others = mlp(), nn.Linear(3, 2)
+    sparsify(model, sgd(model), rigl())
+    other, searches = sgd(others), list[int]()
+    parameters = model.parameters
+    monkeypatch.setattr(model, "parameters", lambda *given: searches.append(1) or parameters(*given))
+
+    def steps() -> None:
+        for _ in range(100):
+            other.step()
+
+    steps()
+    assert len(searches) <= 8
+    model[0].weight = nn.Parameter(model[0].weight.detach().clone())
+    other.add_param_group({"params": [model[0].weight]})
+    with pytest.warns(SparsityWarning, match="new parameters in place of the layers '0.weight'"):
+        steps()
+
+
+@checks("P5")
 def test_the_old_optimizer_tells_of_new_parameters_at_its_next_step() -> None:
     model = mlp()
     optimizer = sgd(model)

@@ -16,6 +16,7 @@ if _keras.backend.backend() != "tensorflow":
     )
 
 from rigl_backends.tf import namespace as tensorflow_namespace
+from rigl_backends.tf.active_dense import SparseDense
 from rigl_backends.tf.describe import describe
 from rigl_backends.tf.layers import choose_layers
 from rigl_backends.tf.optimizer import SparseOptimizer
@@ -25,6 +26,7 @@ from rigl_backends.tf.sparsify import plan, sparsify
 
 __all__ = [
     "EarlyStopping",
+    "SparseDense",
     "SparseOptimizer",
     "choose_layers",
     "describe",

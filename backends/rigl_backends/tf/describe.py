@@ -10,6 +10,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
+from rigl_backends.tf.active_dense import check_dense
 from rigl_backends.tf.layers import choose_layers, layers_among, variable_name
 from rigl_core.adapter import Axes, Layer, MultiplyAdds, Network, Parts, errors, made_of, positions_of
 
@@ -47,6 +48,7 @@ def describe(
     """
     if not isinstance(model, keras.layers.Layer):
         raise errors.wrong_type("model", model, "keras.Model")
+    check_dense(model)
     named_inputs = named_inputs or {}
     if not model.built:
         model(*example_inputs, **named_inputs, training=False)

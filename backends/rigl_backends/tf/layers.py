@@ -45,6 +45,12 @@ def variable_name(variable: Any) -> str:
     return str(getattr(variable, "path", None) or variable.name.partition(":")[0])
 
 
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """The shape of a layer's array; of the active weights of a `SparseDense` layer, that of its dense kernel."""
+    link = getattr(variable, "link", None)
+    return tuple(variable.shape if link is None else link.shape)
+
+
 def check_keras(parameter: str, value: object, expected: type, name: str) -> None:
     """Refuse what is no ``expected`` of Keras 3, which users call ``name``."""
     if isinstance(value, expected):
@@ -133,7 +139,7 @@ def layers_among(
     known = {} if model is None else _kinds_in(model)
     chosen = []
     for name, variable in zip(names, variables, strict=True):
-        shape = tuple(variable.shape)
+        shape = shape_of(variable)
         kind = _kind_by_path(name, len(shape)) if model is None else known.get(id(variable), _UNKNOWN)
         is_chosen = choice(name, default=kind.sparse)
         if is_chosen is None:
@@ -149,7 +155,7 @@ def layers_among(
 def others_among(variables: Sequence[Any], layers: Sequence[Layer]) -> dict[str, int]:
     """The sizes of the variables that are no layers, by name."""
     names = {layer.name for layer in layers}
-    sizes = {variable_name(variable): math.prod(variable.shape) for variable in variables}
+    sizes = {variable_name(variable): math.prod(shape_of(variable)) for variable in variables}
     return {name: size for name, size in sizes.items() if name not in names}
 
 
@@ -170,7 +176,7 @@ def find_layers(layers: Sequence[Layer], variables: Sequence[Any], positions: Se
     by_name = {variable_name(variable): i for i, variable in enumerate(variables)}
     found = [by_name.get(layer.name, -1) for layer in layers] if positions is None else list(positions)
     for layer, i in zip(layers, found, strict=True):
-        if i not in range(len(variables)) or tuple(variables[i].shape) != layer.shape:
+        if i not in range(len(variables)) or shape_of(variables[i]) != layer.shape:
             raise errors.no_such_array(layer)
         errors.check_dtype(layer, tf.as_dtype(variables[i].dtype).name)
     return found

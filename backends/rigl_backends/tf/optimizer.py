@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from rigl_backends.tf.active import ActiveLayer, check_counts
 from rigl_backends.tf.layer import SparseLayer
 from rigl_backends.tf.layers import find_layers, layers_of, named_as, others_among
 from rigl_backends.tf.saving import SavedRecipe, registered_parts
@@ -87,7 +88,7 @@ class SparseOptimizer(Wrapper):
         training.outside.tell()
         masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
         for i, layer in training.layers.items():
-            masks[layers[i].name][...] = layer.shaped(layer.mask).numpy()
+            masks[layers[i].name][...] = layer.mask.numpy().reshape(layer.layer.shape)
         return masks
 
     @property
@@ -100,6 +101,13 @@ class SparseOptimizer(Wrapper):
         """Density, active and zero weights of each layer."""
         active = tuple(int(np.count_nonzero(mask)) for mask in self.masks.values())
         return SparsityTable(self.plan.layers, active)
+
+    def check_start(self, plan: Plan, variables: Sequence[Any]) -> list[int]:
+        """Refuse what `build` would refuse, before anything changes; the positions of the layers' variables."""
+        self._check_replicas(variables)
+        errors.check_scores(plan, self.__dict__["_scores"])
+        check_averages(self.inner_optimizer, plan.recipe)
+        return find_layers(plan.layers, variables, self._positions)
 
     def build(self, variables: Sequence[Any]) -> None:
         """Make the masks and the optimizer's state, and zero the weights outside the initial topology.
@@ -117,6 +125,7 @@ class SparseOptimizer(Wrapper):
             self._check_replicas(variables)
             plan = self._make_plan(variables)
             positions = find_layers(plan.layers, variables, self._positions)
+            check_counts(plan, [variables[position] for position in positions])
             if not self.inner_optimizer.built:
                 self.inner_optimizer.build(variables)
             state = per_weight_state(self.inner_optimizer, variables, [positions[i] for i in plan.sparse_layers])
@@ -168,7 +177,7 @@ class SparseOptimizer(Wrapper):
         Raises:
             ValueError: if it is of another recipe, layers or optimizer; nothing has been changed then.
         """
-        masks = {i: layer.mask_variable for i, layer in self._built_training().layers.items()}
+        masks = {i: layer.mask_variable for i, layer in self._built_training().masked.items()}
         self._saved_recipe.check(store, self.variables, masks)
         for i, variable in enumerate(self.variables):
             variable.assign(store[str(i)])
@@ -226,7 +235,8 @@ class SparseOptimizer(Wrapper):
         layers = {}
         for i in plan.sparse_layers:
             add = functools.partial(self._add_array, f"{plan.layers[i].name}_")
-            layers[i] = SparseLayer(plan.layers[i], plan.recipe, of_layers[i], state[self._positions[i]], add)
+            kind = ActiveLayer if hasattr(of_layers[i], "link") else SparseLayer
+            layers[i] = kind(plan.layers[i], plan.recipe, of_layers[i], state[self._positions[i]], add)
         # A loaded model may have other names. Random choices keep those that it was sparsified with.
         self.__dict__["_plan"] = dataclasses.replace(plan, layers=named_as(of_layers, plan.layers))
         names = [layer.name for layer in self.__dict__["_plan"].layers]

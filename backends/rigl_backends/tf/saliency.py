@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from rigl_backends.tf.active_dense import check_dense
 from rigl_backends.tf.layers import find_layers, layers_of
 from rigl_backends.tf.namespace import widen
 from rigl_core.adapter import Layer, decimal, errors, prune_in_rounds
@@ -132,6 +133,7 @@ def _choose(
     """The layers, and their variables, as `sparsify` chooses them."""
     if not isinstance(model, keras.layers.Layer):
         raise errors.wrong_type("model", model, "keras.Model")
+    check_dense(model)
     chosen = layers_of(model, layers, include, exclude, None)
     return chosen, [model.trainable_variables[i] for i in find_layers(chosen, model.trainable_variables)]
 

@@ -64,7 +64,7 @@ class SavedRecipe(tf.train.experimental.PythonState):  # type: ignore[misc]
         Args:
             store: values of the variables by their numbers, and the recipe.
             variables: what is to be restored.
-            masks: those among them that are masks, by the positions of their layers.
+            masks: those among them that are masks, by the positions of their layers; others hold active weights.
 
         Raises:
             ValueError: the message names the difference.
@@ -82,7 +82,8 @@ class SavedRecipe(tf.train.experimental.PythonState):  # type: ignore[misc]
         for variable in variables:
             if (shape := tuple(store[number[id(variable)]].shape)) != tuple(variable.shape):
                 raise ValueError(f"state has the shape {shape} for {variable.path!r}: it must be {variable.shape}.")
-        for pool in () if self._changed else self._plan.pools:
+        pools = [pool for pool in self._plan.pools if pool[0] in masks]
+        for pool in () if self._changed else pools:
             check_pool(self._plan, pool, [store[number[id(masks[i])]][...] for i in pool])
 
 

@@ -9,7 +9,8 @@ import keras
 
 from rigl_backends.tf.layers import check_keras, layers_of, others_among, variables_of
 from rigl_backends.tf.optimizer import SparseOptimizer
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, check_pattern_list, check_recipe, errors, make_plan
+from rigl_backends.tf.storage import hold_active
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, Storage, check_pattern_list, check_recipe, errors, make_plan
 
 
 def plan(
@@ -46,6 +47,7 @@ def sparsify(
     axes: Axes | None = None,
     scores: Mapping[str, Any] | None = None,
     changed: Collection[str] = (),
+    storage: Storage = "masks",
 ) -> SparseOptimizer:
     """An optimizer that trains sparsely, with ``optimizer`` for its gradient steps.
 
@@ -84,6 +86,11 @@ def sparsify(
         changed: fields of the recipe that you changed on purpose since a state was saved, such as ``["schedule"]``. A
             state of another recipe is refused otherwise. If the plan has other counts now, the first step after loading
             brings the masks to them.
+        storage: ``"masks"``, or ``"active"``: `keras.layers.Dense` layers of the model become `SparseDense`, in place,
+            and hold only their active weights. It needs ``model``; ``layers`` may be given besides. The optimizer's
+            state follows. Layers for which this is not possible or does not pay keep their masks, and a warning names
+            them; to decide layer by layer, give a dict of both words by name pattern. Functions of your own that were
+            traced before give NaN: trace them again.
 
     Returns:
         A Keras optimizer that is also the handle: masks, step, table and plan. The recipe is saved with it.
@@ -94,15 +101,24 @@ def sparsify(
     _check_optimizer(optimizer)
     check_recipe(recipe)
     include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
-    if layers is not None and (model is not None or include or exclude or axes):
+    if storage != "masks":
+        if model is None:
+            raise ValueError("storage is not 'masks', and there is no model, whose layers would change: give model.")
+    elif layers is not None and model is not None:
+        raise errors.too_many_choices("model", "include", "exclude", "axes")
+    if layers is not None and (include or exclude or axes):
         raise errors.too_many_choices("model", "include", "exclude", "axes")
     if model is None:
         choice: dict[str, Any] = {"layers": layers, "include": include, "exclude": exclude, "axes": axes}
         return SparseOptimizer(optimizer, recipe, scores=scores, changed=changed, **choice)
     check_keras("model", model, keras.layers.Layer, "keras.Model")
-    planned = plan(model, recipe, include=include, exclude=exclude, axes=axes)
+    planned = plan(model, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
     sparse = SparseOptimizer(optimizer, recipe, layers=planned.layers, scores=scores, changed=changed)
     sparse.__dict__["_others"] = planned.others
+    if storage != "masks":
+        variables = variables_of(model)
+        positions = sparse.check_start(planned, variables)
+        hold_active(planned, model, variables, positions, optimizer, storage, scores)
     sparse.build(variables_of(model))
     return sparse
 

@@ -12,6 +12,8 @@ import tensorflow as tf
 
 from rigl_backends.tf import xla
 from rigl_backends.tf.accumulation import Accumulation, changed_gradients
+from rigl_backends.tf.active import ActiveLayer
+from rigl_backends.tf.active_pools import ActivePools
 from rigl_backends.tf.layer import Pool, SparseLayer, move_all
 from rigl_backends.tf.namespace import all_finite, in_xla
 from rigl_backends.tf.outside import Outside
@@ -32,6 +34,8 @@ class SparseTraining:
     Attributes:
         plan: the exact counts.
         layers: the layers that are not dense, by their position in the plan.
+        masked: those of them that have masks.
+        active: those that hold active weights alone.
         outside: tells what lies outside the masks.
     """
 
@@ -55,6 +59,9 @@ class SparseTraining:
             optimizer: makes the gradient steps.
         """
         self.plan, self.layers = plan, layers
+        self.masked = {i: layer for i, layer in layers.items() if not isinstance(layer, ActiveLayer)}
+        active = {i: layer for i, layer in layers.items() if isinstance(layer, ActiveLayer)}
+        self.active = ActivePools(plan, active, step, deferred)
         self.outside = Outside({names[i]: layer for i, layer in layers.items()})
         self._rule, self._schedule = plan.recipe.rule, plan.recipe.schedule or NEVER
         self._step, self._deferred = step, deferred
@@ -70,13 +77,14 @@ class SparseTraining:
             scores: by layer name, if the recipe asks for some. Without, everything is active until a state is loaded.
         """
         if self._rule.initial.reads_scores and scores is None:
-            masks = {i: tf.ones([layer.layer.size], tf.bool) for i, layer in self.layers.items()}
+            masks = {i: tf.ones([layer.layer.size], tf.bool) for i, layer in self.masked.items()}
         else:
-            named = [(layer.layer.name, layer) for layer in self.layers.values()]
+            named = [(layer.layer.name, layer) for layer in self.masked.values()]
             given = {} if scores is None else {name: layer.flat(scores[name]) for name, layer in named}
-            masks = first_masks(self.plan, self.layers, given)
+            masks = first_masks(self.plan, self.masked, given)
         for i, mask in masks.items():
             self.layers[i].start(self.layers[i].at_start(), mask)
+        self.active.begin()
 
     def zero_what_was_written(self) -> None:
         """Zero everything outside the masks."""
@@ -85,6 +93,11 @@ class SparseTraining:
 
     def apply(self, call: Call) -> None:
         """One call of the optimizer: a step, or one of several that accumulate gradients for it."""
+        if self.active and in_xla():
+            raise ValueError(
+                "some layers hold only their active weights, which XLA cannot move: compile the step with "
+                "jit_compile=False, or use storage='masks'."
+            )
         if self._accumulation.calls == 1:
             self._take_step(call)
         else:
@@ -111,13 +124,16 @@ class SparseTraining:
             self._advance(clock.next(waits=tf.constant(False)))
             return
         due = clock.due
-        waits = tf.cond(due & rule.reads_gradient, lambda: ~self._all_finite(call), lambda: tf.constant(False))
+        reads = due & rule.reads_gradient
+        waits = tf.cond(reads, lambda: ~self._all_finite(call, gradients), lambda: tf.constant(False))
         moving = due & ~waits
         if rule.on_update == "after":
             self._gradient_step(call)
         self._move(gradients, clock.update, when=moving)
         if rule.on_update == "replace":
             tf.cond(moving, self._accumulation.forget, lambda: self._gradient_step(call))
+        if self.active:
+            tf.cond(reads, lambda: self.active.forget_samples(waits), lambda: None)
         self._advance(clock.next(waits))
 
     def _look_outside(self) -> None:
@@ -203,10 +219,12 @@ class SparseTraining:
                 functools.partial(counts, number),
             )
             for number, pool in enumerate(self.plan.pools)
-            if any(i in gradients for i in pool)
+            if pool[0] in self.masked and any(i in gradients for i in pool)
         ]
         if not xla.move(pools, when=when):
             tf.cond(when, lambda: move_all(pools), lambda: None)
+        if self.active:
+            tf.cond(when, lambda: self.active.update(update, gradients), lambda: None)
 
     def _dense_gradients(self, call: Call) -> dict[int, tf.Tensor]:
         """The gradients of the whole step, flat, by the layers' positions."""
@@ -218,6 +236,9 @@ class SparseTraining:
             if gradient is not None
         }
 
-    def _all_finite(self, call: Call) -> tf.Tensor:
+    def _all_finite(self, call: Call, gradients: Mapping[int, tf.Tensor]) -> tf.Tensor:
         """Whether all gradients of the step are, those of dense variables included."""
-        return all_finite([self._accumulation.step_gradient(*pair) for pair in call if pair[0] is not None])
+        finite = all_finite([self._accumulation.step_gradient(*pair) for pair in call if pair[0] is not None])
+        if not self.active:
+            return finite
+        return tf.cond(finite, lambda: self.active.see(self._clock.update, gradients), lambda: tf.constant(False))

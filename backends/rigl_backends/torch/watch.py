@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import warnings
 import weakref
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Set
 from typing import Any
 
 import torch
@@ -82,6 +82,7 @@ class Watch:
     ) -> None:
         self._model, self._optimizers, self._step = model, optimizers, step
         self._weights = {layer.param: _Weights(layer) for layer in layers}
+        self._strangers: weakref.WeakKeyDictionary[Optimizer, int] = weakref.WeakKeyDictionary()
         self.settle()
         _listen()
         _WATCHES.add(self)
@@ -120,17 +121,32 @@ class Watch:
         if any(param.grad is None for param in self._weights):
             self._tell_replaced()
 
-    def on_step_of_any(self, optimizer: Optimizer) -> None:
-        """Some optimizer makes a step: one that holds the model's layers should not do so without ours."""
+    def on_step_of_any(self, optimizer: Optimizer, held: Set[nn.Parameter]) -> None:
+        """Some optimizer makes a step: one that holds the model's layers should not do so without ours.
+
+        Args:
+            optimizer: the optimizer.
+            held: its parameters.
+        """
         if any(optimizer is own for own in self._optimizers):
             return
-        held = set(params_of(optimizer))
-        if held.isdisjoint(self._weights) and (not self._replaced() or held.isdisjoint(self._model.parameters())):
+        if held.isdisjoint(self._weights) and not self._holds_others_of_the_model(optimizer, held):
             return
         self._steps_of_others += 1
         if self._steps_of_others > 1:
             self._tell_replaced()
             self._tell(errors.passed_by(self._step()))
+
+    def _holds_others_of_the_model(self, optimizer: Optimizer, held: Set[nn.Parameter]) -> bool:
+        """Whether the model has parameters in place of ours, which the optimizer holds.
+
+        The model is searched at the first steps of an optimizer, and then ever more rarely, unless it was found once:
+        it is the optimizer of another model as a rule, and there can be many.
+        """
+        steps = self._strangers[optimizer] = self._strangers.get(optimizer, 0) + 1
+        if steps & (steps - 1) and not self._steps_of_others:  # no power of two
+            return False
+        return bool(self._replaced()) and not held.isdisjoint(self._model.parameters())
 
     def _tell_replaced(self) -> None:
         if lost := self._replaced():
@@ -159,7 +175,8 @@ def _listen() -> None:
 
     def on_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not torch.compiler.is_compiling():
+            held = set(params_of(optimizer))
             for watch in list(_WATCHES):
-                watch.on_step_of_any(optimizer)
+                watch.on_step_of_any(optimizer, held)
 
     register_optimizer_step_pre_hook(on_step)

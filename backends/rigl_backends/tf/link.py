@@ -1,0 +1,227 @@
+"""The host's side of a `SparseDense` layer: its products, and what its training asks of it."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import numpy.typing as npt
+import tensorflow as tf
+
+from rigl_core.adapter import Gradient, Index, Products, Whole, available_threads, best_kernels
+
+Floats = npt.NDArray[np.float32]
+Columns = npt.NDArray[np.uint16]
+Pointers = npt.NDArray[np.int32]
+
+NEAR = 1e-4
+"""How far a gradient may be from a multiple of what the samples gave, beside their norms: sums are rounded."""
+
+
+NO_STATE = -1
+"""In place of a digest: the layer is not trained."""
+
+
+def digest(index: Index) -> int:
+    """A number for some places."""
+    return zlib.crc32(index.columns.data, zlib.crc32(index.pointers.data))
+
+
+def call_host(function: Callable[..., Any], arrays: Sequence[Any], *kinds: tf.DType) -> list[tf.Tensor]:
+    """What a function of NumPy's arrays returns, eagerly or in a ``tf.function``.
+
+    Args:
+        function: takes the arrays, and returns a sequence of arrays.
+        arrays: tensors, variables or numbers.
+        kinds: the dtypes of what it returns.
+    """
+    if tf.executing_eagerly():
+        return [tf.constant(own) for own in function(*(x.numpy() if tf.is_tensor(x) else x for x in arrays))]
+    if len(kinds) == 1:
+        return [tf.numpy_function(lambda *own: function(*own)[0], arrays, kinds[0])]
+    found = tf.numpy_function(function, arrays, list(kinds))
+    return list(found) if kinds else []
+
+
+class Link:
+    """What NumPy does for a layer, and keeps for the coming update. TensorFlow calls it with arrays of NumPy.
+
+    Attributes:
+        shape: of the dense kernel: (inputs, outputs).
+        width: columns of a tile of the index.
+        places: the variables of the index: its pointers and its columns.
+        clock: gives the number of the coming optimizer step, whether an update waits, and the `digest` of the places
+            that the optimizer's state is of.
+        reads: says whether that step reads the dense gradient.
+        together: the links of one training.
+        digest: of the places that were used last.
+    """
+
+    def __init__(self, shape: tuple[int, int], width: int, places: tuple[keras.Variable, keras.Variable]) -> None:
+        self.shape, self.width, self.places = shape, width, places
+        self.clock: Callable[[], tuple[Any, Any, Any]] = lambda: (0, False, NO_STATE)
+        self.reads: Callable[[int, bool], bool] = lambda step, deferred: False
+        self.together: Sequence[Link] = [self]
+        self._index: Index | None = None
+        self.digest = NO_STATE
+        self._calls, self._moved_after = 0, 0
+        self._samples: list[tuple[int, Floats, Floats]] = []
+        self._total: Any = None
+        self._norms = 0.0
+
+    @property
+    def threads(self) -> int:
+        """The threads that TensorFlow may use in one operation."""
+        return int(tf.config.threading.get_intra_op_parallelism_threads()) or available_threads()
+
+    # Places.
+
+    def index(self, pointers: Pointers, columns: Columns) -> Index:
+        """The index of these places.
+
+        Raises:
+            ValueError: if they are none, such as those of a layer whose weights were never loaded.
+        """
+        known = self._index
+        if known is None or not (np.array_equal(known.pointers, pointers) and np.array_equal(known.columns, columns)):
+            cols, rows = self.shape
+            own = Index(rows, cols, True, self.width, pointers.copy(), columns.copy())
+            try:
+                own.check()
+            except ValueError as error:
+                raise ValueError(
+                    f"a SparseDense layer has no connections yet, or broken ones ({error}): load its weights, or "
+                    "make the model again from a Dense layer and call sparsify."
+                ) from error
+            self._index = known = own
+            self.digest = digest(own)
+        return known
+
+    @property
+    def awaits_places(self) -> bool:
+        """Whether the layer was described, and its variables were not loaded yet."""
+        pointers, columns = (variable.numpy() for variable in self.places)
+        return bool(pointers[-1] != columns.size)
+
+    def flat(self, pointers: Pointers, columns: Columns) -> tuple[npt.NDArray[np.int32]]:
+        """The flat index of each active weight."""
+        return (self.index(pointers, columns).flat(),)
+
+    # Products.
+
+    def forward(self, pointers: Pointers, columns: Columns, values: Floats, x: Floats) -> tuple[Floats, np.int64]:
+        """The outputs (..., outputs) of inputs (..., inputs), without the bias; and the number of the call."""
+        index, kernels = self.index(pointers, columns), best_kernels()
+        y = kernels.forward(index, values, self._features(x), threads=self.threads)
+        self._calls += 1
+        return kernels.transposed(y, threads=self.threads).reshape(*x.shape[:-1], index.rows), np.int64(self._calls)
+
+    def backward(
+        self,
+        step: Any,
+        deferred: Any,
+        state: Any,
+        call: np.int64,
+        pointers: Pointers,
+        columns: Columns,
+        values: Floats,
+        x: Floats,
+        dy: Floats,
+    ) -> tuple[Floats, Floats]:
+        """The gradients of the inputs, and of the active weights; if the coming step reads it, the sample is kept.
+
+        Args:
+            step: the number of the coming optimizer step.
+            deferred: whether an update waits.
+            state: the digest of the places that the optimizer's state is of.
+            call: the number of the call of `forward`, whose places, weights and inputs follow.
+            pointers: of the index.
+            columns: of the index.
+            values: the active weights.
+            x: inputs (..., inputs).
+            dy: the gradient of the outputs (..., outputs).
+
+        Raises:
+            ValueError: if the topology was updated after the call, or restored without the optimizer's state.
+        """
+        if call <= self._moved_after:
+            raise ValueError(
+                "a gradient of a SparseDense layer is of a call before an update of its topology: evaluate gradients "
+                "before the optimizer applies them."
+            )
+        index, kernels = self.index(pointers, columns), best_kernels()
+        if int(state) not in (NO_STATE, self.digest):
+            raise ValueError(
+                "the weights of a SparseDense layer were restored without the optimizer's state, which is of other "
+                "connections: restore both together, as rigl_backends.tf.EarlyStopping does."
+            )
+        inputs, outputs = self._features(x), self._features(dy)
+        dx, gradient = kernels.backward(index, values, inputs, outputs, threads=self.threads)
+        assert dx is not None
+        if self.reads(int(step), bool(deferred)):
+            self._keep(int(call), inputs, outputs, gradient)
+        return kernels.transposed(dx, threads=self.threads).reshape(x.shape), gradient
+
+    def _features(self, array: Floats) -> Floats:
+        """An array (..., features) as (features, samples)."""
+        lines = array.reshape(int(np.prod(array.shape[:-1])), array.shape[-1])
+        return best_kernels().transposed(np.ascontiguousarray(lines), threads=self.threads)
+
+    # Samples.
+
+    def _keep(self, call: int, x: Floats, dy: Floats, gradient: Floats) -> None:
+        self._samples.append((call, x.copy(), dy.copy()))  # TensorFlow may take back memory of its own
+        self._total = gradient.astype(np.float64) if self._total is None else self._total + gradient
+        self._norms += float(np.linalg.norm(gradient))
+
+    def gradient(self, active: Floats, name: str) -> Gradient:
+        """The gradient that an update reads, of the samples since the last step.
+
+        Args:
+            active: that of the active weights, as the optimizer got it: what the samples gave, times any number.
+            name: the layer's.
+
+        Raises:
+            ValueError: if the samples did not give this gradient.
+        """
+        if self._total is None:
+            if active.any():
+                raise ValueError(_unknown(name, "no call of the layer gave it since the last step"))
+            return Whole(active, active[:0])
+        factor = self._factor(active, name)
+        samples = [(x, dy) for _, x, dy in sorted(self._samples, key=lambda sample: sample[0])]
+        own = Products(active, samples, inputs_first=True, kernels=best_kernels(), threads=self.threads)
+        if abs(factor - 1) > 1e-6:  # averaged, unscaled or clipped
+            own = own * factor
+            own.active = active
+        return own
+
+    def _factor(self, active: Floats, name: str) -> float:
+        """The number that a gradient is of the samples' one."""
+        total = self._total
+        if not np.isfinite(total).all():  # the update will wait
+            return 1.0
+        square = float(total @ total)
+        factor = float(total @ active) / square if square else 1.0
+        if float(np.linalg.norm(active - factor * total)) > NEAR * abs(factor) * self._norms:
+            raise ValueError(_unknown(name, "since the last step calls of the layer gave another one besides"))
+        return factor
+
+    def forget(self) -> None:
+        """A step has been made: what was for it is gone."""
+        self._samples, self._total, self._norms = [], None, 0.0
+
+    def moved(self) -> None:
+        """An update has changed the places: gradients of earlier calls have others."""
+        self._moved_after = self._calls
+
+
+def _unknown(name: str, reason: str) -> str:
+    return (
+        f"the gradient of {name!r} holds active weights alone, and this step's update reads the dense one, which is "
+        f"unknown: {reason}. At such a step evaluate the gradient once for each call of the optimizer, by a tape, and "
+        "scale it as a whole only; or use storage='masks'."
+    )

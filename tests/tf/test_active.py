@@ -1,0 +1,361 @@
+"""Truly sparse Dense layers: whole trainings, what is saved, and what users do wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from rigl_backends.tf import SparseDense, SparseOptimizer, describe, sparsify
+from rigl_core import (
+    SET,
+    SNFS,
+    Constant,
+    CubicRamp,
+    DeepR,
+    GradualPruning,
+    Recipe,
+    RigL,
+    SparsityWarning,
+    Static,
+    Uniform,
+    UpdateSchedule,
+)
+from rigl_core.testing.checks import checks
+from tests.tf.helpers import compiled
+
+# Keras reads variables in a way that NumPy 2 warns of.
+pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
+
+SCHEDULE = UpdateSchedule(end=40, every=3)
+FREE = Uniform(first_dense=False)
+RIGL = RigL(0.8, schedule=SCHEDULE, drop_fraction=Constant(0.4), distribution=FREE)
+RECIPES: dict[str, Recipe] = {
+    "RigL": RIGL,
+    "SET": SET(0.8, schedule=SCHEDULE, distribution=FREE),
+    "DeepR": DeepR(0.8, schedule=SCHEDULE, distribution=FREE),
+    "Static": Static(0.8, distribution=FREE),
+}
+ACTIVE: Any = {"*": "active"}
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+Training = tuple[keras.Model, SparseOptimizer]
+
+
+def make(storage: Any, recipe: Recipe = RIGL, optimizer: keras.optimizers.Optimizer | None = None) -> Training:
+    keras.utils.set_random_seed(1)
+    model = keras.Sequential(
+        [
+            keras.Input((5, 20)),
+            keras.layers.Dense(30, "relu", name="fc1"),
+            keras.layers.Dense(30, "tanh", name="fc2"),
+            keras.layers.GlobalAveragePooling1D(),
+            keras.layers.Dense(10, use_bias=False, name="fc3"),
+        ],
+        name="net",
+    )
+    own = keras.optimizers.Adam(0.01) if optimizer is None else optimizer
+    return model, sparsify(own, recipe, model=model, storage=storage)
+
+
+def data(step: int) -> tuple[tf.Tensor, tf.Tensor]:
+    rng = np.random.default_rng(step)
+    return tf.constant(rng.normal(size=(8, 5, 20)), tf.float32), tf.constant(rng.integers(0, 10, 8))
+
+
+def gradients_of(model: keras.Model, x: tf.Tensor, labels: tf.Tensor) -> list[tf.Tensor]:
+    with tf.GradientTape() as tape:
+        loss = LOSS(labels, model(x))
+    gradients: list[tf.Tensor] = tape.gradient(loss, model.trainable_variables)
+    return gradients
+
+
+def stepper(training: Training, mode: str = "eager") -> Callable[[int], None]:
+    model, optimizer = training
+
+    def step(x: tf.Tensor, labels: tf.Tensor) -> None:
+        optimizer.apply(gradients_of(model, x, labels), model.trainable_variables)
+
+    run = compiled(step, mode)
+    return lambda number: run(*data(number))
+
+
+def train(training: Training, steps: range, mode: str = "eager") -> Training:
+    step = stepper(training, mode)
+    for number in steps:
+        step(number)
+    return training
+
+
+def dense_weights(model: keras.Model) -> list[Any]:
+    layers = [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    return [layer.dense() if isinstance(layer, SparseDense) else layer.kernel.numpy() for layer in layers]
+
+
+def assert_equal_masks(one: SparseOptimizer, other: SparseOptimizer) -> None:
+    assert one.step == other.step
+    for name, mask in one.masks.items():
+        assert np.array_equal(mask, other.masks[name]), name
+
+
+def assert_near(one: keras.Model, other: keras.Model) -> None:
+    for own, its in zip(dense_weights(one), dense_weights(other), strict=True):
+        np.testing.assert_allclose(own, its, rtol=1e-3, atol=1e-4)
+
+
+@checks("A1", "V1", "V2")
+@pytest.mark.parametrize(("recipe", "mode"), [*((recipe, "function") for recipe in RECIPES), ("RigL", "eager")])
+def test_a_training_is_that_with_masks(recipe: str, mode: str) -> None:
+    active, masked = make(ACTIVE, RECIPES[recipe]), make("masks", RECIPES[recipe])
+    for training in (active, masked):
+        train(training, range(14), mode)
+    assert_equal_masks(active[1], masked[1])
+    assert_near(active[0], masked[0])
+    assert str(active[1].table) == str(masked[1].table)
+    sizes = {variable.shape for variable in active[1].inner_optimizer.variables if "fc1_kernel" in variable.name}
+    assert sizes == {(120,)}
+
+
+@checks("A1", "V1")
+def test_an_optimizer_that_has_made_dense_steps() -> None:
+    """Its state follows the weights; and a new weight gets what the optimizer gives it, here its initial number."""
+    trainings = []
+    for storage in (ACTIVE, "masks"):
+        optimizer = keras.optimizers.Adagrad(0.01, initial_accumulator_value=0.1, use_ema=True)
+        model = make("masks", RIGL, keras.optimizers.SGD())[0]
+        for number in range(2):
+            optimizer.apply(gradients_of(model, *data(number)), model.trainable_variables)
+        trainings.append(train((model, sparsify(optimizer, RIGL, model=model, storage=storage)), range(8)))
+    (active, own), (masked, other) = trainings
+    assert_equal_masks(own, other)
+    assert_near(active, masked)
+
+
+@checks("A1", "G2")
+@pytest.mark.parametrize(
+    ("storage", "mode"), [(ACTIVE, "eager"), ({"*fc1*": "active", "*fc2*": "masks", "*fc3*": "active"}, "function")]
+)
+def test_accumulated_gradients(storage: Any, mode: str) -> None:
+    """An update reads the mean of all calls of its step."""
+    trainings = [
+        train(make(own, RIGL, keras.optimizers.Adam(0.01, gradient_accumulation_steps=2)), range(14), mode)
+        for own in (storage, "masks")
+    ]
+    assert_equal_masks(trainings[0][1], trainings[1][1])
+    assert_near(trainings[0][0], trainings[1][0])
+
+
+@checks("A2", "G2")
+def test_gradients_added_and_scaled_by_hand() -> None:
+    """Of micro-batches; by a loss scale; of a persistent tape that is asked twice."""
+    trainings = [make(ACTIVE), make("masks")]
+    for model, optimizer in trainings:
+        for number in range(7):
+            parts = [gradients_of(model, *data(2 * number + part)) for part in (0, 1)]
+            optimizer.apply([(a + b) / 64 for a, b in zip(*parts, strict=True)], model.trainable_variables)
+        with tf.GradientTape(persistent=True) as tape:
+            loss = LOSS(data(30)[1], model(data(30)[0]))
+        for _ in range(2):
+            gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        assert optimizer.step == 8
+        for number in (8, 9):
+            stepper((model, optimizer))(number)
+    assert_equal_masks(trainings[0][1], trainings[1][1])
+
+
+@checks("A2")
+def test_several_uses_in_one_step() -> None:
+    masks = []
+    for storage in (ACTIVE, "masks"):
+        keras.utils.set_random_seed(0)
+        inputs, layer = keras.Input((16,)), keras.layers.Dense(16, "tanh", name="fc")
+        model = keras.Model(inputs, layer(layer(inputs)), name="twice")
+        optimizer = sparsify(keras.optimizers.SGD(0.1), RIGL, model=model, storage=storage)
+
+        @tf.function
+        def step(x: tf.Tensor, model: Any = model, optimizer: Any = optimizer) -> None:
+            with tf.GradientTape() as tape:
+                loss = tf.reduce_sum(model(x) ** 2)
+            optimizer.apply(tape.gradient(loss, model.trainable_variables), model.trainable_variables)
+
+        for number in range(8):
+            step(data(number)[0][:, 0, :16])
+        masks.append(optimizer.masks["fc/kernel"])
+    assert np.array_equal(*masks)
+
+
+def test_fit() -> None:
+    """Keras's "auto" does not choose XLA; what follows from samples survives a loss scale."""
+    trainings = []
+    for storage in (ACTIVE, "masks"):
+        model, own = make(storage)
+        model.compile(keras.optimizers.LossScaleOptimizer(own, initial_scale=1024.0), LOSS)
+        x, labels = (tf.concat(arrays, axis=0) for arrays in zip(*map(data, range(4)), strict=True))
+        model.fit(x, labels, batch_size=8, epochs=2, shuffle=False, verbose=0)
+        trainings.append((model, own))
+    assert_equal_masks(trainings[0][1], trainings[1][1])
+    assert_near(trainings[0][0], trainings[1][0])
+
+
+@checks("P2")
+@pytest.mark.parametrize("way", ["keras", "weights", "checkpoint"])
+def test_saved_and_resumed(way: str, tmp_path: Path) -> None:
+    """The variables say where the weights are, so whatever saves them saves the topology."""
+    training = train(make(ACTIVE), range(11))
+    training[0].compile(training[1], LOSS)
+    if way == "keras":
+        training[0].save(tmp_path / "model.keras")
+        model = keras.saving.load_model(tmp_path / "model.keras")
+        resumed = (model, model.optimizer)
+    else:
+        resumed = make(ACTIVE, RIGL)
+        resumed[0].compile(resumed[1], LOSS)
+        if way == "weights":
+            training[0].save_weights(tmp_path / "model.weights.h5")
+            resumed[0].load_weights(tmp_path / "model.weights.h5")
+        else:
+            saved = tf.train.Checkpoint(model=training[0], optimizer=training[1]).write(str(tmp_path / "state"))
+            tf.train.Checkpoint(model=resumed[0], optimizer=resumed[1]).read(saved).assert_consumed()
+    for own in (training, resumed):
+        train(own, range(11, 20))
+    for one, other in zip(training[0].variables, resumed[0].variables, strict=True):
+        assert np.array_equal(one.numpy(), other.numpy()), one.path
+    assert training[1].step == resumed[1].step
+    for mask, other in zip(training[1].masks.values(), resumed[1].masks.values(), strict=True):
+        assert np.array_equal(mask, other)
+
+
+@checks("P4")
+def test_weights_of_other_places_need_their_state() -> None:
+    """What the optimizer holds would be of other connections; with its state, the training goes on."""
+    training = model, optimizer = make(ACTIVE)
+    best = [variable.numpy() for variable in (*model.variables, *optimizer.variables)]
+    train(training, range(5))
+    model.set_weights(best[: len(model.variables)])
+    assert model(data(0)[0]).shape == (8, 10)
+    with pytest.raises(ValueError, match="restored without the optimizer's state"):
+        train(training, range(1))
+    for variable, value in zip(optimizer.variables, best[len(model.variables) :], strict=True):
+        variable.assign(value)
+    train(training, range(5))
+
+
+@checks("P3", "A2")
+@pytest.mark.parametrize("mode", ["eager", "function"])
+def test_a_gradient_of_something_else_is_refused(mode: str) -> None:
+    """At an update: one that was only evaluated besides, or given by hand. The next step is as always."""
+    training = model, optimizer = make(ACTIVE)
+    gradients_of(model, *data(5))
+    before = [variable.numpy() for variable in (*model.variables, *optimizer.variables)]
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="calls of the layer gave another one besi"):
+        stepper(training, mode)(0)
+    given = [tf.ones(variable.shape) for variable in model.trainable_variables]
+    with pytest.raises(ValueError, match="no call of the layer gave it"):
+        optimizer.apply(given, model.trainable_variables)
+    for old, variable in zip(before, (*model.variables, *optimizer.variables), strict=True):
+        assert np.array_equal(old, variable.numpy())
+    train(training, range(4), mode)
+    optimizer.apply(given, model.trainable_variables)
+    assert optimizer.step == 5
+
+
+@checks("T5")
+def test_a_gradient_that_is_not_finite_defers() -> None:
+    trainings = [make(ACTIVE), make("masks")]
+    for training in trainings:
+        model, optimizer = training
+        x, labels = data(0)
+        before = optimizer.masks
+        optimizer.apply(gradients_of(model, x * np.inf, labels), model.trainable_variables)
+        assert all(np.array_equal(mask, before[name]) for name, mask in optimizer.masks.items())
+        assert bool(optimizer._training._clock.deferred)
+        for layer in model.layers:
+            for variable in layer.trainable_variables:
+                variable.assign(tf.where(tf.math.is_finite(variable.value), variable.value, 0))
+
+
+@checks("P3", "A3")
+def test_layers_that_cannot_be_active_are_named() -> None:
+    inputs = keras.Input((300,))
+    x = keras.layers.Dense(300, name="plain")(inputs)
+    x = keras.layers.Dense(300, kernel_regularizer="l2", name="pulled")(x)
+    x = keras.layers.Dense(300, kernel_constraint="non_neg", name="bound")(x)
+    x = keras.layers.Dense(300, dtype="mixed_bfloat16", name="low")(x)
+    x = keras.layers.Reshape((1, 300))(x)
+    x = keras.layers.EinsumDense("abc,cd->abd", (1, 300), name="einsum")(x)
+    model = keras.Model(inputs, keras.layers.Conv1D(8, 1, name="conv")(x), name="net")
+    with pytest.warns(SparsityWarning) as told:
+        sparsify(keras.optimizers.SGD(), RIGL, model=model, storage="active")
+    message = next(str(one.message) for one in told if "keep their masks" in str(one.message))
+    for reason in (
+        "'pulled/kernel' has a kernel_regularizer",
+        "'bound/kernel' has a kernel_constraint",
+        "'low/kernel' is bfloat16",
+        "'einsum/kernel' belongs to a EinsumDense",
+        "'conv/kernel' is not a matrix",
+    ):
+        assert reason in message
+    kinds = {layer.name: type(layer) for layer in model.layers}
+    assert kinds["plain"] is SparseDense
+    assert kinds["pulled"] is keras.layers.Dense
+
+
+@checks("P3")
+def test_refused_before_anything_changes() -> None:
+    model = make("masks")[0]
+    before = [variable.numpy() for variable in model.variables]
+    ramp = GradualPruning(0.9, schedule=SCHEDULE, ramp=CubicRamp(initial=0.6), distribution=FREE)
+    for recipe, storage, message in (
+        (SNFS(0.8, schedule=SCHEDULE, distribution=FREE), ACTIVE, "SNFS reads a momentum"),
+        (ramp, ACTIVE, "recipe's ramp, and variables of TensorFlow keep their shape"),
+        (RIGL, {"*": "dense"}, "storage is 'dense'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            sparsify(keras.optimizers.SGD(), recipe, model=model, storage=storage)
+    with pytest.raises(ValueError, match="there is no model"):
+        sparsify(keras.optimizers.SGD(), RIGL, storage="active")
+    for old, variable in zip(before, model.variables, strict=True):
+        assert np.array_equal(old, variable.numpy())
+
+
+@checks("P3")
+def test_mistakes_are_named() -> None:
+    training = model, optimizer = make(ACTIVE)
+    with pytest.raises(ValueError, match=r"layer 'fc1' holds only its active weights.*jit_compile=False"):
+        stepper(training, "xla")(0)
+    with pytest.raises(TypeError, match="layer 'fc1' got float64 inputs"):
+        model.layers[0].product(tf.zeros((2, 20), tf.float64))
+    with pytest.raises(TypeError, match=r"is made by rigl_backends.tf.sparsify"):
+        SparseDense(3)
+    with tf.GradientTape() as tape:
+        loss = LOSS(data(0)[1], model(data(0)[0]))
+    train(training, range(1))
+    with pytest.raises(ValueError, match="of a call before an update"):
+        tape.gradient(loss, model.trainable_variables)
+    clone = keras.models.clone_model(model)
+    with pytest.raises(ValueError, match="has no connections yet"):
+        clone(data(0)[0])
+    clone.set_weights(model.get_weights())
+    assert np.array_equal(clone(data(0)[0]), model(data(0)[0]))
+    assert optimizer.step == 1
+    with pytest.raises(ValueError, match=r"has the layer 'fc1', which holds only its active weights"):
+        describe(model, data(0)[0])
+    other = Static(0.5, distribution=FREE)
+    with pytest.raises(ValueError, match="holds 120 active weights already, and the plan has 300"):
+        sparsify(keras.optimizers.SGD(), other, model=model)
+
+
+def test_what_was_traced_before_gives_no_old_results() -> None:
+    model = make("masks")[0]
+    old = tf.function(model)
+    x = data(0)[0]
+    old(x)
+    model.predict(x, verbose=0)
+    sparsify(keras.optimizers.SGD(), RIGL, model=model, storage=ACTIVE)
+    assert np.isnan(old(x)).all()
+    np.testing.assert_allclose(model.predict(x, verbose=0), model(x), rtol=1e-5)
