@@ -322,6 +322,9 @@ def test_mistakes_are_named() -> None:
         sparse_linear(kernel, x, inputs_first=False)
     with pytest.raises(ValueError, match="sparse_linear is inside vmap: call it on the whole batch"):
         jax.vmap(lambda x: sparse_linear(kernel, x))(x)
+    mesh, spec = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("axis",)), jax.sharding.PartitionSpec("axis")
+    with pytest.raises(ValueError, match="'fc1/kernel' is in a shard_map or pmap, where layers keep masks"):
+        jax.shard_map(lambda x: sparse_linear(kernel, x), mesh=mesh, in_specs=spec, out_specs=spec)(x)
     with pytest.raises(ValueError, match="do not support JVP"):
         jax.grad(lambda x: jax.grad(lambda x: sparse_linear(kernel, x).sum())(x).sum())(x)
 

@@ -21,7 +21,7 @@ from jax.experimental.buffer_callback import buffer_callback
 
 from rigl_backends.jax.active_weight import ActiveWeight, Layout, digest_of
 from rigl_backends.jax.link import Link
-from rigl_backends.jax.trees import is_traced, spec, varies
+from rigl_backends.jax.trees import is_traced, spec
 from rigl_core.adapter import Index
 
 
@@ -67,13 +67,13 @@ def _check(weight: ActiveWeight, x: Array, inputs_first: bool) -> None:
             f"layer {layout.name!r} holds active weights, whose kernels run on CPUs, but the default device is a "
             f"{jax.default_backend()}: use storage='masks'."
         )
-    if varies((weight, x)):
+    if jax.sharding.get_abstract_mesh().manual_axes:
         raise ValueError(
             f"layer {layout.name!r} is in a shard_map or pmap, where layers keep masks: use storage='masks'."
         )
 
 
-@functools.partial(jax.custom_vjp)
+@jax.custom_vjp
 def _product(weight: ActiveWeight, x: Array) -> Array:
     return _forward(weight, x)
 
