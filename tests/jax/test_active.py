@@ -156,6 +156,23 @@ def test_eager_steps_and_pickled_compiled_ones_are_one_training() -> None:
     assert_same_masks(tuple(carry), tuple(other))
 
 
+@checks("A2")
+def test_samples_are_added_use_after_use() -> None:
+    """In the order of the uses in the model, and not that of their gradients; micro-batch after micro-batch."""
+    params = start()[1]
+    name, link = "fc1/kernel", params["fc1"]["kernel"].link
+
+    def loss(kernel: Any, x: Any) -> Array:
+        return jnp.sum(jnp.sin(sparse_linear(kernel, x)) + jnp.sin(sparse_linear(kernel, 2 * x)))
+
+    gradient = jax.jit(jax.grad(loss))
+    own = [gradient(params["fc1"]["kernel"], scale * batches(range(1))[0][0]).values for scale in (1, 5)]
+    index = params["fc1"]["kernel"].topology.index()
+    found = link.gradient(name, index, np.asarray(own[0] + own[1]))
+    scales = [float(x[0, 0]) for x, _ in found._pairs]
+    assert np.divide(scales, scales[0]).tolist() == pytest.approx([1, 2, 5, 10])
+
+
 def twice(params: Any, batch: Any) -> Array:
     """A layer that is used twice, the second time in a checkpoint."""
     kernel = params["fc"]["kernel"]
@@ -305,6 +322,9 @@ def test_mistakes_are_named() -> None:
         sparse_linear(kernel, x, inputs_first=False)
     with pytest.raises(ValueError, match="sparse_linear is inside vmap: call it on the whole batch"):
         jax.vmap(lambda x: sparse_linear(kernel, x))(x)
+    mesh, spec = jax.sharding.Mesh(np.array(jax.devices()[:1]), ("axis",)), jax.sharding.PartitionSpec("axis")
+    with pytest.raises(ValueError, match="'fc1/kernel' is in a shard_map or pmap, where layers keep masks"):
+        jax.shard_map(lambda x: sparse_linear(kernel, x), mesh=mesh, in_specs=spec, out_specs=spec)(x)
     with pytest.raises(ValueError, match="do not support JVP"):
         jax.grad(lambda x: jax.grad(lambda x: sparse_linear(kernel, x).sum())(x).sum())(x)
 

@@ -25,11 +25,13 @@ class Change:
         number: the new array, as integers where it is an index; or, where values are not replaced, what is added.
         replaces: bool scalar, whether ``number`` is the new array.
         adds: whether it is added otherwise; or else the array stays.
+        dtype: the array's, which optax asks for.
     """
 
     number: Array
     replaces: Array
     adds: bool = field(metadata={"static": True})
+    dtype: Any = field(metadata={"static": True})
 
     def __radd__(self, array: Array) -> Array:
         number = self.number
@@ -53,9 +55,9 @@ def change_of(weight: ActiveWeight, update: Array, topology: Topology, moved: Ar
     """
     told = jnp.ones((), bool)
     changes: dict[str, Any] = {
-        "values": Change(update, moved, adds=True),
-        "columns": Change(topology.columns, moved, adds=False),
-        "pointers": Change(topology.pointers, moved, adds=False),
-        "marks": Change(topology.marks, told, adds=False),
+        "values": Change(update, moved, adds=True, dtype=weight.values.dtype),
+        "columns": Change(topology.columns, moved, adds=False, dtype=weight.columns.dtype),
+        "pointers": Change(topology.pointers, moved, adds=False, dtype=weight.pointers.dtype),
+        "marks": Change(topology.marks, told, adds=False, dtype=weight.marks.dtype),
     }
     return replace(weight, **changes)

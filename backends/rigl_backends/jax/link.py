@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,8 +19,13 @@ EXACT = 1e-4
 
 @dataclass(frozen=True)
 class _Sample:
-    """One use of a layer: inputs and output gradients (features, batch), and the gradient of the active weights."""
+    """One use of a layer: inputs and output gradients (features, batch), and the gradient of the active weights.
 
+    Attributes:
+        call: the number of the use, as JAX traced it.
+    """
+
+    call: int
     x: Floats
     dy: Floats
     gradient: Floats
@@ -36,13 +42,19 @@ class Link:
     def __init__(self) -> None:
         self.kernels, self.threads = best_kernels(), available_threads()
         self._samples: dict[str, tuple[float, list[_Sample]]] = {}
+        self._calls = itertools.count()
 
-    def see(self, name: str, step: float, x: Floats, dy: Floats, gradient: Floats) -> None:
+    def called(self) -> int:
+        """A layer is used, or traced: the number of the use."""
+        return next(self._calls)
+
+    def see(self, name: str, step: float, call: int, x: Floats, dy: Floats, gradient: Floats) -> None:
         """Keep the sample of a gradient, if an update may read it, and forget those of other steps.
 
         Args:
             name: the layer's.
             step: the last of the layer's marks.
+            call: the number of the use.
             x: inputs (inputs, batch).
             dy: gradient of outputs (outputs, batch).
             gradient: of the active weights.
@@ -52,7 +64,7 @@ class Link:
             return
         known, samples = self._samples.get(name, (step, []))
         own = samples if known == step else []
-        own.append(_Sample(x.copy(), dy.copy(), gradient.copy()))
+        own.append(_Sample(call, x.copy(), dy.copy(), gradient.copy()))
         self._samples[name] = step, own
 
     def gradient(self, name: str, index: Index, active: Floats) -> Products:
@@ -72,7 +84,7 @@ class Link:
         samples, factor = _fitting(self._samples.get(name, (0, []))[1], active, name)
         gradient = Products(
             active,
-            [(one.x, one.dy) for one in samples],
+            [(one.x, one.dy) for one in _in_order(samples)],
             inputs_first=index.inputs_first,
             kernels=self.kernels,
             threads=self.threads,
@@ -103,6 +115,16 @@ def _fitting(samples: Sequence[_Sample], active: Floats, name: str) -> tuple[Seq
         "step's update reads is not known: give update() the gradient as jax.grad made it, or a dense array, or use "
         "storage='masks' for this layer."
     )
+
+
+def _in_order(samples: Sequence[_Sample]) -> list[_Sample]:
+    """Micro-batch after micro-batch, and in each use after use, though XLA may compute their gradients in any order."""
+    rounds: list[list[_Sample]] = []
+    for sample in samples:
+        if not rounds or any(other.call == sample.call for other in rounds[-1]):
+            rounds.append([])
+        rounds[-1].append(sample)
+    return [sample for one in rounds for sample in sorted(one, key=lambda sample: sample.call)]
 
 
 def _exactly(factor: float) -> float:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -20,7 +21,7 @@ from jax.experimental.buffer_callback import buffer_callback
 
 from rigl_backends.jax.active_weight import ActiveWeight, Layout, digest_of
 from rigl_backends.jax.link import Link
-from rigl_backends.jax.trees import is_traced, spec, varies
+from rigl_backends.jax.trees import is_traced, spec
 from rigl_core.adapter import Index
 
 
@@ -66,13 +67,13 @@ def _check(weight: ActiveWeight, x: Array, inputs_first: bool) -> None:
             f"layer {layout.name!r} holds active weights, whose kernels run on CPUs, but the default device is a "
             f"{jax.default_backend()}: use storage='masks'."
         )
-    if varies((weight, x)):
+    if jax.sharding.get_abstract_mesh().manual_axes:
         raise ValueError(
             f"layer {layout.name!r} is in a shard_map or pmap, where layers keep masks: use storage='masks'."
         )
 
 
-@functools.partial(jax.custom_vjp)
+@jax.custom_vjp
 def _product(weight: ActiveWeight, x: Array) -> Array:
     return _forward(weight, x)
 
@@ -84,23 +85,30 @@ def _forward(weight: ActiveWeight, x: Array) -> Array:
     return y.T
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class _Call:
+    """What JAX knows of a use of a layer while it traces: its number, and whether the inputs need a gradient."""
+
+    number: int = field(metadata={"static": True})
+    needs_inputs: bool = field(metadata={"static": True})
+
+
 def _fwd(weight: Any, x: Any) -> tuple[Array, Any]:
     own: ActiveWeight = jax.tree.map(lambda leaf: leaf.value, weight)
-    needs_inputs = () if x.perturbed else None  # which JAX knows while it traces
-    return _forward(own, x.value), (own, x.value, needs_inputs)
+    return _forward(own, x.value), (own, x.value, _Call(own.link.called(), x.perturbed))
 
 
 def _bwd(kept: Any, dy: Any) -> tuple[ActiveWeight, Array]:
-    weight, x, needs_inputs = kept
+    weight, x, call = kept
     if not isinstance(dy, Array):  # a symbolic zero
         dy = jnp.zeros(dy.shape, dy.dtype)
-    needed = needs_inputs is not None
-    like = [spec(array.shape, jnp.float32) for array in (weight.values, *([x.T] if needed else []))]
-    function = functools.partial(_backward_on_host, weight.layout, weight.link, needed)
+    like = [spec(array.shape, jnp.float32) for array in (weight.values, *([x.T] if call.needs_inputs else []))]
+    function = functools.partial(_backward_on_host, weight.layout, weight.link, call)
     gradient, *dx = _called(function, like, *_arrays(weight), x.T, dy.T)
     zeros = jax.tree.map(jnp.zeros_like, weight)
     own = ActiveWeight(gradient, zeros.columns, zeros.pointers, zeros.marks, weight.layout, weight.link)
-    return own, dx[0].T if needed else jnp.zeros_like(x)
+    return own, dx[0].T if call.needs_inputs else jnp.zeros_like(x)
 
 
 _product.defvjp(_fwd, _bwd, symbolic_zeros=True)
@@ -141,7 +149,7 @@ def _forward_on_host(layout: Layout, link: Link, columns: Any, pointers: Any, ma
 def _backward_on_host(
     layout: Layout,
     link: Link,
-    needs_inputs: bool,
+    call: _Call,
     columns: Any,
     pointers: Any,
     marks: Any,
@@ -150,8 +158,8 @@ def _backward_on_host(
     dy: Any,
 ) -> list[Any]:
     index = _index(layout, columns, pointers, marks)
-    dx, gradient = link.kernels.backward(index, values, x, dy, needs_inputs=needs_inputs, threads=link.threads)
-    link.see(layout.name, float(marks[2]), x, dy, gradient)
+    dx, gradient = link.kernels.backward(index, values, x, dy, needs_inputs=call.needs_inputs, threads=link.threads)
+    link.see(layout.name, float(marks[2]), call.number, x, dy, gradient)
     return [gradient] if dx is None else [gradient, dx]
 
 

@@ -120,11 +120,6 @@ def spec(shape: Sequence[int], dtype: Any) -> Any:
     return jax.ShapeDtypeStruct(shape, dtype)  # type: ignore[no-untyped-call]
 
 
-def varies(tree: Tree) -> bool:
-    """Whether any array is one that differs between the devices of a ``shard_map`` or ``pmap``."""
-    return any(_varies_over(leaf) for leaf in jax.tree.leaves(tree))
-
-
 def _varies_over(leaf: Any) -> frozenset[str]:
     kind = leaf if isinstance(leaf, jax.core.ShapedArray) else jax.typeof(leaf)
     newest: frozenset[str] = getattr(getattr(kind, "mat", None), "varying", frozenset())
