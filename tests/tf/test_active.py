@@ -281,8 +281,10 @@ def test_a_gradient_that_is_not_finite_defers() -> None:
 
 @checks("P3", "A3")
 def test_layers_that_cannot_be_active_are_named() -> None:
-    inputs = keras.Input((300,))
-    x = keras.layers.Dense(300, name="plain")(inputs)
+    """With the reason; and layers that would not be faster, with the size from which they are."""
+    inputs = keras.Input((1024,))
+    x = keras.layers.Dense(1024, name="plain")(inputs)
+    x = keras.layers.Dense(300, name="small")(x)
     x = keras.layers.Dense(300, kernel_regularizer="l2", name="pulled")(x)
     x = keras.layers.Dense(300, kernel_constraint="non_neg", name="bound")(x)
     x = keras.layers.Dense(300, dtype="mixed_bfloat16", name="low")(x)
@@ -293,6 +295,7 @@ def test_layers_that_cannot_be_active_are_named() -> None:
         sparsify(keras.optimizers.SGD(), RIGL, model=model, storage="active")
     message = next(str(one.message) for one in told if "keep their masks" in str(one.message))
     for reason in (
+        "'small/kernel' has 307,200 connections, and in TensorFlow products pay from 1,048,576 on",
         "'pulled/kernel' has a kernel_regularizer",
         "'bound/kernel' has a kernel_constraint",
         "'low/kernel' is bfloat16",
@@ -324,7 +327,7 @@ def test_refused_before_anything_changes() -> None:
 
 
 @checks("P3")
-def test_mistakes_are_named() -> None:
+def test_mistakes_are_named(tmp_path: Path) -> None:
     training = model, optimizer = make(ACTIVE)
     with pytest.raises(ValueError, match=r"layer 'fc1' holds only its active weights.*jit_compile=False"):
         stepper(training, "xla")(0)
@@ -337,6 +340,17 @@ def test_mistakes_are_named() -> None:
     train(training, range(1))
     with pytest.raises(ValueError, match="of a call before an update"):
         tape.gradient(loss, model.trainable_variables)
+    x = data(0)[0]
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = model(x)
+        slope = inner.gradient(y, x)
+    with pytest.raises(NotImplementedError, match="is differentiable once"):
+        outer.gradient(slope, x)
+    with pytest.raises(ValueError, match=r"layer 'fc1' holds only its active weights, and its kernels cannot be exp"):
+        tf.saved_model.save(model, str(tmp_path))
     clone = keras.models.clone_model(model)
     with pytest.raises(ValueError, match="has no connections yet"):
         clone(data(0)[0])

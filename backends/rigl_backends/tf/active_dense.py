@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import keras
@@ -140,6 +140,14 @@ class SparseDense(keras.layers.Dense):  # type: ignore[misc]
 
     # Saving and loading.
 
+    def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
+        if save_type == "savedmodel":
+            raise ValueError(
+                f"layer {self.name!r} holds only its active weights, and its kernels cannot be exported: export a "
+                "model of Dense layers, whose kernels take the layers' dense()."
+            )
+        return super()._trackable_children(save_type, **kwargs)
+
     def get_config(self) -> dict[str, Any]:
         """Plain data."""
         return {**super().get_config(), "active": self._active, "width": self._width}
@@ -167,14 +175,21 @@ def _product(link: Link, x: tf.Tensor, *arrays: tf.Tensor) -> tf.Tensor:
     *places, kernel = arrays
 
     @tf.custom_gradient  # type: ignore[untyped-decorator]
-    def multiply(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tuple[tf.Tensor, ...]]]:
+    def multiply(x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[..., Any]]:
         y, call = call_host(link.forward, [*places, kernel, x], tf.float32, tf.int64)
 
-        def gradient(dy: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        @tf.custom_gradient  # type: ignore[untyped-decorator]
+        def gradients(x: tf.Tensor, kernel: tf.Tensor, dy: tf.Tensor) -> tuple[Sequence[tf.Tensor], Callable[..., Any]]:
             given = [*link.clock(), call, *places, kernel, x, dy]
             dx, own = call_host(link.backward, given, tf.float32, tf.float32)
-            return tf.ensure_shape(dx, x.shape), tf.ensure_shape(own, kernel.shape)
+            return (tf.ensure_shape(dx, x.shape), tf.ensure_shape(own, kernel.shape)), _refuse
 
-        return tf.ensure_shape(y, [*x.shape[:-1], link.shape[1]]), gradient
+        return tf.ensure_shape(y, [*x.shape[:-1], link.shape[1]]), lambda dy: gradients(x, kernel, dy)
 
     return multiply(x, kernel)
+
+
+def _refuse(*_: tf.Tensor) -> Any:
+    raise NotImplementedError(
+        "a SparseDense layer is differentiable once, and this is a gradient of its gradient: use storage='masks'."
+    )

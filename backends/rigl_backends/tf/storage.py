@@ -13,7 +13,12 @@ from rigl_backends.tf.layers import variable_name
 from rigl_backends.tf.moving import exchange
 from rigl_backends.tf.namespace import has_gpu
 from rigl_backends.tf.state import per_weight_state, single_optimizers
-from rigl_core.adapter import Plan, Storage, active_layers, first_indices
+from rigl_core.adapter import Layer, Plan, Storage, active_layers, first_indices
+
+PAYS_FROM = 1 << 20
+"""The connections of the smallest layer that is faster truly sparse: the calls take half a millisecond and more."""
+PAYS_BELOW = 0.2
+"""The highest density at which such a layer is faster than a dense one."""
 
 
 def hold_active(
@@ -42,9 +47,12 @@ def hold_active(
     check_dense(model)
     owners = _owners(model)
     of_layers = [variables[position] for position in positions]
-    names = [layer.name for layer in plan.layers]
-    reasons = {name: _why_not(plan, one, owners) for name, one in zip(names, of_layers, strict=True)}
-    active = active_layers(plan, storage, {name: reason for name, reason in reasons.items() if reason is not None})
+    reasons = {}
+    for layer, count, variable in zip(plan.layers, plan.active, of_layers, strict=True):
+        reason = _why_not(plan, variable, owners) or (_why_not_worth(layer, count) if storage == "active" else None)
+        if reason is not None:
+            reasons[layer.name] = reason
+    active = active_layers(plan, storage, reasons)
     if not active:
         return
     state = _state(optimizer, variables, [positions[i] for i in active])
@@ -84,6 +92,15 @@ def _why_not(plan: Plan, variable: Any, owners: Mapping[int, Sequence[keras.laye
     for name in ("kernel_regularizer", "kernel_constraint", "quantization_mode", "lora_rank"):
         if getattr(layer, name, None) is not None:
             return f"has a {name}, which reads a dense kernel"
+    return None
+
+
+def _why_not_worth(layer: Layer, active: int) -> str | None:
+    """Why a layer would not be faster truly sparse in TensorFlow, where a call costs more; None if it would."""
+    if layer.size < PAYS_FROM:
+        return f"has {layer.size:,} connections, and in TensorFlow products pay from {PAYS_FROM:,} on"
+    if active > PAYS_BELOW * layer.size:
+        return f"has a density of {active / layer.size:.2f}, and in TensorFlow products pay up to {PAYS_BELOW}"
     return None
 
 
