@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from copy import copy
 from typing import Any, Protocol
@@ -10,6 +11,7 @@ import numpy as np
 
 from rigl_core.sparse.index import Floats
 from rigl_core.sparse.kernels import Kernels
+from rigl_core.sparse.places import Flat
 
 Block = tuple[int, Floats]
 """The flat index of a block's first connection, and its gradients, flat."""
@@ -18,6 +20,8 @@ BLOCK = 1 << 17
 """Connections of a block: half a MiB of gradients. What an update makes of one takes four MiB at most."""
 SAMPLE = 1 << 16
 """Connections of a sample, from which an update guesses which gradients are large."""
+GRIDS, STRIDE = 64, 27
+"""The grids of a sample; and a step that is prime to their number, by which columns are paired with other lines."""
 
 
 class Gradient(Protocol):
@@ -33,8 +37,8 @@ class Gradient(Protocol):
     def blocks(self) -> Iterator[Block]:
         """The dense gradient by ascending flat index."""
 
-    def sample(self) -> Floats:
-        """At most `SAMPLE` numbers of the dense gradient, from all over the layer."""
+    def sample(self) -> tuple[Flat, Floats]:
+        """At most `SAMPLE` numbers of the dense gradient, from all over the layer, after their flat indices."""
 
 
 class Whole:
@@ -48,8 +52,9 @@ class Whole:
         for start in range(0, self._dense.size, BLOCK):
             yield start, self._dense[start : start + BLOCK]
 
-    def sample(self) -> Floats:
-        return self._dense[:: -(-self._dense.size // SAMPLE) | 1]  # odd, so that it visits all columns
+    def sample(self) -> tuple[Flat, Floats]:
+        step = -(-self._dense.size // SAMPLE) | 1  # odd, so that it visits all columns
+        return np.arange(0, self._dense.size, step, dtype=np.int32), self._dense[::step]
 
 
 class ActiveOnly:
@@ -64,8 +69,8 @@ class ActiveOnly:
             "give what backward returns, or a dense array."
         )
 
-    def sample(self) -> Floats:
-        return self.active[:0]
+    def sample(self) -> tuple[Flat, Floats]:
+        return np.empty(0, np.int32), self.active[:0]
 
 
 class Products:
@@ -117,16 +122,24 @@ class Products:
         for first in range(0, lines, step):
             yield first * others, self._sum(slice(first, min(first + step, lines)), slice(0, others)).reshape(-1)
 
-    def sample(self) -> Floats:
-        """The numbers where some rows of the layer cross some columns."""
+    def sample(self) -> tuple[Flat, Floats]:
+        """The numbers where some lines cross some columns, in small grids that together touch lines and columns of all
+        parts: the gradients of one line, or of one column, can be large or small together."""
         if not self._pairs:
-            return self.active[:0]
-        lines, others = (slice(0, size, self._step(size)) for size in self._shape)
-        return self._sum(lines, others).reshape(-1)
+            return np.empty(0, np.int32), self.active[:0]
+        shape = self._shape
+        steps = [self._step(size) for size in shape]
+        grids, flat, values = min(GRIDS, max(steps)), [], []
+        for grid in range(grids):
+            starts = grid * steps[0] // grids, grid * STRIDE % grids * steps[1] // grids
+            lines, others = (slice(*edges) for edges in zip(starts, shape, steps, strict=True))
+            flat.append(_crossings(lines, others, shape[1]))
+            values.append(self._sum(lines, others).reshape(-1))
+        return np.concatenate(flat), np.concatenate(values)
 
     def _step(self, size: int) -> int:
-        """The step from one line or column of a sample to the next one."""
-        return max(1, -(-size // int(SAMPLE**0.5)))
+        """The step from one line or column of a grid to the next one."""
+        return max(1, -(-size // math.isqrt(SAMPLE // GRIDS)))
 
     @property
     def _shape(self) -> tuple[int, int]:
@@ -143,3 +156,9 @@ class Products:
         if self._scale != 1:
             total *= self._scale
         return total
+
+
+def _crossings(lines: slice, others: slice, width: int) -> Flat:
+    """The flat indices where some lines of an array cross some columns."""
+    first, second = (np.arange(own.start, own.stop, own.step, dtype=np.int32) for own in (lines, others))
+    return np.add.outer(first * np.int32(width), second).reshape(-1)

@@ -55,7 +55,8 @@ def find(rule: Rule, active: Connections, gradient: Gradient, counts: Counts, si
     """
     kept = _kept(rule, active, int(counts.keep))
     grow = int(counts.grow) if not rule.drop.drops_zeros else kept.size - int(np.count_nonzero(kept))
-    barred, floor = np.sort(active.indices[kept]), _floor(rule, gradient, grow, size)
+    barred = np.sort(active.indices[kept])
+    floor = _floor(rule, gradient, grow, barred, size)
     growth = _Growth(rule, grow, barred, floor)
     growth.see_all(gradient, size, active)
     if floor is not None and growth.moves and growth.best.size < grow:  # the guess was too high
@@ -114,12 +115,22 @@ def _blocks(rule: Rule, gradient: Gradient, size: int) -> Iterator[Block]:
             yield start, zeros[: size - start]
 
 
-def _floor(rule: Rule, gradient: Gradient, count: int, size: int) -> float | None:
-    """A guess of a score that somewhat more than ``count`` gradients exceed; None without a good one."""
+def _floor(rule: Rule, gradient: Gradient, count: int, barred: Flat, size: int) -> float | None:
+    """A guess of a score that somewhat more than ``count`` candidates exceed; None without a good one.
+
+    Args:
+        rule: the rule that chooses.
+        gradient: the layer's gradient, of which a sample tells.
+        count: how many connections grow.
+        barred: the flat indices of those that cannot, ascending.
+        size: how many connections the layer could have.
+    """
     if rule.grow is None or rule.grow.magnitude_of != "gradient" or not count:
         return None
-    sample = np.abs(gradient.sample())
-    expected = count * sample.size / size
+    flat, values = gradient.sample()
+    places = np.minimum(np.searchsorted(barred, flat), max(barred.size - 1, 0))
+    sample = np.abs(values[barred[places] != flat] if barred.size else values)
+    expected = count * sample.size / max(size - barred.size, 1)
     rank = int(1.2 * expected + 4 * expected**0.5)
     if rank >= sample.size:
         return None

@@ -18,6 +18,7 @@ from rigl_core.sparse.best import Best, best_of
 from rigl_core.sparse.gradients import Block, Floats
 from rigl_core.sparse.index import Index
 from rigl_core.sparse.layer import ActiveLayer
+from rigl_core.sparse.places import Flat
 
 
 @settings(max_examples=80, deadline=None)
@@ -70,8 +71,9 @@ class Streamed:
         for start in range(0, self._size, gradients.BLOCK):
             yield start, rng.standard_normal(min(gradients.BLOCK, self._size - start), dtype=np.float32)
 
-    def sample(self) -> Floats:
-        return np.random.default_rng(3).standard_normal(gradients.SAMPLE, dtype=np.float32)
+    def sample(self) -> tuple[Flat, Floats]:
+        flat = np.arange(gradients.SAMPLE, dtype=np.int32) * 7
+        return flat, np.random.default_rng(3).standard_normal(flat.size, dtype=np.float32)
 
 
 @pytest.mark.parametrize("density", [0.01, 0.1])
@@ -92,7 +94,7 @@ def test_the_memory_of_an_update(density: float) -> None:
 class Given(gradients.Whole):
     """A dense gradient with a sample of its own. It counts how often its blocks are asked for."""
 
-    def __init__(self, index: Index, dense: Floats, sample: Floats) -> None:
+    def __init__(self, index: Index, dense: Floats, sample: tuple[Flat, Floats]) -> None:
         super().__init__(index.values(dense), dense)
         self._sample, self.looks = sample, 0
 
@@ -100,7 +102,7 @@ class Given(gradients.Whole):
         self.looks += 1
         return super().blocks()
 
-    def sample(self) -> Floats:
+    def sample(self) -> tuple[Flat, Floats]:
         return self._sample
 
 
@@ -115,7 +117,8 @@ def test_a_sample_changes_no_choice(sample: str, looks: int, monkeypatch: pytest
     dense = np.random.default_rng(4).standard_normal(side * side).astype(np.float32)
     dense[::7] = 0
     factors = {"true": 1, "ten times too large": 10, "ten times too small": 0.1, "nan": np.nan, "zeros": 0}
-    drawn = (dense[::3] * np.float32(factors.get(sample, 1)))[: 0 if sample == "empty" else None]
+    places = np.arange(0, 0 if sample == "empty" else dense.size, 3, dtype=np.int32)
+    drawn = places, dense[places] * np.float32(factors.get(sample, 1))
     layer = Held(side, active)
     before, weight = layer.index.flat(), layer.weight.copy()
     gradient = Given(layer.index, dense, drawn)
@@ -128,6 +131,18 @@ def test_a_sample_changes_no_choice(sample: str, looks: int, monkeypatch: pytest
     assert gradient.looks == looks
 
 
+def test_large_gradients_of_active_connections_mislead_no_guess() -> None:
+    """A squared loss gives each active weight a gradient of its own size, so the largest are those that cannot grow."""
+    side, active = 256, 6000
+    layer = Held(side, active)
+    dense = np.random.default_rng(6).standard_normal(side * side).astype(np.float32)
+    dense[layer.index.flat()] += 1000
+    sample = np.arange(0, dense.size, 3, dtype=np.int32)
+    gradient = Given(layer.index, dense, (sample, dense[sample]))
+    layer.move(0, gradient, Counts(active - 500, 500))
+    assert gradient.looks == 1
+
+
 @pytest.mark.parametrize("shape", [(300, 70), (5, 3000), (1, 1), (257, 257)])
 def test_a_sample_is_of_the_gradient(shape: tuple[int, int]) -> None:
     """Of all parts of the layer, and not larger than it says."""
@@ -135,10 +150,9 @@ def test_a_sample_is_of_the_gradient(shape: tuple[int, int]) -> None:
     dy, x = (rng.standard_normal((size, 4)).astype(np.float32) for size in shape)
     products = gradients.Products(np.empty(0, np.float32), [(x, dy)], inputs_first=False, kernels=numpy_kernels) * 2
     dense = np.concatenate([block for _, block in products.blocks()])
-    for sample in (products.sample(), gradients.Whole(dense[:0], dense).sample()):
+    for places, sample in (products.sample(), gradients.Whole(dense[:0], dense).sample()):
         assert 0 < sample.size <= gradients.SAMPLE
-        places = np.flatnonzero(np.isin(dense, sample))
-        assert np.isin(sample, dense).all()
+        np.testing.assert_array_equal(sample, dense[places])
         rows, cols = np.unravel_index(places, shape)
         for lines, size in ((rows, shape[0]), (cols, shape[1])):
             assert np.histogram(lines, bins=min(size, 4), range=(0, size))[0].all()
