@@ -143,8 +143,8 @@ class SparseDense(keras.layers.Dense):  # type: ignore[misc]
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
         if save_type == "savedmodel":
             raise ValueError(
-                f"layer {self.name!r} holds only its active weights, and its kernels cannot be exported: export a model "
-                "of Dense layers, whose kernels take the layers' dense()."
+                f"layer {self.name!r} holds only its active weights, and its kernels cannot be exported: export a "
+                "model of Dense layers, whose kernels take the layers' dense()."
             )
         return super()._trackable_children(save_type, **kwargs)
 
