@@ -67,7 +67,7 @@ def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = 
 def install_backend(session: nox.Session, backend: str, extra: str) -> None:
     """Install the project with one extra and one framework, which is an extra of its own or a dependency group."""
     extras = f"{extra},{backend}" if backend in ("torch", "jax") else extra
-    extras += ",sparse" if extra == "testing" and backend in ("numpy", "torch", "tf") else ""  # for the mode "active"
+    extras += ",sparse" if extra == "testing" and backend != "array_api" else ""  # for the mode "active"
     install(session, "-e", f".[{extras}]", groups=(backend,) if backend in ("tf", "array_api") else ())
 
 
@@ -146,9 +146,9 @@ def minimums(session: nox.Session, backend: str) -> None:
 def lower_bounds(backend: str) -> list[str]:
     """What a backend's tests need, each package at the highest of its lower bounds in pyproject.toml."""
     extras = PYPROJECT["project"]["optional-dependencies"]
-    needed = [*PYPROJECT["project"]["dependencies"], *extras["testing"]]
+    needed = [*PYPROJECT["project"]["dependencies"], *extras["testing"], *extras["sparse"]]
     if backend == "numpy":
-        needed += [*extras["examples"], *extras["report"], *extras["sparse"], "pytest-xdist>=3.6"]
+        needed += [*extras["examples"], *extras["report"], "pytest-xdist>=3.6"]
     elif backend == "jax":
         needed += [*extras["jax"], *nox.project.dependency_groups(PYPROJECT, "jax")]
     else:  # the same releases, without what a GPU needs

@@ -39,7 +39,6 @@ RECIPES: dict[str, Recipe] = {
     "RigL": RIGL,
     "SET": SET(0.8, schedule=SCHEDULE, distribution=FREE),
     "DeepR": DeepR(0.8, schedule=SCHEDULE, distribution=FREE),
-    "Static": Static(0.8, distribution=FREE),
 }
 ACTIVE: Any = {"*": "active"}
 LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
@@ -108,11 +107,12 @@ def assert_near(one: keras.Model, other: keras.Model) -> None:
 
 
 @checks("A1", "V1", "V2")
-@pytest.mark.parametrize(("recipe", "mode"), [*((recipe, "function") for recipe in RECIPES), ("RigL", "eager")])
-def test_a_training_is_that_with_masks(recipe: str, mode: str) -> None:
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_a_training_is_that_with_masks(recipe: str) -> None:
+    """In a compiled step; the suite takes eager ones."""
     active, masked = make(ACTIVE, RECIPES[recipe]), make("masks", RECIPES[recipe])
     for training in (active, masked):
-        train(training, range(14), mode)
+        train(training, range(11), "function")
     assert_equal_masks(active[1], masked[1])
     assert_near(active[0], masked[0])
     assert str(active[1].table) == str(masked[1].table)
@@ -248,15 +248,18 @@ def test_weights_of_other_places_need_their_state() -> None:
 @checks("P3", "A2")
 @pytest.mark.parametrize("mode", ["eager", "function"])
 def test_a_gradient_of_something_else_is_refused(mode: str) -> None:
-    """At an update: one that was only evaluated besides, or given by hand. The next step is as always."""
+    """At an update: one that was only evaluated besides, given by hand, or changed. The next step is as always."""
     training = model, optimizer = make(ACTIVE)
     gradients_of(model, *data(5))
     before = [variable.numpy() for variable in (*model.variables, *optimizer.variables)]
-    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="calls of the layer gave another one besi"):
+    with pytest.raises((ValueError, tf.errors.InvalidArgumentError), match="calls of the layer since the last step ga"):
         stepper(training, mode)(0)
     given = [tf.ones(variable.shape) for variable in model.trainable_variables]
     with pytest.raises(ValueError, match="no call of the layer gave it"):
         optimizer.apply(given, model.trainable_variables)
+    pulled = [a + 0.1 * b for a, b in zip(gradients_of(model, *data(0)), model.trainable_variables, strict=True)]
+    with pytest.raises(ValueError, match="calls of the layer since the last step gave another one"):
+        optimizer.apply(pulled, model.trainable_variables)
     for old, variable in zip(before, (*model.variables, *optimizer.variables), strict=True):
         assert np.array_equal(old, variable.numpy())
     train(training, range(4), mode)
@@ -360,7 +363,7 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"has the layer 'fc1', which holds only its active weights"):
         describe(model, data(0)[0])
     other = Static(0.5, distribution=FREE)
-    with pytest.raises(ValueError, match="holds 120 active weights already, and the plan has 300"):
+    with pytest.raises(ValueError, match=r"holds 120 active weights already .*, and the plan has 300"):
         sparsify(keras.optimizers.SGD(), other, model=model)
 
 

@@ -29,11 +29,15 @@ def check_counts(plan: Plan, variables: Sequence[Any]) -> None:
         plan: the plan.
         variables: of its layers.
     """
-    for layer, planned, variable in zip(plan.layers, plan.initial_active, variables, strict=True):
-        if hasattr(variable, "link") and variable.shape != (planned,):
+    alone = [(i,) for i in range(len(plan.layers)) if not any(i in pool for pool in plan.pools)]
+    for pool in [*plan.pools, *alone]:
+        held = [variables[i].shape[0] for i in pool if hasattr(variables[i], "link")]
+        planned = sum(plan.initial_active[i] for i in pool)
+        if held and sum(held) != planned:
             raise ValueError(
-                f"layer {layer.name!r} holds {variable.shape[0]} active weights already, and the plan has {planned}: "
-                "sparsify a model of Dense layers, or use the recipe that made it."
+                f"layer {plan.layers[pool[0]].name!r} holds {sum(held)} active weights already (with those that it "
+                f"chooses together with), and the plan has {planned}: sparsify a model of Dense layers, or use the "
+                "recipe that made it."
             )
 
 

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import tensorflow as tf
 from keras import layers as kl
 
+from rigl_backends.tf.moving import shape_of
 from rigl_core.adapter import Axes, Choice, Layer, check_layers, errors, with_axes
 
 
@@ -43,12 +44,6 @@ _KINDS_BY_OWNER = {
 def variable_name(variable: Any) -> str:
     """A variable's name in patterns and plans: its Keras path, or a plain `tf.Variable`'s name."""
     return str(getattr(variable, "path", None) or variable.name.partition(":")[0])
-
-
-def shape_of(variable: Any) -> tuple[int, ...]:
-    """The shape of a layer's array; of the active weights of a `SparseDense` layer, that of its dense kernel."""
-    link = getattr(variable, "link", None)
-    return tuple(variable.shape if link is None else link.shape)
 
 
 def check_keras(parameter: str, value: object, expected: type, name: str) -> None:

@@ -207,7 +207,7 @@ class Link:
         square = float(total @ total)
         factor = float(total @ active) / square if square else 1.0
         if float(np.linalg.norm(active - factor * total)) > NEAR * abs(factor) * self._norms:
-            raise ValueError(_unknown(name, "since the last step calls of the layer gave another one besides"))
+            raise ValueError(_unknown(name, "the calls of the layer since the last step gave another one"))
         return factor
 
     def forget(self) -> None:
@@ -222,6 +222,6 @@ class Link:
 def _unknown(name: str, reason: str) -> str:
     return (
         f"the gradient of {name!r} holds active weights alone, and this step's update reads the dense one, which is "
-        f"unknown: {reason}. At such a step evaluate the gradient once for each call of the optimizer, by a tape, and "
-        "scale it as a whole only; or use storage='masks'."
+        f"unknown: {reason}. At such a step evaluate the gradient once for each call of the optimizer, by a tape, with "
+        "no penalty on the weights, and scale it as a whole only; or use storage='masks'."
     )

@@ -10,6 +10,12 @@ import numpy.typing as npt
 import tensorflow as tf
 
 
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """The shape of a layer's array; of the active weights of a `SparseDense` layer, that of its dense kernel."""
+    link = getattr(variable, "link", None)
+    return tuple(variable.shape if link is None else link.shape)
+
+
 def exchange(variable: keras.Variable, values: npt.NDArray[Any]) -> None:
     """Give a variable numbers of another shape. It stays the same object; those who hold it see the new ones.
 
