@@ -13,11 +13,12 @@ import numpy as np
 import tensorflow as tf
 
 from conformance_tests.harnesses.active import active_where_possible, held
+from conformance_tests.harnesses.tf_optimizers import make_optimizer
 from rigl_backends.tf import SparseDense, sparsify, tensorflow_namespace
 from rigl_backends.tf.state import state_of
 from rigl_core import Layer, Recipe
 from rigl_core.parts.structures import Unstructured
-from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
+from rigl_core.testing.harness import Array, Harness, Mask, Setup
 from rigl_core.testing.limits import NotOffered
 
 
@@ -32,7 +33,7 @@ class TensorFlowSession:
             else keras.Variable(_tensor(param, setup.dtype), name=name, dtype=setup.dtype)
             for name, param in setup.params.items()
         }
-        inner = _make(setup)
+        inner = make_optimizer(setup)
         for gradients in setup.dense_steps:
             inner.apply([_tensor(gradients[name], setup.dtype) for name in self.params], list(self.params.values()))
         model: dict[str, Any] = {"model": _Model(self.params, self.dense), "storage": storage} if storage else {}
@@ -197,43 +198,6 @@ def _convnet(params: Mapping[str, tf.Tensor], x: tf.Tensor) -> tf.Tensor:
 
 
 _MODELS = (("mlp", _mlp), ("convnet", _convnet))
-
-
-class SGD(keras.optimizers.SGD):  # type: ignore[misc]
-    """With PyTorch's weight decay, which Keras leaves to the loss, and gradient centralization."""
-
-    def __init__(self, spec: OptimizerSpec, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
-        self.spec = spec
-
-    def get_config(self) -> dict[str, Any]:
-        return {**super().get_config(), "spec": self.spec}
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        gradient = gradient - tf.reduce_mean(gradient) if self.spec.centered else gradient
-        super().update_step(gradient + self.spec.weight_decay * variable, variable, learning_rate)
-
-
-class Adam(keras.optimizers.AdamW):  # type: ignore[misc]
-    """With PyTorch's epsilon, which Keras adds before it corrects the bias."""
-
-    def update_step(self, gradient: tf.Tensor, variable: tf.Variable, learning_rate: tf.Tensor) -> None:
-        correction = 1 - self.beta_2 ** tf.cast(self.iterations + 1, variable.dtype)
-        self.epsilon = 1e-8 * tf.sqrt(correction)
-        super().update_step(gradient, variable, learning_rate)
-
-
-def _make(setup: Setup) -> keras.optimizers.Optimizer:
-    spec, calls = setup.optimizer, setup.micro_batches
-    # Keras takes Python's numbers for float32, and NumPy's for what they are.
-    beta_1, beta_2, momentum = np.float64(0.9), np.float64(0.999), np.float64(spec.momentum)
-    common = {"learning_rate": lambda: tf.constant(spec.lr, tf.float64), "global_clipnorm": spec.clip_norm}
-    common["gradient_accumulation_steps"] = calls if calls > 1 else None
-    if spec.kind == "sgd":
-        return SGD(spec, momentum=momentum, **common)
-    if spec.kind == "adagrad":
-        return keras.optimizers.Adagrad(initial_accumulator_value=0.1, **common)
-    return Adam(weight_decay=np.float64(spec.weight_decay), beta_1=beta_1, beta_2=beta_2, **common)
 
 
 def _in_mode(function: Callable[..., Any], mode: str) -> Callable[..., Any]:

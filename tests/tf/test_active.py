@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 import tensorflow as tf
 
 from rigl_backends.tf import SparseDense, SparseOptimizer, describe, sparsify
+from rigl_backends.tf.drawn import drawn
 from rigl_core import (
     SET,
     SNFS,
@@ -303,7 +305,7 @@ def test_layers_that_cannot_be_active_are_named() -> None:
         "'bound/kernel' has a kernel_constraint",
         "'low/kernel' is bfloat16",
         "'einsum/kernel' belongs to a EinsumDense",
-        "'conv/kernel' is not a matrix",
+        "'conv/kernel' belongs to a Conv1D",
     ):
         assert reason in message
     kinds = {layer.name: type(layer) for layer in model.layers}
@@ -336,8 +338,6 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
         stepper(training, "xla")(0)
     with pytest.raises(TypeError, match="layer 'fc1' got float64 inputs"):
         model.layers[0].product(tf.zeros((2, 20), tf.float64))
-    with pytest.raises(TypeError, match=r"is made by rigl_backends.tf.sparsify"):
-        SparseDense(3)
     with tf.GradientTape() as tape:
         loss = LOSS(data(0)[1], model(data(0)[0]))
     train(training, range(1))
@@ -376,3 +376,70 @@ def test_what_was_traced_before_gives_no_old_results() -> None:
     sparsify(keras.optimizers.SGD(), RIGL, model=model, storage=ACTIVE)
     assert np.isnan(old(x)).all()
     np.testing.assert_allclose(model.predict(x, verbose=0), model(x), rtol=1e-5)
+
+
+def described(initializer: Any = "glorot_uniform") -> keras.Sequential:
+    """Two layers whose dense kernels, of 64 MB and more, are never there, and a small one."""
+    wide = [SparseDense(4096, "relu", kernel_initializer=initializer, name=name) for name in ("wide1", "wide2")]
+    return keras.Sequential([keras.Input((64,)), keras.layers.Dense(4096), *wide, keras.layers.Dense(3)])
+
+
+def test_described_layers_are_never_dense(tmp_path: Path) -> None:
+    """They train, and their values have the variance of a dense kernel; a saved model is loaded as any other."""
+    keras.utils.set_random_seed(0)
+    model = described()
+    assert [layer.count_params() for layer in model.layers[1:3]] == [4096, 4096]
+    recipe = RigL(0.99, schedule=UpdateSchedule(end=9, every=2), distribution=FREE)
+    options: Any = {"storage": {"*wide*": "active"}, "exclude": ["*dense*"]}
+    tracemalloc.start()
+    optimizer = sparsify(keras.optimizers.SGD(0.01), recipe, model=model, **options)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 30_000_000
+    assert all(variable.shape.num_elements() < 300_000 for variable in model.variables)
+    values = model.get_layer("wide1").kernel.numpy()
+    assert values.shape == (round(0.01 * 4096 * 4096),)
+    np.testing.assert_allclose(values.std(), np.sqrt(2 / (2 * 4096)), rtol=0.02)
+    model.compile(optimizer, LOSS)
+    x, labels = np.random.default_rng(0).normal(size=(8, 64)).astype(np.float32), np.arange(8) % 3
+    model.fit(x, labels, batch_size=4, epochs=3, verbose=0)
+    assert optimizer.step == 6
+    expected = model.predict(x, verbose=0)
+    model.save(tmp_path / "model.keras")
+    np.testing.assert_array_equal(keras.models.load_model(tmp_path / "model.keras").predict(x, verbose=0), expected)
+
+
+def test_described_layers_are_refused_where_they_would_be_dense() -> None:
+    x = np.zeros((2, 64), np.float32)
+    model = described()
+    with pytest.raises(ValueError, match="layer 'wide1' was described, and has no connections: call sparsify"):
+        model(x)
+    with pytest.raises(ValueError, match="layer 'wide1' was described, and has no connections"):
+        sparsify(keras.optimizers.SGD(), RIGL, model=model)
+    with pytest.raises(ValueError, match="layer 'wide2' was described, but by plan and storage it is no layer"):
+        sparsify(keras.optimizers.SGD(), RIGL, model=model, storage={"*wide1*": "active"})
+    built = keras.optimizers.Adam()
+    built.build(model.trainable_variables)
+    with pytest.raises(ValueError, match="optimizer was built before layer 'wide1'"):
+        sparsify(built, RIGL, model=model, storage={"*wide*": "active"})
+    with pytest.raises(ValueError, match="layer 'wide1' was described, and its kernel_initializer Orthogonal draws"):
+        sparsify(keras.optimizers.SGD(), RIGL, model=described("orthogonal"), storage={"*wide*": "active"})
+    assert all(layer.is_described for layer in model.layers[1:3])
+
+
+@pytest.mark.parametrize(
+    "initializer",
+    [
+        *("glorot_normal", "he_uniform", "lecun_normal", "random_normal", "random_uniform", "truncated_normal", "ones"),
+        keras.initializers.VarianceScaling(3.0, "fan_out", "untruncated_normal"),
+    ],
+)
+def test_values_are_drawn_as_those_of_a_dense_kernel(initializer: Any) -> None:
+    keras.utils.set_random_seed(0)
+    own = keras.initializers.get(initializer)
+    dense = keras.ops.convert_to_numpy(own((300, 200)))
+    values = drawn("fc", own, (300, 200), 30_000)
+    assert values.dtype == np.float32
+    assert values.shape == (30_000,)
+    np.testing.assert_allclose([values.mean(), values.std()], [dense.mean(), dense.std()], rtol=0.02, atol=2e-3)
+    np.testing.assert_allclose(np.abs(values).max(), np.abs(dense).max(), rtol=0.15)

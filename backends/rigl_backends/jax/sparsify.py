@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import optax
 from jax.typing import ArrayLike
@@ -104,8 +104,15 @@ def sparsify(
         return optax.GradientTransformationExtraArgs(training.init, training.update)
 
     multi_steps = getattr(inner.update, "__self__", None)  # also behind MultiSteps.gradient_transformation()
-    if not isinstance(multi_steps, optax.MultiSteps):
-        return sparse(inner)
+    return _accumulating(multi_steps, sparse, storage) if isinstance(multi_steps, optax.MultiSteps) else sparse(inner)
+
+
+def _accumulating(
+    multi_steps: optax.MultiSteps,
+    sparse: Callable[[optax.GradientTransformation], optax.GradientTransformationExtraArgs],
+    storage: Storage,
+) -> optax.GradientTransformationExtraArgs:
+    """MultiSteps around the sparse transformation, in place of one inside of it."""
     accumulating = copy.copy(multi_steps)
     accumulating._opt = sparse(multi_steps.inner_opt)  # optax offers no public way
     assert accumulating.inner_opt is accumulating._opt

@@ -62,17 +62,10 @@ class SparseStep:
         made, updates, after = self._changed(due & moves, state)
         own, masks, clock = named_leaves(updates), dict(after.masks), self.clock.next(waits=due & ~made)
         own = {name: zero_weight_outside(own[name], weight, masks[name]) for name, weight in self._weights.items()}
-        return (
-            made,
-            with_leaves(updates, own),
-            after._replace(
-                inner_state=self._fresh_state_outside(after),
-                masks=masks | self.active.at_next({name: masks[name] for name in self.active.topologies}, clock),
-                step=clock.step,
-                deferred=clock.deferred,
-                unmasked=unmasked,
-            ),
-        )
+        masks |= self.active.at_next({name: masks[name] for name in self.active.topologies}, clock)
+        inner_state = self._fresh_state_outside(after)
+        told = {"step": clock.step, "deferred": clock.deferred, "unmasked": unmasked}
+        return made, with_leaves(updates, own), after._replace(inner_state=inner_state, masks=masks, **told)
 
     def _changed(self, moving: Array, state: SparseState) -> tuple[Array, Tree, SparseState]:
         """Whether the topology moved, the updates before weights outside become zero, and what changed in the state."""

@@ -16,29 +16,10 @@ from rigl_backends.tf.link import NO_STATE, Columns, Floats, Link, Pointers, cal
 from rigl_backends.tf.moving import moved
 from rigl_backends.tf.state import PerWeight
 from rigl_core import adapter
-from rigl_core.adapter import ActiveOnly, Counts, Gradient, Index, Layer, Move, Plan, Recipe
+from rigl_core.adapter import ActiveOnly, Counts, Gradient, Index, Layer, Move, Recipe
 
 CountsOf = Callable[[int], Counts]
 """How many connections an update keeps and grows, given its number."""
-
-
-def check_counts(plan: Plan, variables: Sequence[Any]) -> None:
-    """Refuse layers of active weights that hold other numbers of them than planned, such as those of another recipe.
-
-    Args:
-        plan: the plan.
-        variables: of its layers.
-    """
-    alone = [(i,) for i in range(len(plan.layers)) if not any(i in pool for pool in plan.pools)]
-    for pool in [*plan.pools, *alone]:
-        held = [variables[i].shape[0] for i in pool if hasattr(variables[i], "link")]
-        planned = sum(plan.initial_active[i] for i in pool)
-        if held and sum(held) != planned:
-            raise ValueError(
-                f"layer {plan.layers[pool[0]].name!r} holds {sum(held)} active weights already (with those that it "
-                f"chooses together with), and the plan has {planned}: sparsify a model of Dense layers, or use the "
-                "recipe that made it."
-            )
 
 
 class ActiveLayer(SparseLayer):

@@ -20,6 +20,9 @@ from rigl_core.adapter import Index
 class SparseDense(keras.layers.Dense):  # type: ignore[misc]
     """A Dense layer that holds only its active weights; `sparsify` makes it of `keras.layers.Dense`, in place.
 
+    ``SparseDense(units, ...)`` in a model is *described*: its kernel is never dense. `sparsify` gives it connections,
+    with initial values as its ``kernel_initializer`` has them; before that it cannot be called.
+
     Its variables are ``kernel``, float32 (active,), in storage order (`rigl_core.sparse.index`); ``bias``; and two that
     are not trained and say where the weights are: ``pointers``, int32, and ``columns``, uint16 (active,). So whatever
     saves variables saves the topology too.
@@ -28,35 +31,43 @@ class SparseDense(keras.layers.Dense):  # type: ignore[misc]
     models or on other devices.
     """
 
-    def __init__(self, units: int, *, active: int | None = None, width: int = 1, **kwargs: Any) -> None:
-        """The layer that `get_config` describes, without connections until its weights are loaded.
+    def __init__(
+        self,
+        units: int,
+        activation: Any = None,
+        use_bias: bool = True,
+        *,
+        active: int | None = None,
+        width: int = 1,
+        **kwargs: Any,
+    ) -> None:
+        """Describe a layer.
 
         Args:
             units: outputs.
-            active: the number of active weights.
-            width: columns of a tile of the index.
+            activation: as of a Dense layer.
+            use_bias: as of a Dense layer.
+            active: the number of active weights, of a layer whose weights are to be loaded; as `get_config` has it.
+            width: columns of a tile of the index; the same.
             **kwargs: as for a Dense layer.
-
-        Raises:
-            TypeError: without ``active``.
         """
-        if active is None:
-            raise TypeError(
-                "a SparseDense layer is made by rigl_backends.tf.sparsify(..., model=model, storage='active') of a "
-                "built keras.layers.Dense: use that one in the model."
-            )
-        super().__init__(units, **kwargs)
+        super().__init__(units, activation, use_bias, **kwargs)
         self._active, self._width, self.supports_jit = active, width, False
 
+    @property
+    def is_described(self) -> bool:
+        """Whether it awaits its connections."""
+        return self._active is None
+
     @staticmethod
-    def become(layer: keras.layers.Dense, index: Index) -> None:
+    def become(layer: keras.layers.Dense, index: Index, values: npt.NDArray[np.float32]) -> None:
         """Make a built Dense layer sparse: the same object, with the same kernel variable, of another shape.
 
         Args:
-            layer: the layer.
+            layer: the layer, or a described one.
             index: where its active weights are.
+            values: these, in storage order.
         """
-        values = index.values(layer.kernel.numpy())
         layer.__class__ = SparseDense
         layer._active, layer._width, layer.supports_jit = index.size, index.width, False
         exchange(layer._kernel, values)
@@ -67,9 +78,9 @@ class SparseDense(keras.layers.Dense):  # type: ignore[misc]
             variable.assign(array)
 
     def build(self, input_shape: tuple[int | None, ...]) -> None:
-        """Make the variables of a described layer."""
+        """Make the variables; a kernel without connections has no numbers."""
         inputs = int(input_shape[-1] or 0)
-        self._kernel = self.add_weight(name="kernel", shape=(self._active,), initializer="zeros")
+        self._kernel = self.add_weight(name="kernel", shape=(self._active or 0,), initializer="zeros")
         self.bias = None
         if self.use_bias:
             self.bias = self.add_weight(
@@ -79,7 +90,10 @@ class SparseDense(keras.layers.Dense):  # type: ignore[misc]
                 regularizer=self.bias_regularizer,
                 constraint=self.bias_constraint,
             )
-        self._add_places(inputs)
+        if self.is_described:
+            self._kernel.link = Link((inputs, self.units), self._width, ())
+        else:
+            self._add_places(inputs)
         self.input_spec = keras.layers.InputSpec(min_ndim=2, axes={-1: inputs})
         self.built = True
 
@@ -90,7 +104,7 @@ class SparseDense(keras.layers.Dense):  # type: ignore[misc]
         self._columns = self._add("columns", self._active, "uint16")
         self._kernel.link = Link((inputs, self.units), self._width, self.places)
 
-    def _add(self, name: str, size: int, dtype: str) -> keras.Variable:
+    def _add(self, name: str, size: int | None, dtype: str) -> keras.Variable:
         return self.add_weight(name=name, shape=(size,), dtype=dtype, initializer="zeros", trainable=False)
 
     @property
@@ -125,6 +139,8 @@ class SparseDense(keras.layers.Dense):  # type: ignore[misc]
         Raises:
             TypeError, ValueError: for inputs of another dtype or size, or if XLA compiles the call.
         """
+        if self.is_described:
+            raise ValueError(_DESCRIBED.format(self.name))
         x = tf.convert_to_tensor(x)
         if x.dtype != tf.float32:
             raise TypeError(f"layer {self.name!r} got {x.dtype.name} inputs: the kernels multiply float32.")
@@ -161,10 +177,25 @@ class SparseDense(keras.layers.Dense):  # type: ignore[misc]
         keras.layers.Layer.load_own_variables(self, store)
 
 
-def check_dense(model: keras.layers.Layer) -> None:
-    """Refuse a model of which a layer holds only its active weights: what reads dense kernels would be wrong."""
+_DESCRIBED = "layer {!r} was described, and has no connections: call sparsify(..., model=model, storage='active')."
+
+
+def check_made(model: keras.layers.Layer) -> None:
+    """Refuse a model of which a layer is described still."""
     for layer in model._flatten_layers():
-        if isinstance(layer, SparseDense):
+        if isinstance(layer, SparseDense) and layer.is_described:
+            raise ValueError(_DESCRIBED.format(layer.name))
+
+
+def check_dense(model: keras.layers.Layer, *, but_described: bool = False) -> None:
+    """Refuse a model of which a layer holds only its active weights: what reads dense kernels would be wrong.
+
+    Args:
+        model: the model.
+        but_described: whether it may have layers that are described.
+    """
+    for layer in model._flatten_layers():
+        if isinstance(layer, SparseDense) and not (but_described and layer.is_described):
             raise ValueError(
                 f"model has the layer {layer.name!r}, which holds only its active weights: call this before sparsify."
             )

@@ -52,7 +52,7 @@ class Link:
     Attributes:
         shape: of the dense kernel: (inputs, outputs).
         width: columns of a tile of the index.
-        places: the variables of the index: its pointers and its columns.
+        places: the variables of the index: its pointers and its columns; none of a layer that is described.
         clock: gives the number of the coming optimizer step, whether an update waits, and the `digest` of the places
             that the optimizer's state is of.
         reads: says whether that step reads the dense gradient.
@@ -60,7 +60,7 @@ class Link:
         digest: of the places that were used last.
     """
 
-    def __init__(self, shape: tuple[int, int], width: int, places: tuple[keras.Variable, keras.Variable]) -> None:
+    def __init__(self, shape: tuple[int, int], width: int, places: Sequence[keras.Variable]) -> None:
         self.shape, self.width, self.places = shape, width, places
         self.clock: Callable[[], tuple[Any, Any, Any]] = lambda: (0, False, NO_STATE)
         self.reads: Callable[[int, bool], bool] = lambda step, deferred: False

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Self
 
@@ -12,11 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rigl_backends.tf.active import ActiveLayer, check_counts
-from rigl_backends.tf.layer import SparseLayer
 from rigl_backends.tf.layers import find_layers, layers_of, named_as, others_among
 from rigl_backends.tf.saving import SavedRecipe, registered_parts
 from rigl_backends.tf.state import PerWeight, check_averages, per_weight_state
+from rigl_backends.tf.storage import check_counts, layers_in
 from rigl_backends.tf.training import SparseTraining
 from rigl_backends.tf.wrapper import Wrapper
 from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, errors, make_plan, refit, warn_about
@@ -64,8 +62,7 @@ class SparseOptimizer(Wrapper):
         self._layers = None if layers is None else tuple(layers)
         self._positions = None if positions is None else tuple(positions)
         self._include, self._exclude = tuple(include), tuple(exclude)
-        # Keras would wrap attributes, and save them.
-        self.__dict__.update(_axes=axes, _scores=scores, _others=None)
+        self.__dict__.update(_axes=axes, _scores=scores, _others=None)  # Keras would wrap attributes, and save them
         self._saved_recipe = SavedRecipe(recipe, changed, self._tell_outside)
         self._awaits_state = False
         self._training: SparseTraining | None = None
@@ -78,8 +75,8 @@ class SparseOptimizer(Wrapper):
     def plan(self) -> Plan:
         """The exact counts."""
         self._built_training()
-        plan: Plan = self.__dict__["_plan"]
-        return plan
+        own: Plan = self.__dict__["_plan"]
+        return own
 
     @property
     def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
@@ -99,8 +96,7 @@ class SparseOptimizer(Wrapper):
     @property
     def table(self) -> SparsityTable:
         """Density, active and zero weights of each layer."""
-        active = tuple(int(np.count_nonzero(mask)) for mask in self.masks.values())
-        return SparsityTable(self.plan.layers, active)
+        return SparsityTable(self.plan.layers, tuple(int(np.count_nonzero(mask)) for mask in self.masks.values()))
 
     def check_start(self, plan: Plan, variables: Sequence[Any]) -> list[int]:
         """Refuse what `build` would refuse, before anything changes; the positions of the layers' variables."""
@@ -231,12 +227,9 @@ class SparseOptimizer(Wrapper):
         """Make the training, and its variables; ``state`` is for each weight of the variables, by their positions."""
         assert self._positions is not None
         of_layers = [variables[position] for position in self._positions]
+        held = [state.get(position, ()) for position in self._positions]
         deferred = self._add_array("", "deferred", tf.constant(False))
-        layers = {}
-        for i in plan.sparse_layers:
-            add = functools.partial(self._add_array, f"{plan.layers[i].name}_")
-            kind = ActiveLayer if hasattr(of_layers[i], "link") else SparseLayer
-            layers[i] = kind(plan.layers[i], plan.recipe, of_layers[i], state[self._positions[i]], add)
+        layers = layers_in(plan, of_layers, held, self._add_array)
         # A loaded model may have other names. Random choices keep those that it was sparsified with.
         self.__dict__["_plan"] = dataclasses.replace(plan, layers=named_as(of_layers, plan.layers))
         names = [layer.name for layer in self.__dict__["_plan"].layers]

@@ -101,13 +101,7 @@ def sparsify(
     _check_optimizer(optimizer)
     check_recipe(recipe)
     include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
-    if storage != "masks":
-        if model is None:
-            raise ValueError("storage is not 'masks', and there is no model, whose layers would change: give model.")
-    elif layers is not None and model is not None:
-        raise errors.too_many_choices("model", "include", "exclude", "axes")
-    if layers is not None and (include or exclude or axes):
-        raise errors.too_many_choices("model", "include", "exclude", "axes")
+    _check_choice(model, storage, layers, any((include, exclude, axes)))
     if model is None:
         choice: dict[str, Any] = {"layers": layers, "include": include, "exclude": exclude, "axes": axes}
         return SparseOptimizer(optimizer, recipe, scores=scores, changed=changed, **choice)
@@ -115,12 +109,18 @@ def sparsify(
     planned = plan(model, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
     sparse = SparseOptimizer(optimizer, recipe, layers=planned.layers, scores=scores, changed=changed)
     sparse.__dict__["_others"] = planned.others
-    if storage != "masks":
-        variables = variables_of(model)
-        positions = sparse.check_start(planned, variables)
-        hold_active(planned, model, variables, positions, optimizer, storage, scores)
-    sparse.build(variables_of(model))
+    variables = variables_of(model)
+    hold_active(planned, model, variables, sparse.check_start(planned, variables), optimizer, storage, scores)
+    sparse.build(variables)
     return sparse
+
+
+def _check_choice(model: Any, storage: Storage, layers: Sequence[Layer] | None, has_others: bool) -> None:
+    """Refuse ``layers`` beside other choices; with active weights, a model is needed, and may have them."""
+    if storage != "masks" and model is None:
+        raise ValueError("storage is not 'masks', and there is no model, whose layers would change: give model.")
+    if layers is not None and (has_others or (model is not None and storage == "masks")):
+        raise errors.too_many_choices("model", "include", "exclude", "axes")
 
 
 def _check_optimizer(optimizer: Any) -> None:
