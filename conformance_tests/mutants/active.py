@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from conformance_tests.mutants.registry import caught_by
-from rigl_core.adapter import Move, Products
+from rigl_core.adapter import Gradient, Move, Products, Rule
 from rigl_core.sparse import best, layer, update
 from rigl_core.sparse.gradients import Block
+from rigl_core.sparse.places import Flat
 from rigl_core.testing.properties import test_active, test_gradients, test_training
 
 
@@ -24,9 +25,29 @@ def ties_by_storage_order(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_active.test_masks_are_those_of_the_masked_form, mode="active")
 def a_block_forgets_what_is_kept_in_it(patch: pytest.MonkeyPatch) -> None:
     original = update._Growth.__init__
-    patch.setattr(
-        update._Growth, "__init__", lambda self, rule, count, kept: original(self, rule, count, kept[: kept.size // 2])
-    )
+
+    def half(self: Any, rule: Rule, count: int, kept: Flat, *floor: Any) -> None:
+        original(self, rule, count, kept[: kept.size // 2], *floor)
+
+    patch.setattr(update._Growth, "__init__", half)
+
+
+@caught_by(test_active.test_masks_are_those_of_the_masked_form, mode="active")
+def a_guess_that_is_too_high_is_believed(patch: pytest.MonkeyPatch) -> None:
+    """The largest gradient of a sample is the guess, and the second look has it, too."""
+
+    def highest(rule: Rule, gradient: Gradient, *others: Any) -> float | None:
+        _, values = gradient.sample()
+        return float(np.abs(values).max()) if rule.reads_gradient and values.any() else None
+
+    original, guesses = update._Growth.__init__, list[float]()
+
+    def init(self: Any, rule: Rule, count: int, kept: Flat, floor: float | None = None) -> None:
+        guesses.extend([] if floor is None else [floor])
+        original(self, rule, count, kept, guesses[-1] if guesses and rule.reads_gradient else None)
+
+    patch.setattr(update, "_floor", highest)
+    patch.setattr(update._Growth, "__init__", init)
 
 
 @caught_by(test_active.test_the_gradient_of_samples_has_a_fixed_order, mode="active")
