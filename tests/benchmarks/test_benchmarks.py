@@ -117,6 +117,18 @@ def test_a_run_and_the_check_against_an_earlier_one(tmp_path: Path) -> None:
         assert ("the ratio was" in again.stdout) == bool(expected)
 
 
+def test_all_results_have_a_place_in_the_table() -> None:
+    """It would be found missing after all had been measured."""
+    code = """
+from results import ORDER
+from sparse import _groups
+names = {case.benchmark for quick in (False, True) for cases in _groups(quick) for case in cases}
+assert len(names) > 5 and names <= set(ORDER), names - set(ORDER)
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
 def test_the_recorded_table(tmp_path: Path) -> None:
     run("--quick", "--only", "import", "--output", str(tmp_path))
     code = """
