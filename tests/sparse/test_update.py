@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tracemalloc
 from collections.abc import Iterator
 
@@ -13,8 +14,10 @@ from hypothesis import strategies as st
 from rigl_core import RigL, UpdateSchedule
 from rigl_core.adapter import Layer, Move, numpy_namespace, top_k_mask
 from rigl_core.plan import Counts
-from rigl_core.sparse import gradients, numpy_kernels
+from rigl_core.sparse import gradients, numba_convolutions, numba_kernels, numpy_kernels
 from rigl_core.sparse.best import Best, best_of
+from rigl_core.sparse.convolution import Convolution
+from rigl_core.sparse.convolution_gradients import ConvolutionProducts
 from rigl_core.sparse.gradients import Block, Floats
 from rigl_core.sparse.index import Index
 from rigl_core.sparse.layer import ActiveLayer
@@ -44,10 +47,13 @@ def test_the_best_of_blocks_are_the_best_of_all(size: int, k: int, block: int, s
 class Held(ActiveLayer):
     """A layer whose weights and one state of Adam's kind are its own."""
 
-    def __init__(self, side: int, active: int) -> None:
-        flat = np.sort(np.random.default_rng(0).choice(side * side, active, replace=False)).astype(np.int32)
-        layer = Layer("fc", (side, side), in_axes=(1,), out_axes=(0,))
-        super().__init__(layer, RigL(0.9, schedule=UpdateSchedule(end=9)), Index.of(flat, side, side))
+    def __init__(self, side: int, active: int, *, kernel: tuple[int, ...] = ()) -> None:
+        """A matrix of this side, or a convolution of as many channels."""
+        cols = side * math.prod(kernel)
+        flat = np.sort(np.random.default_rng(0).choice(side * cols, active, replace=False)).astype(np.int32)
+        layer = Layer("fc", (side, side, *kernel), in_axes=(1,), out_axes=(0,))
+        index = Index.of(flat, side, cols, kernel=math.prod(kernel))
+        super().__init__(layer, RigL(0.9, schedule=UpdateSchedule(end=9)), index)
         self.held = np.random.default_rng(1).normal(size=(3, active)).astype(np.float32)
 
     @property
@@ -81,14 +87,33 @@ def test_the_memory_of_an_update(density: float) -> None:
     """A layer takes 18 bytes an active weight with Adam's state; an update takes as many more, and four MiB."""
     side = 2048
     active = int(density * side * side)
-    layer, gradient = Held(side, active), Streamed(side * side, active)
+    check_memory(Held(side, active), Streamed(side * side, active))
+
+
+@pytest.mark.parametrize("density", [0.01, 0.1])
+def test_the_memory_of_a_convolutions_update(density: float) -> None:
+    """As much: the inputs, once for each position of the kernel, would take 60 MiB."""
+    side, images = 256, 8
+    active = int(density * side * side * 9)
+    layer, convolution = Held(side, active, kernel=(3, 3)), Convolution((3, 3), padding=((1, 1), (1, 1)))
+    rng = np.random.default_rng(2)
+    x, dy = (rng.standard_normal((images, side, 30, 30), dtype=np.float32) for _ in range(2))
+    windows, planes = convolution.windows(x.shape, side), convolution.planes(x)
+    kernels = {"kernels": numba_kernels, "convolutions": numba_convolutions}
+    samples = [(planes, windows, dy)]
+    gradient = ConvolutionProducts(np.ones(active, np.float32), samples, index=layer.index, **kernels)
+    check_memory(layer, gradient)
+
+
+def check_memory(layer: Held, gradient: gradients.Gradient) -> None:
+    active = layer.weight.size
     before = layer.index.flat()
     tracemalloc.start()
     layer.move(0, gradient, Counts(int(0.7 * active), active - int(0.7 * active)))
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert np.isin(layer.index.flat(), before).mean() < 0.9
-    assert peak < 18 * active + (4 << 20), f"{peak / active:.1f} bytes a weight"
+    assert peak < 18 * active + (4 << 20), f"{peak / active:.1f} bytes a weight, {peak >> 20} MiB"
 
 
 class Given(gradients.Whole):
