@@ -32,6 +32,7 @@ from rigl_core.methods import SETAsPublished as SETAsPublished
 from rigl_core.methods import SRigL as SRigL
 from rigl_core.methods import Static as Static
 from rigl_core.methods import SynFlow as SynFlow
+from rigl_core.methods.configuration import recipe_from_config as recipe_from_config
 from rigl_core.methods.lottery import Lottery as Lottery
 from rigl_core.methods.lottery import Ticket as Ticket
 from rigl_core.methods.lottery import Trained as Trained

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Unpack
 
 from rigl_core.methods.options import Options, make_recipe
+from rigl_core.model.numbers import check_integer
 from rigl_core.parts.criteria import MAGNITUDE
 from rigl_core.parts.distributions import Uniform
 from rigl_core.parts.drop_fractions import Constant
@@ -33,6 +34,7 @@ def GradualPruning(sparsity: float | None = None, *, schedule: UpdateSchedule, *
 
 def OneShotPruning(sparsity: float | None = None, *, at: int, **options: Unpack[Options]) -> Recipe:
     """Train dense, prune once by magnitude after step ``at``, and continue (Han et al. 2015, one round)."""
+    at = check_integer("at", at, 0)
     schedule = UpdateSchedule(begin=at, end=at + 1, every=1)
     return make_recipe(
         "one-shot pruning",

@@ -130,6 +130,8 @@ class Recipe:
     def from_dict(cls, data: Mapping[str, Any], parts: Iterable[Any] = ()) -> Self:
         """The recipe that `to_dict` wrote; missing fields take their defaults.
 
+        Configurations that name a method, and not its parts, are for `rigl_core.recipe_from_config`.
+
         Args:
             data: plain data.
             parts: your own parts, which are found by their ``name`` or ``kind``: `Criterion` objects, functions that
@@ -138,8 +140,9 @@ class Recipe:
 
         Raises:
             TypeError: for data of the wrong type.
-            ValueError: for an unknown key or an unknown part.
+            ValueError: for an unknown key or an unknown part, or a method without its criteria.
         """
+        serialization.check_complete(data)
         return cls(**serialization.from_data(data, [field.name for field in fields(cls)], parts))
 
     def to_json(self) -> str:

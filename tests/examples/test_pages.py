@@ -24,6 +24,8 @@ def stripped(text: str) -> list[str]:
 
 @pytest.mark.parametrize("page", ["reports.md", "methods.md"])
 def test_the_code_prints_what_the_page_says(page: str, tmp_path: Path) -> None:
+    for recipe in blocks(page, "toml"):
+        (tmp_path / "recipe.toml").write_text(recipe, encoding="utf-8")
     result = subprocess.run(
         [sys.executable, "-c", "\n".join(blocks(page, "python"))],
         cwd=tmp_path,
