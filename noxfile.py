@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import argparse
 import shutil
+import sys
 import zipfile
 from pathlib import Path
 
 import nox
-from packaging.version import Version
+
+sys.path.insert(0, str(Path(__file__).parent))
+from sessions import versions
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "venv"
@@ -22,29 +25,6 @@ PEERS = {  # the harness and the package of each implementation in the table of 
     "sparselab": ("conformance_tests.peers.sparselab:SparseLabHarness", "sparselab==0.2.2"),
 }
 BACKENDS = ["numpy", "array_api", "torch", "jax", "tf"]
-OLDEST_TESTS = {  # of JAX and TensorFlow in compiled modes only: there versions differ, and it takes half the time
-    "numpy": [
-        *("-n", "2", "tests/core", "tests/numpy"),
-        *("conformance_tests/test_properties.py", "conformance_tests/test_budget.py"),
-    ],
-    "jax": ["tests/jax", "conformance_tests/test_properties.py", "-k", "not jax-eager"],
-    "tf": ["tests/tf", "conformance_tests/test_properties.py", "-k", "not tf-eager and not tf-function"],
-}
-OLDEST_LACKS = {  # these optimizers
-    "jax": [
-        "tests/jax/test_inner.py::test_inner_optimizers[madgrad]",
-        "tests/jax/test_inner.py::test_inner_optimizers[galore]",
-        "tests/jax/test_zeros.py::test_state_that_needs_no_mask_stays_as_new[madgrad]",
-        "tests/jax/test_zeros.py::test_state_that_needs_no_mask_stays_as_new[galore]",
-    ],
-    "tf": [  # Keras 3.10 has Muon, but it fails in any model on TensorFlow
-        "tests/tf/test_errors.py::test_accumulation_in_one_of_several_optimizers",
-        "tests/tf/test_inner.py::test_a_moving_average_is_sparse_to_the_end",
-        "tests/tf/test_inner.py::test_zeros_outside_the_mask_and_survivors_bit_for_bit[muon]",
-        "tests/tf/test_inner.py::test_zeros_outside_the_mask_and_survivors_bit_for_bit[multi]",
-        "tests/tf/test_inner.py::test_zeros_outside_the_mask_and_survivors_bit_for_bit[schedule-free]",
-    ],
-}
 TESTED = [
     "tests",
     "conformance_tests",
@@ -131,32 +111,43 @@ def conformance(session: nox.Session, backend: str) -> None:
 
 
 @nox.session
-@nox.parametrize("backend", list(OLDEST_TESTS), ids=list(OLDEST_TESTS))
+@nox.parametrize("backend", list(versions.OLDEST_TESTS), ids=list(versions.OLDEST_TESTS))
 def minimums(session: nox.Session, backend: str) -> None:
     """One backend with the oldest versions that pyproject.toml declares, which are read from there."""
-    session.install("-q", *lower_bounds(backend), "-e", ".")
-    lacking = [f"--deselect={name}" for name in OLDEST_LACKS.get(backend, ())]
-    session.run("pytest", "-q", *OLDEST_TESTS[backend], *lacking, "--backend", backend, *session.posargs)
+    session.install("-q", *versions.lower_bounds(PYPROJECT, backend), "-e", ".")
+    lacking = [f"--deselect={name}" for name in versions.OLDEST_LACKS.get(backend, ())]
+    session.run("pytest", "-q", *versions.OLDEST_TESTS[backend], *lacking, "--backend", backend, *session.posargs)
     if backend == "numpy":
         picture = Path(session.create_tmp()).resolve() / "quickstart.png"
         quick = ["--backend", "numpy", "--steps", "100", "--seeds", "1", "--quiet", "--picture", str(picture)]
         session.run("python", "examples/quickstart", *quick)
 
 
-def lower_bounds(backend: str) -> list[str]:
-    """What a backend's tests need, each package at the highest of its lower bounds in pyproject.toml."""
-    extras = PYPROJECT["project"]["optional-dependencies"]
-    needed = [*PYPROJECT["project"]["dependencies"], *extras["testing"], *extras["sparse"]]
-    if backend == "numpy":
-        needed += [*extras["examples"], *extras["report"], "pytest-xdist>=3.6"]
-    elif backend == "jax":
-        needed += [*extras["jax"], *nox.project.dependency_groups(PYPROJECT, "jax")]
-    else:  # the same releases, without what a GPU needs
-        needed += [requirement.replace("tensorflow>", "tensorflow-cpu>") for requirement in extras["tensorflow"]]
-    bounds: dict[str, Version] = {}
-    for package, bound in (requirement.split(">=") for requirement in needed):
-        bounds[package] = max(Version(bound), bounds.get(package, Version("0")))
-    return [f"{package}=={bound}" for package, bound in bounds.items()]
+@nox.session(python=versions.installed())
+@nox.parametrize("release", ["pinned", "newest"], ids=["pinned", "newest"])
+@nox.parametrize("backend", BACKENDS, ids=BACKENDS)
+def matrix(session: nox.Session, backend: str, release: str) -> None:
+    """One backend on one Python, at the versions of constraints.txt or at the newest.
+
+    For example, ``nox -s matrix-3.13`` or ``nox -s "matrix-3.13(torch, pinned)"``. A Python that is not installed is an
+    error of nox.
+    """
+    if release == "pinned":
+        install_backend(session, backend, "testing")
+    else:
+        wanted = versions.needed(PYPROJECT, backend)
+        versions.refuse_cuda(session, wanted)
+        session.install("-q", "--upgrade", "-e", ".", *wanted)
+    session.run("pytest", "-q", *versions.TESTS[backend], "--backend", backend, *session.posargs)
+
+
+@nox.session
+def workflows(session: nox.Session) -> None:
+    """The workflow files of GitHub Actions: their schema, and what makes them unsafe."""
+    install(session, "check-jsonschema", "zizmor")
+    files = sorted(map(str, Path(".github/workflows").glob("*.yml")))
+    session.run("check-jsonschema", "--builtin-schema", "vendor.github-workflows", *files)
+    session.run("zizmor", "--offline", "--no-progress", *files)
 
 
 @nox.session
@@ -214,9 +205,11 @@ def types(session: nox.Session) -> None:
 
 @nox.session
 def package(session: nox.Session) -> None:
-    """Build sdist and wheel, and look at what is in them."""
+    """Build sdist and wheel, and look at what is in them; ``nox -s package -- dist`` puts them into a folder."""
     install(session, groups=("package",))
-    build(session)
+    wheel = build(session)
+    for folder in session.posargs:
+        shutil.copytree(wheel.parent, folder, dirs_exist_ok=True)
 
 
 @nox.session
