@@ -255,12 +255,11 @@ def test_what_cannot_be_held_so() -> None:
         assert f"'conv_{name}/kernel' is not a matrix or the kernel of a two-dimensional convolution" in message
     assert "'conv_small/kernel' has 288 connections, and products pay from 131,072 on" in message
     assert "'ConvTranspose_0/kernel' is a transposed convolution" in message
-    key = jax.random.key(0)
-    transposed = eqx.filter([eqx.nn.ConvTranspose2d(4, 8, 3, key=key)], eqx.is_array)
+    transposed = eqx.filter_eval_shape(lambda: [eqx.nn.ConvTranspose2d(4, 8, 3, key=jax.random.key(0))])
     depthwise = {"w": spec((3, 3, 1, 8), jnp.float32)}
     layers = [Layer("w", (3, 3, 1, 8), in_axes=(2,), out_axes=(3,), groups=8, depthwise=True)]
     for given, options, reason in (
-        (transposed, {}, "'0/weight' is a transposed convolution"),
+        (eqx.filter(transposed, lambda leaf: hasattr(leaf, "dtype")), {}, "'0/weight' is a transposed convolution"),
         (depthwise, {"layers": layers}, "'w' is depthwise"),
     ):
         with pytest.raises(ValueError, match=reason):
@@ -277,6 +276,7 @@ def test_mistakes_are_named() -> None:
         ({"padding": "CIRCULAR"}, "padding is 'CIRCULAR': give 'SAME', 'SAME_LOWER', 'VALID', or numbers of zeros"),
         ({"padding": (1, 1, 1)}, "padding is (1, 1, 1): give a number, or two"),
         ({"padding": -1}, "padding is -1: give a whole number of at least 0"),
+        ({"padding": None}, "padding is None: give a whole number"),
         ({"stride": 0}, "stride is 0: give a whole number of at least 1, or two of them"),
         ({"dilation": (1, 2, 3)}, "dilation is (1, 2, 3)"),
         ({"groups": 5}, "groups is 5: layer 'w' has 12 outputs"),

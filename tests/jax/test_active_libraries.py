@@ -58,7 +58,7 @@ class Linen(linen.Module):
 
 
 def test_a_train_state() -> None:
-    params = Linen().init(jax.random.key(0), INPUTS)["params"]
+    params = jax.jit(Linen().init)(KEY, INPUTS)["params"]
     state = TrainState.create(apply_fn=Linen().apply, params=params, tx=TX)
     state = state.replace(params=apply_masks(state.params, state.opt_state))
     before = masks(state.opt_state, state.params)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from jax import Array, lax
@@ -101,7 +101,7 @@ class _Conv:
 
     convolution: Convolution
     function: ClassVar[str] = "sparse_conv"
-    inputs: ClassVar[str] = "(..., height, width, channels)"
+    inputs: ClassVar[str] = "images after any axes of samples"
 
     def outputs(self, layout: Layout, shape: tuple[int, ...]) -> tuple[int, ...]:
         return self.convolution.windows(shape, layout.rows).shape  # type: ignore[arg-type]
@@ -150,16 +150,18 @@ def _padding(padding: Padding, size: Sequence[int], kernel: Pair, stride: Pair, 
         if padding.upper() not in ("SAME", "SAME_LOWER", "VALID"):
             raise ValueError(f"padding is {padding!r}: give 'SAME', 'SAME_LOWER', 'VALID', or numbers of zeros.")
         window = [step * (length - 1) + 1 for step, length in zip(dilation, kernel, strict=True)]
-        vertical, horizontal = lax.padtype_to_pads(size, window, stride, padding)
+        vertical, horizontal = (
+            (int(one), int(other)) for one, other in lax.padtype_to_pads(size, window, stride, padding)
+        )
         return vertical, horizontal
-    sides = (padding, padding) if isinstance(padding, int) else tuple(padding)
+    sides: tuple[Any, ...] = tuple(padding) if isinstance(padding, Sequence) else (padding, padding)
     if len(sides) != 2:
         raise ValueError(f"padding is {padding!r}: give a number, or two for height and width, or a pair for each.")
     return _pair("padding", sides[0], 0), _pair("padding", sides[1], 0)
 
 
 def _pair(name: str, option: int | Pair, least: int) -> Pair:
-    pair = (option, option) if isinstance(option, int) else tuple(option)
+    pair = tuple(option) if isinstance(option, Sequence) else (option, option)
     if len(pair) != 2 or not all(isinstance(number, int) and number >= least for number in pair):
         raise ValueError(f"{name} is {option!r}: give a whole number of at least {least}, or two of them.")
     return pair[0], pair[1]
