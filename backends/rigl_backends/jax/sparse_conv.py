@@ -34,7 +34,8 @@ def sparse_conv(
 
     It takes the place of ``jax.lax.conv_general_dilated(x, weight, stride, padding, rhs_dilation=dilation,
     feature_group_count=groups)``, and works inside ``jit``, ``grad`` and ``scan``, on CPUs. It is differentiable once.
-    The kernels read images (samples, channels, height, width): with ``channels_last``, XLA transposes around the call.
+    The kernels read images (samples, channels, height, width): with ``channels_last``, XLA transposes around the call;
+    in a compiled step not between two such calls.
 
     Args:
         weight: the active weights; or a dense array, for layers that keep their masks.
