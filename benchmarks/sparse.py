@@ -104,13 +104,15 @@ def _groups(quick: bool) -> Iterator[list[Case]]:
 
 
 def _convolutions(quick: bool) -> Iterator[list[Case]]:
-    """Convolutions of torch, with all copies that their kernels need; at the largest density they must pay."""
+    """Convolutions, with all copies that their kernels need; at the largest density they must pay."""
     for inputs, outputs, kernel, side, batch in CONVOLUTIONS[:1] if quick else CONVOLUTIONS:
         shape = f"{inputs}→{outputs}, {kernel}x{kernel}, {side}²"
         for density in (0.1,) if quick else (0.2, 0.1, 0.05, 0.01):
             contender, target = f"convolution {inputs} {outputs} {kernel} {side}", 1 if density == DENSEST else None
             own = Case("sparse convolution", "torch, active weights", contender, "dense", side, batch, density)
-            yield [replace(own, target=target, shape=shape)]
+            jax = replace(own, name="JAX, active weights", contender=f"jax {contender}", baseline="jax dense")
+            for case in (own, jax):
+                yield [replace(case, target=target, shape=shape)]
 
 
 def _serving(quick: bool) -> Iterator[list[Case]]:

@@ -62,6 +62,7 @@ from rigl_core.sparse.gradients import Gradient as Gradient
 from rigl_core.sparse.gradients import Products as Products
 from rigl_core.sparse.gradients import Whole as Whole
 from rigl_core.sparse.index import Index as Index
+from rigl_core.sparse.kernels import Convolutions as Convolutions
 from rigl_core.sparse.kernels import best_convolutions as best_convolutions
 from rigl_core.sparse.kernels import best_kernels as best_kernels
 from rigl_core.sparse.layer import ActiveLayer as ActiveLayer

@@ -11,10 +11,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax import lax
 
 from conformance_tests.harnesses.active import active_where_possible, held
-from rigl_backends.jax import apply_masks, dense, jax_namespace, masks, resume, sparse_linear, sparsify, step
+from conformance_tests.harnesses.jax_products import as_sample, product
+from rigl_backends.jax import (
+    apply_masks,
+    dense,
+    jax_namespace,
+    masks,
+    resume,
+    sparse_conv,
+    sparse_linear,
+    sparsify,
+    step,
+)
 from rigl_backends.jax.active_trees import active_weights, with_values
 from rigl_backends.jax.handle import find_state
 from rigl_backends.jax.state import state_of
@@ -50,18 +60,15 @@ class JaxSession:
     def step(self, gradients: Mapping[str, Array | None]) -> None:
         with self.settings():
             given = {name: _to(g, self.dtype) for name, g in gradients.items() if g is not None}
-            samples = {name: [self._as_sample(name, g)] for name, g in given.items() if self._multiplies(name, g)}
+            samples = {
+                name: [as_sample(self.params[name].layout, g)] for name, g in given.items() if self._multiplies(name, g)
+            }
             others = {name: g for name, g in given.items() if name not in samples}
             self.params, self.opt_state = self._descend(self.params, self.opt_state, samples, others)
 
     def _multiplies(self, name: str, gradient: jax.Array) -> bool:
         """Whether products give a gradient: of active weights, if it is finite."""
         return name in active_weights(self.params) and bool(jnp.isfinite(gradient).all())
-
-    def _as_sample(self, name: str, gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The identity as inputs, which gives any gradient that is finite, and output gradients."""
-        layout = self.params[name].layout
-        return jnp.eye(layout.cols, dtype=jnp.float32), gradient if layout.inputs_first else gradient.T
 
     def step_samples(self, samples: Mapping[str, Sequence[tuple[Array, Array]]]) -> None:
         others = {name: jnp.zeros_like(param) for name, param in dense(self.params).items() if name not in samples}
@@ -127,10 +134,11 @@ class JaxSession:
 
     def _samples_step(self, params: Params, opt_state: Any, samples: Samples, others: Params) -> tuple[Params, Any]:
         """A step whose gradients are those of products, and others that are given."""
+        groups = {layer.name: layer.groups for layer in self.setup.layers}
 
         def loss(weights: Params) -> jax.Array:
             products = [
-                (sparse_linear(weights[name], x, inputs_first=weights[name].layout.inputs_first) * dy).sum()
+                (product(weights[name], x, groups[name]) * dy).sum()
                 for name, pairs in samples.items()
                 for x, dy in pairs
             ]
@@ -156,16 +164,17 @@ def _mlp(params: Params, x: jax.Array) -> jax.Array:
 
 def _convnet(params: Params, x: jax.Array) -> jax.Array:
     image = x.reshape(-1, 1, 8, 8)
-    hidden = lax.conv(image, params["conv1.weight"], (1, 1), "VALID") + params["conv1.bias"][:, None, None]
-    hidden = lax.conv(jax.nn.relu(hidden), params["conv2.weight"], (2, 2), "VALID")
+    hidden = _conv(params["conv1.weight"], image) + params["conv1.bias"][:, None, None]
+    hidden = _conv(params["conv2.weight"], jax.nn.relu(hidden), stride=2)
     return _linear(params["fc.weight"], jax.nn.relu(hidden).reshape(len(x), -1)) + params["fc.bias"]
 
 
 _linear = functools.partial(sparse_linear, inputs_first=False)
+_conv = functools.partial(sparse_conv, padding="VALID", inputs_first=False, channels_last=False)
 
 
 def _active(setup: Setup) -> dict[str, Literal["active"]]:
-    storage = active_where_possible(setup)
+    storage = active_where_possible(setup, convolutions=True)
     if isinstance(setup.recipe, Recipe):
         try:
             check_storage(setup.recipe, storage, callbacks=True)

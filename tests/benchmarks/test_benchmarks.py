@@ -92,7 +92,7 @@ def test_ordinary_steps(module: str, model: str) -> None:
         *(("feature-major", "dense", 1), ("batch-major", "dense", 2), ("CSR", "dense", 1), ("products", "BLAS", 1)),
         *(("update", "dense product", 1), ("mlp active", "dense", 1), ("transformer active", "dense", 1)),
         *(("serving", "dense inference", 1), ("CSR module", "dense inference", 1)),
-        ("convolution 8 16 3 5", "dense", 1),
+        *(("convolution 8 16 3 5", "dense", 1), ("jax convolution 8 16 3 5", "jax dense", 1)),
         *(("jax active", "jax dense", 1), ("jax active", "jax kernels", 2)),
     ],
 )

@@ -160,7 +160,7 @@ def test_eager_steps_and_pickled_compiled_ones_are_one_training() -> None:
 def test_samples_are_added_use_after_use() -> None:
     """In the order of the uses in the model, and not that of their gradients; micro-batch after micro-batch."""
     params = start()[1]
-    name, link = "fc1/kernel", params["fc1"]["kernel"].link
+    link = params["fc1"]["kernel"].link
 
     def loss(kernel: Any, x: Any) -> Array:
         return jnp.sum(jnp.sin(sparse_linear(kernel, x)) + jnp.sin(sparse_linear(kernel, 2 * x)))
@@ -168,7 +168,7 @@ def test_samples_are_added_use_after_use() -> None:
     gradient = jax.jit(jax.grad(loss))
     own = [gradient(params["fc1"]["kernel"], scale * batches(range(1))[0][0]).values for scale in (1, 5)]
     index = params["fc1"]["kernel"].topology.index()
-    found = link.gradient(name, index, np.asarray(own[0] + own[1]))
+    found = link.gradient(params["fc1"]["kernel"].layout, index, np.asarray(own[0] + own[1]))
     scales = [float(x[0, 0]) for x, _ in found._pairs]
     assert np.divide(scales, scales[0]).tolist() == pytest.approx([1, 2, 5, 10])
 

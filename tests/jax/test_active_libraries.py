@@ -9,17 +9,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from flax import nnx
+from flax import linen, nnx
 from flax.training.train_state import TrainState
 from jax import Array
 
-from rigl_backends.jax import ActiveWeight, apply_masks, masks, sparse_linear, sparsify
+from rigl_backends.jax import ActiveWeight, apply_masks, masks, sparse_conv, sparse_linear, sparsify
 from rigl_backends.jax.link import Link
 from rigl_core import Constant, RigL, Uniform, UpdateSchedule
 from rigl_core.sparse import numpy_kernels
 
 INPUTS = jnp.array(np.random.default_rng(0).normal(size=(16, 12)), jnp.float32)
 TARGETS = jnp.sin(INPUTS[:, :3])
+KEY = jax.random.key(0)
 SCHEDULE = UpdateSchedule(end=10, every=2)
 RECIPE = RigL(0.7, schedule=SCHEDULE, drop_fraction=Constant(0.4), distribution=Uniform(first_dense=False))
 TX = sparsify(optax.adam(0.03), RECIPE, storage={"*": "active"})
@@ -35,15 +36,36 @@ def assert_moves(before: dict[str, Array], after: dict[str, Array]) -> None:
         assert (mask != after[name]).any()
 
 
+class Sparse(linen.Module):
+    """A layer without a bias."""
+
+    shape: tuple[int, ...]
+
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        if self.has_variable("params", "kernel"):  # since `param` would compare shapes
+            kernel = self.get_variable("params", "kernel")
+        else:
+            kernel = self.param("kernel", linen.initializers.lecun_normal(), self.shape)
+        return sparse_linear(kernel, x) if len(self.shape) == 2 else sparse_conv(kernel, x, padding="SAME")
+
+
+class Linen(linen.Module):
+    @linen.compact
+    def __call__(self, x: Array) -> Array:
+        x = Sparse((2, 5, 3, 3), name="conv")(x.reshape(-1, 2, 2, 3))
+        return Sparse((12, 3), name="fc")(x.reshape(-1, 12))
+
+
 def test_a_train_state() -> None:
-    kernel = {"kernel": jnp.array(np.random.default_rng(0).normal(size=(12, 3)), jnp.float32)}
-    state = TrainState.create(apply_fn=lambda params: sparse_linear(params["kernel"], INPUTS), params=kernel, tx=TX)
+    params = jax.jit(Linen().init)(KEY, INPUTS)["params"]
+    state = TrainState.create(apply_fn=Linen().apply, params=params, tx=TX)
     state = state.replace(params=apply_masks(state.params, state.opt_state))
     before = masks(state.opt_state, state.params)
 
     @jax.jit
     def train(state: TrainState) -> TrainState:
-        gradients = jax.grad(lambda params: error(state.apply_fn(params)))(state.params)
+        gradients = jax.grad(lambda params: error(state.apply_fn({"params": params}, INPUTS)))(state.params)
         return state.apply_gradients(grads=gradients)
 
     for _ in range(3):
@@ -53,9 +75,12 @@ def test_a_train_state() -> None:
 
 class Flax(nnx.Module):
     def __init__(self) -> None:
+        self.conv = nnx.Conv(3, 3, (2, 5), rngs=nnx.Rngs(0))
         self.layer = nnx.Linear(12, 3, rngs=nnx.Rngs(0))
 
     def __call__(self, x: Array) -> Array:
+        x = sparse_conv(self.conv.kernel.get_value(), x.reshape(-1, 2, 2, 3), padding="SAME") + self.conv.bias
+        x = x.reshape(-1, 12)
         return sparse_linear(self.layer.kernel.get_value(), x) + self.layer.bias
 
 
@@ -76,14 +101,18 @@ def test_flax_nnx() -> None:
 
 
 class Equinox(eqx.Module):
+    conv: eqx.nn.Conv2d
     layer: eqx.nn.Linear
 
     def __call__(self, x: Array) -> Array:
+        x = x.reshape(-1, 3, 2, 2)
+        x = sparse_conv(self.conv.weight, x, padding="SAME", inputs_first=False, channels_last=False) + self.conv.bias
+        x = x.reshape(-1, 12)
         return sparse_linear(self.layer.weight, x, inputs_first=False) + self.layer.bias
 
 
 def test_equinox() -> None:
-    model = Equinox(eqx.nn.Linear(12, 3, key=jax.random.key(0)))
+    model = Equinox(eqx.nn.Conv2d(3, 3, (2, 5), key=KEY), eqx.nn.Linear(12, 3, key=KEY))
     opt_state = TX.init(eqx.filter(model, eqx.is_array))
     model = apply_masks(model, opt_state)
     before = masks(opt_state, model)

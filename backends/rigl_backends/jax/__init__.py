@@ -17,6 +17,7 @@ from rigl_backends.jax.handle import SparseState, apply_masks, masks, step, tabl
 from rigl_backends.jax.layers import choose_layers
 from rigl_backends.jax.resume import resume
 from rigl_backends.jax.saliency import grasp_scores, synflow_scores
+from rigl_backends.jax.sparse_conv import sparse_conv
 from rigl_backends.jax.sparse_linear import sparse_linear
 from rigl_backends.jax.sparsify import plan, sparsify
 
@@ -33,6 +34,7 @@ __all__ = [
     "masks",
     "plan",
     "resume",
+    "sparse_conv",
     "sparse_linear",
     "sparsify",
     "step",

@@ -125,8 +125,8 @@ class Mover:
         number, own = int(update), [self._layer(*one) for one in zip(self.layers, before, strict=True)]
         counts = [self.plan.counts(number, self.plan.pools.index((position,))) for position, _, _ in self.layers]
         finite = True
-        for layer, (_, _, link), one, count in zip(own, self.layers, before, counts, strict=True):
-            finite &= layer.prepare(number, _gradient(layer, link, one.gradient), count)
+        for layer, (_, layout, link), one, count in zip(own, self.layers, before, counts, strict=True):
+            finite &= layer.prepare(number, _gradient(layer, layout, link, one.gradient), count)
         if not finite:
             return None
         for layer, count in zip(own, counts, strict=True):
@@ -139,13 +139,14 @@ class Mover:
         return ActiveLayer(self.plan.layers[position], self.plan.recipe, index, before.values)
 
 
-def _gradient(layer: ActiveLayer, link: Link, gradient: Any) -> Gradient | None:
-    name = layer.layer.name
+def _gradient(layer: ActiveLayer, layout: Layout, link: Link, gradient: Any) -> Gradient | None:
     if gradient is None:
         return None
     if gradient.shape == layer.layer.shape:
         return Whole(layer.index.values(gradient), gradient.reshape(-1))
-    return link.gradient(name, layer.index, gradient) if layer.rule.reads_gradient else ActiveOnly(gradient, name)
+    if not layer.rule.reads_gradient:
+        return ActiveOnly(gradient, layout.name)
+    return link.gradient(layout, layer.index, gradient)
 
 
 def _after(layer: ActiveLayer) -> Moved:

@@ -6,6 +6,7 @@ floats, with which nobody may compute. The optimizer never sees them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from jax import Array, lax
 
 from rigl_backends.jax.trees import is_traced
-from rigl_core.adapter import Index
+from rigl_core.adapter import Index, Layer
 
 if TYPE_CHECKING:
     from rigl_backends.jax.link import Link
@@ -30,9 +31,11 @@ class Layout:
     Attributes:
         name: the layer's.
         rows: outputs.
-        cols: inputs.
-        inputs_first: whether the dense array is (inputs, outputs), as in flax, and not (outputs, inputs).
+        cols: inputs, times the positions of the kernel.
+        inputs_first: whether the dense array is (kernel, inputs, outputs), as in flax, and not (outputs, inputs,
+            kernel).
         width: columns of a tile.
+        kernel: the height and the width of a convolution's kernel; None for a matrix.
     """
 
     name: str
@@ -40,21 +43,31 @@ class Layout:
     cols: int
     inputs_first: bool
     width: int
+    kernel: tuple[int, int] | None = None
 
     @classmethod
-    def of(cls, name: str, index: Index) -> Layout:
-        """The layout of an index."""
-        return cls(name, index.rows, index.cols, index.inputs_first, index.width)
+    def of(cls, layer: Layer, index: Index) -> Layout:
+        """The layout of a layer's index."""
+        sizes = [layer.shape[axis] for axis in layer.kernel_axes]
+        kernel = (sizes[0], sizes[1]) if sizes else None
+        return cls(layer.name, index.rows, index.cols, index.inputs_first, index.width, kernel)
 
     @property
-    def shape(self) -> tuple[int, int]:
+    def channels(self) -> int:
+        """The inputs that an output sees at one position of the kernel."""
+        return self.cols // math.prod(self.kernel or ())
+
+    @property
+    def shape(self) -> tuple[int, ...]:
         """The shape of the dense array."""
-        return (self.cols, self.rows) if self.inputs_first else (self.rows, self.cols)
+        kernel = self.kernel or ()
+        return (*kernel, self.channels, self.rows) if self.inputs_first else (self.rows, self.channels, *kernel)
 
     def index(self, columns: Any, pointers: Any) -> Index:
         """The index with these arrays of NumPy, in their own dtypes or as bits of floats."""
         own = columns.view(np.uint16), pointers.view(np.int32)
-        return Index(self.rows, self.cols, self.inputs_first, self.width, own[1], own[0])
+        kernel = math.prod(self.kernel or ())
+        return Index(self.rows, self.cols, self.inputs_first, self.width, own[1], own[0], kernel)
 
 
 @jax.tree_util.register_dataclass
@@ -78,11 +91,11 @@ class Topology:
     link: Link = field(metadata=_STATIC)
 
     @classmethod
-    def of(cls, name: str, index: Index, link: Link) -> Topology:
-        """The topology of an index."""
+    def of(cls, layer: Layer, index: Index, link: Link) -> Topology:
+        """The topology of a layer's index."""
         marks = np.append(digest_of(index), np.float32(0))
         columns, pointers, own = map(jnp.asarray, (index.columns, index.pointers, marks))
-        return cls(columns, pointers, own, Layout.of(name, index), link)
+        return cls(columns, pointers, own, Layout.of(layer, index), link)
 
     def index(self) -> Index:
         """The index, where the arrays are known."""
@@ -97,7 +110,10 @@ class Topology:
         segment = jnp.repeat(segments, jnp.diff(self.pointers), total_repeat_length=count)
         tile, row = jnp.divmod(segment, max(own.rows, 1))
         column = tile * own.width + self.columns.astype(jnp.int32)
-        return column * own.rows + row if own.inputs_first else row * own.cols + column
+        if not own.inputs_first:
+            return row * own.cols + column
+        channel, position = jnp.divmod(column, math.prod(own.kernel or ()))
+        return (position * own.channels + channel) * own.rows + row
 
     def plain(self) -> Topology:
         """The topology out of the variables in which flax nnx wraps every array."""
@@ -132,7 +148,7 @@ class Topology:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class ActiveWeight:
-    """The active weights of a layer, in place of its dense array among the parameters: for `sparse_linear`.
+    """The active weights of a layer, in place of its dense array: for `sparse_linear` and `sparse_conv`.
 
     Its ``values`` are what is trained. The other arrays are the index, as bits of floats: compute nothing with them.
 

@@ -17,7 +17,7 @@ from rigl_backends.jax.handle import SparseState
 from rigl_backends.jax.link import Link
 from rigl_backends.jax.state import leaves_at, with_leaves_at
 from rigl_backends.jax.storage import names_of_active
-from rigl_backends.jax.trees import Tree, find_nodes, named_leaves
+from rigl_backends.jax.trees import Tree, find_nodes
 from rigl_core.adapter import Plan, saved_indices
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def in_storage(
         ValueError: if gradients are accumulated in another form.
     """
     had = {name for name, mask in state.masks.items() if isinstance(mask, Topology)}
-    wanted = names_of_active(training.storage, plan, named_leaves(with_shapes(params)))
+    wanted = names_of_active(training.storage, plan, with_shapes(params))
     if had == set(wanted.values()):
         return state
     if find_nodes(opt_state, optax.MultiStepsState):
@@ -71,7 +71,7 @@ def _masks(plan: Plan, state: SparseState, wanted: Mapping[int, str]) -> dict[st
     masks = {name: mask.mask() if isinstance(mask, Topology) else mask for name, mask in state.masks.items()}
     indices = saved_indices(plan, tuple(wanted), masks) if wanted else {}
     link = links[0] if links else Link()
-    return masks | {wanted[i]: Topology.of(wanted[i], index, link) for i, index in indices.items()}
+    return masks | {wanted[i]: Topology.of(plan.layers[i], index, link) for i, index in indices.items()}
 
 
 def _whole(topology: Topology, array: Array, outside: Array) -> Array:

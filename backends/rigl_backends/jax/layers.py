@@ -89,6 +89,17 @@ def check_choice(layers: Sequence[Layer] | None, *others: object) -> None:
         raise errors.too_many_choices("include", "exclude", "axes")
 
 
+def transposed_layers(params: Tree) -> set[str]:
+    """The names of arrays that belong to transposed convolutions: equinox's class tells, or the name of a module."""
+    found = set()
+    for path, _ in tree_flatten_with_path(params)[0]:
+        kinds = {cls.__name__ for cls in type(_owner(params, path)).__mro__}
+        name = name_of(path)
+        if "ConvTranspose" in kinds or "transpose" in name.rpartition("/")[0].rpartition("/")[2].lower():
+            found.add(name)
+    return found
+
+
 def _check_dtypes(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> None:
     """Refuse layers of integers, booleans, complex or 8-bit numbers."""
     for layer in layers:

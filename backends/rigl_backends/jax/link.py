@@ -2,32 +2,47 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.adapter import Index, Products, available_threads, best_kernels
+from rigl_core.adapter import (
+    ConvolutionProducts,
+    Convolutions,
+    Index,
+    Products,
+    available_threads,
+    best_convolutions,
+    best_kernels,
+)
+
+if TYPE_CHECKING:
+    from rigl_backends.jax.active_weight import Layout
 
 Floats = npt.NDArray[np.float32]
+Sample = tuple[Any, ...]
+"""What the dense gradient of one use of a layer is made of: see `Products` and `ConvolutionProducts`."""
 EXACT = 1e-4
 """How far a gradient may be from the sum of its samples' gradients, relative to its largest number: rounding."""
 
 
 @dataclass(frozen=True)
-class _Sample:
-    """One use of a layer: inputs and output gradients (features, batch), and the gradient of the active weights.
+class _Use:
+    """One use of a layer.
 
     Attributes:
         call: the number of the use, as JAX traced it.
+        parts: what the dense gradient is made of.
+        gradient: of the active weights.
     """
 
     call: int
-    x: Floats
-    dy: Floats
+    parts: Sample
     gradient: Floats
 
 
@@ -41,22 +56,26 @@ class Link:
 
     def __init__(self) -> None:
         self.kernels, self.threads = best_kernels(), available_threads()
-        self._samples: dict[str, tuple[float, list[_Sample]]] = {}
+        self._samples: dict[str, tuple[float, list[_Use]]] = {}
         self._calls = itertools.count()
 
     def called(self) -> int:
         """A layer is used, or traced: the number of the use."""
         return next(self._calls)
 
-    def see(self, name: str, step: float, call: int, x: Floats, dy: Floats, gradient: Floats) -> None:
+    @functools.cached_property
+    def convolutions(self) -> Convolutions:
+        """The kernels of convolutions, which are compiled if there are convolutions."""
+        return best_convolutions()
+
+    def see(self, name: str, step: float, call: int, sample: Sample, gradient: Floats) -> None:
         """Keep the sample of a gradient, if an update may read it, and forget those of other steps.
 
         Args:
             name: the layer's.
             step: the last of the layer's marks.
             call: the number of the use.
-            x: inputs (inputs, batch).
-            dy: gradient of outputs (outputs, batch).
+            sample: what the dense gradient is made of; its arrays are copied.
             gradient: of the active weights.
         """
         if step == 0:
@@ -64,32 +83,36 @@ class Link:
             return
         known, samples = self._samples.get(name, (step, []))
         own = samples if known == step else []
-        own.append(_Sample(call, x.copy(), dy.copy(), gradient.copy()))
+        parts = tuple(part.copy() if isinstance(part, np.ndarray) else part for part in sample)
+        own.append(_Use(call, parts, gradient.copy()))
         self._samples[name] = step, own
 
-    def gradient(self, name: str, index: Index, active: Floats) -> Products:
+    def gradient(self, layout: Layout, index: Index, active: Floats) -> Products:
         """The dense gradient of a step.
 
         Samples of other gradients, such as those of an evaluation, are not taken: the active gradients of the samples
         must add up to the given one, times some factor.
 
         Args:
-            name: the layer's.
+            layout: the layer's.
             index: where its active weights are.
             active: the gradient of these, which ``update`` was given.
 
         Raises:
             ValueError: if no samples fit.
         """
-        samples, factor = _fitting(self._samples.get(name, (0, []))[1], active, name)
-        gradient = Products(
-            active,
-            [(one.x, one.dy) for one in _in_order(samples)],
-            inputs_first=index.inputs_first,
-            kernels=self.kernels,
-            threads=self.threads,
-        )
+        uses, factor = _fitting(self._samples.get(layout.name, (0, []))[1], active, layout.name)
+        samples = [one.parts for one in _in_order(uses)]
+        gradient = self._products(active, samples, index, of_convolution=layout.kernel is not None)
         return gradient if factor == 1 else _with_active(gradient * factor, active)
+
+    def _products(self, active: Floats, samples: list[Any], index: Index, *, of_convolution: bool) -> Products:
+        kernels, threads = self.kernels, self.threads
+        if not of_convolution:
+            return Products(active, samples, inputs_first=index.inputs_first, kernels=kernels, threads=threads)
+        return ConvolutionProducts(
+            active, samples, index=index, kernels=kernels, convolutions=self.convolutions, threads=threads
+        )
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Link:
         return self
@@ -98,7 +121,7 @@ class Link:
         return Link, ()
 
 
-def _fitting(samples: Sequence[_Sample], active: Floats, name: str) -> tuple[Sequence[_Sample], float]:
+def _fitting(samples: Sequence[_Use], active: Floats, name: str) -> tuple[Sequence[_Use], float]:
     """The latest samples whose gradients add up to this one, up to a factor, and the factor."""
     largest = float(np.abs(active).max(initial=0))
     if largest == 0 or not np.isfinite(active).all():
@@ -117,9 +140,9 @@ def _fitting(samples: Sequence[_Sample], active: Floats, name: str) -> tuple[Seq
     )
 
 
-def _in_order(samples: Sequence[_Sample]) -> list[_Sample]:
+def _in_order(samples: Sequence[_Use]) -> list[_Use]:
     """Micro-batch after micro-batch, and in each use after use, though XLA may compute their gradients in any order."""
-    rounds: list[list[_Sample]] = []
+    rounds: list[list[_Use]] = []
     for sample in samples:
         if not rounds or any(other.call == sample.call for other in rounds[-1]):
             rounds.append([])

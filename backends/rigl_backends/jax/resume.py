@@ -155,7 +155,7 @@ def _with_layers(
     reads = int(state.step) + 1 if clock.due and plan.recipe.rule.reads_gradient else 0
     for name, layer in layers.items():
         if isinstance(layer, ActiveLayer):
-            masks[name] = Topology.of(name, layer.index, state.masks[name].link).at_step(reads)
+            masks[name] = Topology.of(layer.layer, layer.index, state.masks[name].link).at_step(reads)
         else:
             masks[name] = layer.mask.reshape(layer.layer.shape)
     masked = [name for name, layer in layers.items() if isinstance(layer, SparseLayer)]

@@ -80,10 +80,10 @@ def sparsify(
             lottery tickets; see `grasp_scores` and `synflow_scores`).
         callbacks: whether a compiled step on CPUs may call NumPy at updates, which makes them some three times as
             fast and compiles sooner. False for a program to export, or to keep in JAX's compilation cache.
-        storage: ``"masks"``, or ``"active"``: matrices hold only their active weights, on CPUs. `apply_masks` puts an
-            `ActiveWeight` in place of the dense array, and the model calls `sparse_linear` with it. Layers for which
-            this is not possible or does not pay keep their masks, and a warning names them; to decide layer by layer,
-            give a dict of both words by name pattern.
+        storage: ``"masks"``, or ``"active"``: matrices and two-dimensional convolutions hold only their active weights,
+            on CPUs. `apply_masks` puts an `ActiveWeight` in place of the dense array, and the model calls
+            `sparse_linear` or `sparse_conv` with it. Layers for which this is not possible or does not pay keep their
+            masks, and a warning names them; to decide layer by layer, give a dict of both words by name pattern.
 
     Returns:
         A transformation whose state is a `rigl_backends.jax.SparseState`.

@@ -11,6 +11,7 @@ import numpy as np
 
 from rigl_backends.jax.active_trees import active_weights, is_active
 from rigl_backends.jax.active_weight import Topology
+from rigl_backends.jax.layers import transposed_layers
 from rigl_backends.jax.link import Link
 from rigl_backends.jax.trees import Tree, is_traced, name_of, named_leaves
 from rigl_core.adapter import Clock, Plan, Recipe, Storage, active_layers, first_indices
@@ -56,25 +57,26 @@ def first_topologies(training: SparseTraining, plan: Plan, params: Tree) -> dict
             "rigl_backends.jax.dense(params) makes them."
         )
     if not found:
-        found = _chosen(training, plan, named_leaves(params))
+        found = _chosen(training, plan, params)
     reads = Clock(training.schedule).due and plan.recipe.rule.reads_gradient
     return {name: one.at_step(1 if reads else 0) for name, one in found.items()}
 
 
-def _chosen(training: SparseTraining, plan: Plan, arrays: Mapping[str, Any]) -> dict[str, Topology]:
-    names = names_of_active(training.storage, plan, arrays)
+def _chosen(training: SparseTraining, plan: Plan, params: Tree) -> dict[str, Topology]:
+    arrays, names = named_leaves(params), names_of_active(training.storage, plan, params)
     if not names:
         return {}
     if is_traced([arrays[name] for name in names.values()]):
         raise ValueError("init is inside jit, and storage='active' chooses connections on the host: call it outside.")
     dense = {i: np.asarray(arrays[name]).reshape(-1) for i, name in names.items() if is_made(arrays[name])}
     link, indices = Link(), first_indices(plan, tuple(names), dense, training.scores)
-    return {names[i]: Topology.of(names[i], index, link) for i, index in indices.items()}
+    return {names[i]: Topology.of(plan.layers[i], index, link) for i, index in indices.items()}
 
 
-def names_of_active(storage: Storage, plan: Plan, arrays: Mapping[str, Any]) -> dict[int, str]:
+def names_of_active(storage: Storage, plan: Plan, params: Tree) -> dict[int, str]:
     """The layers to hold as active weights: positions in the plan, and names."""
-    return {i: plan.layers[i].name for i in active_layers(plan, storage, _why_not(plan, arrays))}
+    active = active_layers(plan, storage, _why_not(plan, params), convolutions=True)
+    return {i: plan.layers[i].name for i in active}
 
 
 def is_made(leaf: Any) -> bool:
@@ -98,13 +100,15 @@ def held_values(params: Tree, topologies: Mapping[str, Topology]) -> Tree:
     return jax.tree_util.tree_map_with_path(one, params, is_leaf=is_active)
 
 
-def _why_not(plan: Plan, arrays: Mapping[str, Any]) -> dict[str, str]:
+def _why_not(plan: Plan, params: Tree) -> dict[str, str]:
     """Why layers cannot be held as active weights, by name."""
-    reasons = {}
+    reasons, arrays, transposed = dict[str, str](), named_leaves(params), transposed_layers(params)
     for layer in plan.layers:
         dtype = arrays[layer.name].dtype
         if dtype != np.float32:
             reasons[layer.name] = f"is {dtype}, and the kernels multiply float32"
+        elif layer.name in transposed:
+            reasons[layer.name] = "is a transposed convolution, for which there are no kernels"
         elif jax.default_backend() != "cpu":
             reasons[layer.name] = f"is on a {jax.default_backend()}, and the kernels run on CPUs"
     return reasons
