@@ -142,7 +142,7 @@ def _every(remainder: int, step: int, before: int, size: int) -> tuple[slice, sl
     return slice(first, first + len(inputs)), slice(inputs.start, None, step)
 
 
-@lru_cache(maxsize=16)
+@lru_cache(maxsize=64)  # ResNet-50 has 20 kinds, in training and once more in evaluation
 def _windows(convolution: Convolution, shape: Shape, rows: int) -> Windows:
     """`Convolution.windows`; the arrays are made once for each shape."""
     images, channels, height, width = shape

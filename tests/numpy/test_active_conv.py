@@ -91,6 +91,8 @@ def test_the_gradient_of_inputs() -> None:
         (np.zeros((1, 3, 5, 5), np.float32), {}, ValueError, r"reads \(samples, 4, height, width\)"),
         (np.zeros((4, 5, 5), np.float32), {}, ValueError, "x has shape"),
         (np.zeros((1, 4, 2, 5), np.float32), {}, ValueError, "does not fit into"),
+        (np.zeros((1, 4, 5, 5), np.float32), {"stride": None}, ValueError, "stride is None: give a whole number"),
+        (np.zeros((1, 4, 5, 5), np.float32), {"padding": (1, 2, 3)}, ValueError, "padding is .* or two of them"),
         (
             np.zeros((1, 4, 5, 5), np.float32),
             {"stride": 0},

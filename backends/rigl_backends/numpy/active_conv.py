@@ -106,8 +106,12 @@ class SparseConv(SparseProducts):
         return samples, channels, height, width
 
 
-def _pair(name: str, option: int | Pair, least: int) -> Pair:
-    pair = (option, option) if isinstance(option, int) else tuple(option)
-    if len(pair) != 2 or not all(isinstance(number, int) and number >= least for number in pair):
+def _pair(name: str, option: Any, least: int) -> Pair:
+    pair = (option, option) if isinstance(option, int | np.integer) else option
+    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_is_whole(number, least) for number in pair):
         raise ValueError(f"{name} is {option!r}: give a whole number of at least {least}, or two of them.")
-    return pair[0], pair[1]
+    return int(pair[0]), int(pair[1])
+
+
+def _is_whole(number: Any, least: int) -> bool:
+    return isinstance(number, int | np.integer) and not isinstance(number, bool) and number >= least
