@@ -114,4 +114,4 @@ def _pair(name: str, option: Any, least: int) -> Pair:
 
 
 def _is_whole(number: Any, least: int) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool) and number >= least
+    return isinstance(number, int | np.integer) and not isinstance(number, bool) and int(number) >= least
