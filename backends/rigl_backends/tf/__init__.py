@@ -16,6 +16,7 @@ if _keras.backend.backend() != "tensorflow":
     )
 
 from rigl_backends.tf import namespace as tensorflow_namespace
+from rigl_backends.tf.active_conv import SparseConv2D
 from rigl_backends.tf.active_dense import SparseDense
 from rigl_backends.tf.describe import describe
 from rigl_backends.tf.layers import choose_layers
@@ -26,6 +27,7 @@ from rigl_backends.tf.sparsify import plan, sparsify
 
 __all__ = [
     "EarlyStopping",
+    "SparseConv2D",
     "SparseDense",
     "SparseOptimizer",
     "choose_layers",

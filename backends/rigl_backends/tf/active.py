@@ -1,4 +1,4 @@
-"""A `SparseDense` layer in a sparse training: its variables, and its update on the host."""
+"""A layer of active weights in a sparse training: its variables, and its update on the host."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ CountsOf = Callable[[int], Counts]
 
 
 class ActiveLayer(SparseLayer):
-    """The kernel of a `SparseDense` layer: all arrays have a number for each active weight, in storage order.
+    """The kernel of a layer of active weights: all arrays have a number for each active weight, in storage order.
 
     Attributes:
         variable: the active weights.
@@ -164,7 +164,7 @@ class _HostLayer(adapter.ActiveLayer):
     weight: Floats
 
     def __init__(self, layer: Layer, recipe: Recipe, link: Link) -> None:
-        super().__init__(layer, recipe, Index.of(np.empty(0, np.int32), link.shape[1], link.shape[0]))
+        super().__init__(layer, recipe, link.index_of(np.empty(0, np.int32)))
         self._link = link
 
     def first_signs(self, index: Index, weight: Floats) -> Floats:

@@ -19,13 +19,13 @@ TRUNCATED = 0.87962566103423978
 """The standard deviation of normal numbers that are cut at two; Keras divides by it, too."""
 
 
-def drawn(name: str, initializer: Any, shape: tuple[int, int], count: int) -> npt.NDArray[np.float32]:
+def drawn(name: str, initializer: Any, shape: tuple[int, ...], count: int) -> npt.NDArray[np.float32]:
     """Initial values.
 
     Args:
         name: the layer's.
         initializer: of its kernel.
-        shape: of the dense kernel: (inputs, outputs), by which a variance is scaled.
+        shape: of the dense kernel: (..., inputs, outputs), by which a variance is scaled.
         count: the number of active weights.
 
     Raises:
@@ -42,9 +42,10 @@ def drawn(name: str, initializer: Any, shape: tuple[int, int], count: int) -> np
     return values
 
 
-def _scaled(initializer: Any, shape: tuple[int, int]) -> Any:
+def _scaled(initializer: Any, shape: tuple[int, ...]) -> Any:
     """The initializer of single weights with the variance that a dense kernel would have."""
-    fans = {"fan_in": shape[0], "fan_out": shape[1], "fan_avg": sum(shape) / 2}
+    fan_in, fan_out = (math.prod(shape[:-2]) * size for size in shape[-2:])
+    fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
     variance = initializer.scale / max(1.0, fans[initializer.mode])
     if initializer.distribution == "uniform":
         limit = math.sqrt(3 * variance)
