@@ -12,8 +12,9 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.tf.layer import SparseLayer
-from rigl_backends.tf.link import NO_STATE, Columns, Floats, Link, Pointers, call_host, digest
+from rigl_backends.tf.link import NO_STATE, Columns, Link, Pointers, call_host, digest
 from rigl_backends.tf.moving import moved
+from rigl_backends.tf.multiplying import Floats
 from rigl_backends.tf.state import PerWeight
 from rigl_core import adapter
 from rigl_core.adapter import ActiveOnly, Counts, Gradient, Index, Layer, Move, Recipe

@@ -54,7 +54,7 @@ class SparseConv2D(ActiveKernel, keras.layers.Conv2D):  # type: ignore[misc]
         """
         channels = int(input_shape[self._channels] or 0)
         if channels % self.groups:
-            raise ValueError(f"inputs have {channels} channels, which are not to be divided into {self.groups} groups.")
+            raise ValueError(f"inputs have {channels} channels, which {self.groups} groups do not divide.")
         self.compute_output_shape(input_shape)
         self.input_spec = keras.layers.InputSpec(min_ndim=4, axes={self._channels: channels})
         self._add_variables((*self.kernel_size, channels // self.groups, self.filters))

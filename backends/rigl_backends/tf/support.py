@@ -20,10 +20,10 @@ HOLDERS: Mapping[type[keras.layers.Layer], type[ActiveKernel]] = {
 """What each kind of layer becomes."""
 PAYS_FROM = 1 << 20
 """The connections of the smallest layer that is faster truly sparse: the calls take half a millisecond and more."""
-CONVOLUTION_PAYS_FROM = 1 << 18
-"""The same for a group of a convolution."""
 PAYS_BELOW = 0.2
 """The highest density at which such a layer is faster than a dense one."""
+CONVOLUTION_PAYS_FROM, CONVOLUTION_PAYS_BELOW = 1 << 19, 0.1
+"""The same for a group of a convolution, whose images are transposed before and after the products."""
 
 
 def owners_of(model: keras.layers.Layer) -> dict[int, list[keras.layers.Layer]]:
@@ -58,10 +58,12 @@ def why_not(plan: Plan, variable: Any, owners: Mapping[int, Sequence[keras.layer
 
 def why_not_worth(layer: Layer, active: int) -> str | None:
     """Why a layer would not be faster truly sparse in TensorFlow, where a call costs more; None if it would."""
-    size, least = layer.size // layer.groups, PAYS_FROM if len(layer.shape) == 2 else CONVOLUTION_PAYS_FROM
+    is_matrix, size = len(layer.shape) == 2, layer.size // layer.groups
+    least = PAYS_FROM if is_matrix else CONVOLUTION_PAYS_FROM
+    most = PAYS_BELOW if is_matrix else CONVOLUTION_PAYS_BELOW
     if size < least:
         of_group = " a group" if layer.groups > 1 else ""
         return f"has {size:,} connections{of_group}, and in TensorFlow products pay from {least:,} on"
-    if active > PAYS_BELOW * layer.size:
-        return f"has a density of {active / layer.size:.2f}, and in TensorFlow products pay up to {PAYS_BELOW}"
+    if active > most * layer.size:
+        return f"has a density of {active / layer.size:.2f}, and in TensorFlow products pay up to {most}"
     return None
