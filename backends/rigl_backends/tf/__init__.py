@@ -21,6 +21,7 @@ from rigl_backends.tf.active_dense import SparseDense
 from rigl_backends.tf.describe import describe
 from rigl_backends.tf.layers import choose_layers
 from rigl_backends.tf.optimizer import SparseOptimizer
+from rigl_backends.tf.resume import resume
 from rigl_backends.tf.saliency import grasp_scores, synflow_scores
 from rigl_backends.tf.saving import EarlyStopping
 from rigl_backends.tf.sparsify import plan, sparsify
@@ -34,6 +35,7 @@ __all__ = [
     "describe",
     "grasp_scores",
     "plan",
+    "resume",
     "sparsify",
     "synflow_scores",
     "tensorflow_namespace",

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rigl_backends.tf.layer import SparseLayer
+from rigl_backends.tf.layer import Kept, SparseLayer
 from rigl_backends.tf.link import NO_STATE, Columns, Link, Pointers, call_host, digest
 from rigl_backends.tf.moving import moved
 from rigl_backends.tf.multiplying import Floats
@@ -108,6 +108,16 @@ class ActiveLayer(SparseLayer):
         if "sign" in self.rule.memories:
             signs = np.ones_like(self._numbers) if waits else self._host.first_signs(self._index, self._numbers)
             self._memory = {"sign": self._add("sign", tf.constant(signs))}
+
+    def go_on(self, kept: Kept) -> None:
+        index = self._index
+        self._digest = self._add("places", tf.constant(digest(index), tf.int64))
+        inside = {kind: index.values(array.numpy()) for kind, array in kept.memory.items()}
+        self._memory = {kind: self._add(kind, tf.constant(values)) for kind, values in inside.items()}
+
+    def whole_memory(self) -> dict[str, tf.Tensor]:
+        index = self._index
+        return {kind: tf.constant(index.dense(array.numpy(), outside=1)) for kind, array in self.memory.items()}
 
     @property
     def _numbers(self) -> Floats:

@@ -58,6 +58,17 @@ class ActiveKernel(keras.layers.Layer):  # type: ignore[misc]
         for variable, array in zip(layer.places, (index.pointers, index.columns), strict=True):
             variable.assign(array)
 
+    def become_dense(self) -> None:
+        """Be the dense layer of Keras that it was made of, with zeros outside the mask."""
+        kernel, variable = self.dense(), self._kernel
+        for name in ("_pointers", "_columns"):
+            self._untrack_variable(getattr(self, name))
+            super(keras.layers.Layer, self).__delattr__(name)  # as Keras does, without collecting all garbage
+        self.__class__ = next(cls for cls in type(self).__bases__ if cls is not ActiveKernel)
+        del variable.link, self._active, self._width
+        self.supports_jit = True
+        exchange(variable, kernel)
+
     def _add_variables(self, shape: tuple[int, ...]) -> None:
         """Make the variables, given the dense kernel's shape; a kernel without connections has no numbers."""
         self._kernel = self.add_weight(name="kernel", shape=(self._active or 0,), initializer="zeros")

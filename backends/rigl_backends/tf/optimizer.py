@@ -62,7 +62,8 @@ class SparseOptimizer(Wrapper):
         self._layers = None if layers is None else tuple(layers)
         self._positions = None if positions is None else tuple(positions)
         self._include, self._exclude = tuple(include), tuple(exclude)
-        self.__dict__.update(_axes=axes, _scores=scores, _others=None)  # Keras would wrap attributes, and save them
+        # Keras would wrap attributes, and save them.
+        self.__dict__.update(_axes=axes, _scores=scores, _others=None, _kept=None)
         self._saved_recipe = SavedRecipe(recipe, changed, self._tell_outside)
         self._awaits_state = False
         self._training: SparseTraining | None = None
@@ -234,7 +235,7 @@ class SparseOptimizer(Wrapper):
         self.__dict__["_plan"] = dataclasses.replace(plan, layers=named_as(of_layers, plan.layers))
         names = [layer.name for layer in self.__dict__["_plan"].layers]
         self._training = SparseTraining(plan, layers, names, self._iterations, deferred, self.inner_optimizer)
-        self._training.start(self.__dict__.pop("_scores"))
+        self._training.start(self.__dict__.pop("_scores"), self.__dict__.pop("_kept"))
 
     def _tell_outside(self) -> None:
         if self._training is not None and tf.executing_eagerly():  # which a SavedModel is not written in
@@ -242,7 +243,10 @@ class SparseOptimizer(Wrapper):
 
     def _built_training(self) -> SparseTraining:
         if self._training is None:
-            raise ValueError("optimizer is not built: call build(model.trainable_variables), or train one step.")
+            raise ValueError(
+                "optimizer is not built: call build(model.trainable_variables), or train one step. After "
+                "rigl_backends.tf.resume, use the optimizer that it returned."
+            )
         if self._saved_recipe.refits:
             self._saved_recipe.refits = False
             with tf.init_scope():  # a step may be traced
