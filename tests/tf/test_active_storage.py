@@ -138,6 +138,51 @@ def test_a_loaded_model_goes_on(saved: Any, storage: Any, tmp_path: Path) -> Non
 
 
 @checks("P3")
+@pytest.mark.parametrize(("saved", "other"), [("masks", ACTIVE), (ACTIVE, "masks")], ids=["masks", "active"])
+def test_checkpoints_of_tensorflow_tell_the_way(saved: Any, other: Any, tmp_path: Path) -> None:
+    """Their variables have one shape: they are read in their storage, which then changes."""
+    training, own = train(make(saved), range(4)), make(other)
+    path = tf.train.Checkpoint(model=training[0], optimizer=training[1]).write(str(tmp_path / "state"))
+    before = arrays(own)
+    word = "masks" if saved == "masks" else "active"
+    with pytest.raises(ValueError, match=f"saved with storage='{word}' for 'net/conv/kernel', .*rigl_backends.tf.resu"):
+        tf.train.Checkpoint(model=own[0], optimizer=own[1]).read(path)
+    assert_equal(arrays(own), before)
+    right = make(saved)
+    tf.train.Checkpoint(model=right[0], optimizer=right[1]).read(path).assert_consumed()
+    assert_equal(arrays(in_storage(right, other)), arrays(training))
+
+
+@checks("P3")
+def test_weight_files_tell_the_way(tmp_path: Path) -> None:
+    """Keras finds layers in them by the names of their classes; to a dense layer it says so itself."""
+    trainings = {"masks": make("masks"), "active": make(ACTIVE)}
+    for word, training in trainings.items():
+        training[0].save_weights(tmp_path / f"{word}.weights.h5")
+    before = {word: arrays(training) for word, training in trainings.items()}
+    with pytest.raises(ValueError, match=r"'conv' holds active weights, and the file .*rigl_backends\.tf\.resume"):
+        trainings["active"][0].load_weights(tmp_path / "masks.weights.h5")
+    fc1 = {"0": np.ones((8, 30), np.float32), "1": np.ones(30, np.float32)}
+    with pytest.raises(ValueError, match="'fc1' holds active weights, and the file has none for it"):
+        trainings["active"][0].get_layer("fc1").load_own_variables(fc1)  # as in models with layers as attributes
+    with pytest.raises(ValueError, match="SparseOptimizer object"):
+        trainings["masks"][0].load_weights(tmp_path / "active.weights.h5")
+    for word, training in trainings.items():
+        assert_equal(arrays(training), before[word])
+
+
+@checks("P3")
+def test_an_optimizer_of_another_storage_is_refused() -> None:
+    """Whoever gives it the variables that Keras saved."""
+    masked, active = make("masks")[1], make(ACTIVE)[1]
+    for own, other, word in ((masked, active, "active"), (active, masked, "masks")):
+        store: dict[str, Any] = {}
+        other.save_own_variables(store)
+        with pytest.raises(ValueError, match=f"state was saved with storage='{word}' for 'net/conv/kernel'"):
+            own.load_own_variables(store)
+
+
+@checks("P3")
 def test_mistakes_are_named() -> None:
     training = model, optimizer = make("masks")
     before = arrays(training)

@@ -160,7 +160,17 @@ class ActiveKernel(keras.layers.Layer):  # type: ignore[misc]
         keras.layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store: Any) -> None:
-        """Take what a layer with as many active weights saved."""
+        """Take what a layer with as many active weights saved.
+
+        Raises:
+            ValueError: if it was a dense layer, which Keras saves under the name of its own class.
+        """
+        is_empty = not list(store.keys())
+        if self.built and not self.is_described and (is_empty or store["0"].shape == self.link.shape):
+            raise ValueError(
+                f"layer {self.name!r} holds active weights, and the file has none for it. If it is of a run with "
+                "masks, load it with storage='masks', and call rigl_backends.tf.resume, which changes the storage."
+            )
         keras.layers.Layer.load_own_variables(self, store)
 
 

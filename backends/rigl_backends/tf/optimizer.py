@@ -68,10 +68,6 @@ class SparseOptimizer(Wrapper):
         self._awaits_state = False
         self._training: SparseTraining | None = None
 
-    def __dir__(self) -> list[str]:
-        """Without what Keras must not get, or load alone, while a model is half loaded: it takes all that is listed."""
-        return [name for name in super().__dir__() if name not in ("inner_optimizer", "masks", "table")]
-
     @property
     def plan(self) -> Plan:
         """The exact counts."""
@@ -88,11 +84,6 @@ class SparseOptimizer(Wrapper):
         for i, layer in training.layers.items():
             masks[layers[i].name][...] = layer.mask.numpy().reshape(layer.layer.shape)
         return masks
-
-    @property
-    def step(self) -> int:
-        """The number of the coming optimizer step."""
-        return int(self._iterations.numpy())
 
     @property
     def table(self) -> SparsityTable:
@@ -122,7 +113,10 @@ class SparseOptimizer(Wrapper):
             self._check_replicas(variables)
             plan = self._make_plan(variables)
             positions = find_layers(plan.layers, variables, self._positions)
-            check_counts(plan, [variables[position] for position in positions])
+            of_layers = [variables[position] for position in positions]
+            check_counts(plan, of_layers)
+            active = [i for i, variable in enumerate(of_layers) if hasattr(variable, "link")]
+            self._saved_recipe.belongs_to(plan, active)
             if not self.inner_optimizer.built:
                 self.inner_optimizer.build(variables)
             state = per_weight_state(self.inner_optimizer, variables, [positions[i] for i in plan.sparse_layers])
@@ -172,7 +166,7 @@ class SparseOptimizer(Wrapper):
         """Restore what Keras saved.
 
         Raises:
-            ValueError: if it is of another recipe, layers or optimizer; nothing has been changed then.
+            ValueError: if it is of another recipe, storage, layers or optimizer; nothing has been changed then.
         """
         masks = {i: layer.mask_variable for i, layer in self._built_training().masked.items()}
         self._saved_recipe.check(store, self.variables, masks)
@@ -221,7 +215,6 @@ class SparseOptimizer(Wrapper):
         if not self._awaits_state:
             errors.check_scores(plan, self.__dict__["_scores"])
         check_averages(self.inner_optimizer, plan.recipe)
-        self._saved_recipe.belongs_to(plan)
         return plan
 
     def _start(self, plan: Plan, variables: Sequence[Any], state: Mapping[int, Sequence[PerWeight]]) -> None:
