@@ -36,7 +36,7 @@ def drawn(name: str, initializer: Any, shape: tuple[int, ...], count: int) -> np
     elif not isinstance(initializer, ANY_SHAPE):
         raise ValueError(
             f"layer {name!r} was described, and its kernel_initializer {type(initializer).__name__} draws whole "
-            "matrices: use one that draws single weights, or a Dense layer."
+            "matrices: use one that draws single weights, or a dense layer."
         )
     values: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(initializer((count,), dtype="float32"))
     return values

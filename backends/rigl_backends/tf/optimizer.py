@@ -141,13 +141,14 @@ class SparseOptimizer(Wrapper):
             trainable_variables = self._trainable_variables
         variables = list(trainable_variables)
         self.build(variables)
+        training = self._built_training()
         self._check_variables_are_known(variables)
         if self._awaits_state:
             raise ValueError(
                 "optimizer was made from its configuration, which holds no scores: load its state before it trains "
                 "(model.load_weights), or call sparsify with scores."
             )
-        self._built_training().apply(list(zip(grads, variables, strict=True)))
+        training.apply(list(zip(grads, variables, strict=True)))
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Let the inner optimizer set the final weights (a moving average, say), and keep them sparse."""
