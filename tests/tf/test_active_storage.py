@@ -217,3 +217,17 @@ def test_no_scores_are_asked_for_again() -> None:
     training = model, sparsify(keras.optimizers.SGD(), recipe, model=model, scores=scores)
     before = arrays(training)
     assert_equal(arrays(in_storage(training, ACTIVE)), before)
+
+
+def test_a_model_can_be_exported_after_it(tmp_path: Path) -> None:
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential([keras.Input((20,)), keras.layers.Dense(30, name="fc")], name="net")
+    optimizer = sparsify(keras.optimizers.SGD(), RIGL, model=model, storage=ACTIVE)
+    x = tf.ones((2, 20))
+    expected = model(x)
+    with pytest.raises(ValueError, match=r"cannot be exported: call rigl_backends\.tf\.resume"):
+        tf.saved_model.save(model, str(tmp_path))
+    resume(optimizer, model=model, storage="masks")
+    tf.saved_model.save(model, str(tmp_path))
+    (own,) = tf.saved_model.load(str(tmp_path)).signatures["serving_default"](x).values()
+    np.testing.assert_allclose(own, expected, rtol=1e-5, atol=1e-6)

@@ -146,8 +146,8 @@ class ActiveKernel(keras.layers.Layer):  # type: ignore[misc]
     def _trackable_children(self, save_type: str = "checkpoint", **kwargs: Any) -> Any:
         if save_type == "savedmodel":
             raise ValueError(
-                f"layer {self.name!r} holds only its active weights, and its kernels cannot be exported: export a "
-                "model of dense layers, whose kernels take the layers' dense()."
+                f"layer {self.name!r} holds only its active weights, and its kernels cannot be exported: call "
+                "rigl_backends.tf.resume(..., storage='masks') first, or export dense layers with the layers' dense()."
             )
         return super()._trackable_children(save_type, **kwargs)
 
