@@ -15,7 +15,7 @@ from typing import Any
 ORDER = (
     *("import", "update", "memory", "ordinary step", "compile", "scaling"),
     *("sparse", "sparse threads", "sparse sizes", "sparse block", "sparse update"),
-    *("sparse convolution", "sparse serving", "sparse step", "sparse jax", "sparse call"),
+    *("sparse convolution", "sparse serving", "sparse step", "sparse jax", "sparse call", "sparse tf"),
 )
 PACKAGES = ("numpy", "torch", "jax", "optax", "flax", "tensorflow-cpu", "keras")
 

@@ -94,6 +94,7 @@ def _groups(quick: bool) -> Iterator[list[Case]]:
     for density in DENSITIES[1::2] if quick else DENSITIES:
         yield [Case("sparse jax", "JAX, active weights", "jax active", "jax dense", *LAYER, density)]
     yield [Case("sparse call", "JAX, active weights", "jax active", "jax kernels", *TINY, 0.1)]
+    yield from _tensorflow(quick)
     yield [Case("sparse block", "numba", "products", "BLAS", 4096, 128, 0, target=BLOCK_TARGET)]
     for density in () if quick else (0.1, 0.01):
         yield [Case("sparse update", "numba", "update", "dense product", 4096, 128, density)]
@@ -113,6 +114,18 @@ def _convolutions(quick: bool) -> Iterator[list[Case]]:
             jax = replace(own, name="JAX, active weights", contender=f"jax {contender}", baseline="jax dense")
             for case in (own, jax):
                 yield [replace(case, target=target, shape=shape)]
+
+
+def _tensorflow(quick: bool) -> Iterator[list[Case]]:
+    """Layers of Keras, which TensorFlow calls as functions of NumPy."""
+    for density in DENSITIES[1::2] if quick else DENSITIES:
+        yield [Case("sparse tf", "TensorFlow, active weights", "tf active", "tf dense", *LAYER, density)]
+    for inputs, outputs, kernel, side, batch in () if quick else CONVOLUTIONS[::2]:
+        contender = f"convolution {inputs} {outputs} {kernel} {side}"
+        shape = f"{inputs}→{outputs}, {kernel}x{kernel}, {side}²"
+        for density in (0.1, 0.01):
+            own = Case("sparse tf", "TensorFlow, active weights", f"tf {contender}", "tf dense", side, batch, density)
+            yield [replace(own, shape=shape)]
 
 
 def _serving(quick: bool) -> Iterator[list[Case]]:

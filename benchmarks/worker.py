@@ -144,6 +144,10 @@ def _products(contender: str, baseline: str, layer: Mapping[str, float]) -> tupl
         from contenders import sparse_jax
 
         return sparse_jax.make(contender, baseline, layer)
+    if contender.startswith("tf"):
+        from contenders import sparse_tf
+
+        return sparse_tf.make(contender, baseline, layer)
     from contenders import sparse_convolutions, sparse_peers, sparse_products, sparse_serving, sparse_steps
 
     kinds = sparse_convolutions, sparse_peers, sparse_serving, sparse_steps, sparse_products
@@ -154,7 +158,8 @@ def products(contender: str, baseline: str, layer: Mapping[str, float]) -> Calla
     """Measure the products of a layer and what they are compared with: one thread by CPU time, several by wall time."""
     made = _products(contender, baseline, layer)
     acts = dict(zip(("contender", "baseline"), made, strict=True))
-    one_thread = process_time if contender.startswith("jax") else thread_time  # XLA works in threads of its own
+    has_threads = contender.startswith(("jax", "tf"))  # XLA and TensorFlow work in threads of their own
+    one_thread = process_time if has_threads else thread_time
     clock = one_thread if layer["threads"] == 1 else perf_counter
     for act in acts.values():
         act()

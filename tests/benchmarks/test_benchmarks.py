@@ -94,6 +94,7 @@ def test_ordinary_steps(module: str, model: str) -> None:
         *(("serving", "dense inference", 1), ("CSR module", "dense inference", 1)),
         *(("convolution 8 16 3 5", "dense", 1), ("jax convolution 8 16 3 5", "jax dense", 1)),
         *(("jax active", "jax dense", 1), ("jax active", "jax kernels", 2)),
+        ("tf convolution 8 16 3 5", "tf dense", 1),
     ],
 )
 def test_products_of_sparse_layers(contender: str, baseline: str, threads: int) -> None:

@@ -16,22 +16,26 @@ if _keras.backend.backend() != "tensorflow":
     )
 
 from rigl_backends.tf import namespace as tensorflow_namespace
+from rigl_backends.tf.active_conv import SparseConv2D
 from rigl_backends.tf.active_dense import SparseDense
 from rigl_backends.tf.describe import describe
 from rigl_backends.tf.layers import choose_layers
 from rigl_backends.tf.optimizer import SparseOptimizer
+from rigl_backends.tf.resume import resume
 from rigl_backends.tf.saliency import grasp_scores, synflow_scores
 from rigl_backends.tf.saving import EarlyStopping
 from rigl_backends.tf.sparsify import plan, sparsify
 
 __all__ = [
     "EarlyStopping",
+    "SparseConv2D",
     "SparseDense",
     "SparseOptimizer",
     "choose_layers",
     "describe",
     "grasp_scores",
     "plan",
+    "resume",
     "sparsify",
     "synflow_scores",
     "tensorflow_namespace",

@@ -1,4 +1,4 @@
-"""A `SparseDense` layer in a sparse training: its variables, and its update on the host."""
+"""A layer of active weights in a sparse training: its variables, and its update on the host."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rigl_backends.tf.layer import SparseLayer
-from rigl_backends.tf.link import NO_STATE, Columns, Floats, Link, Pointers, call_host, digest
+from rigl_backends.tf.layer import Kept, SparseLayer
+from rigl_backends.tf.link import NO_STATE, Columns, Link, Pointers, call_host, digest
 from rigl_backends.tf.moving import moved
+from rigl_backends.tf.multiplying import Floats
 from rigl_backends.tf.state import PerWeight
 from rigl_core import adapter
 from rigl_core.adapter import ActiveOnly, Counts, Gradient, Index, Layer, Move, Recipe
@@ -23,7 +24,7 @@ CountsOf = Callable[[int], Counts]
 
 
 class ActiveLayer(SparseLayer):
-    """The kernel of a `SparseDense` layer: all arrays have a number for each active weight, in storage order.
+    """The kernel of a layer of active weights: all arrays have a number for each active weight, in storage order.
 
     Attributes:
         variable: the active weights.
@@ -108,6 +109,16 @@ class ActiveLayer(SparseLayer):
             signs = np.ones_like(self._numbers) if waits else self._host.first_signs(self._index, self._numbers)
             self._memory = {"sign": self._add("sign", tf.constant(signs))}
 
+    def go_on(self, kept: Kept) -> None:
+        index = self._index
+        self._digest = self._add("places", tf.constant(digest(index), tf.int64))
+        inside = {kind: index.values(array.numpy()) for kind, array in kept.memory.items()}
+        self._memory = {kind: self._add(kind, tf.constant(values)) for kind, values in inside.items()}
+
+    def whole_memory(self) -> dict[str, tf.Tensor]:
+        index = self._index
+        return {kind: tf.constant(index.dense(array.numpy(), outside=1)) for kind, array in self.memory.items()}
+
     @property
     def _numbers(self) -> Floats:
         numbers: Floats = self.variable.numpy()
@@ -164,7 +175,7 @@ class _HostLayer(adapter.ActiveLayer):
     weight: Floats
 
     def __init__(self, layer: Layer, recipe: Recipe, link: Link) -> None:
-        super().__init__(layer, recipe, Index.of(np.empty(0, np.int32), link.shape[1], link.shape[0]))
+        super().__init__(layer, recipe, link.index_of(np.empty(0, np.int32)))
         self._link = link
 
     def first_signs(self, index: Index, weight: Floats) -> Floats:

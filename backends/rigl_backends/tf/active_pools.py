@@ -16,20 +16,24 @@ Gradients = Mapping[int, tf.Tensor]
 
 
 class ActivePools:
-    """The layers of a plan that hold their active weights alone."""
+    """The layers of a plan that hold their active weights alone.
+
+    Attributes:
+        layers: they, by their positions in the plan.
+    """
 
     def __init__(
         self, plan: Plan, layers: Mapping[int, ActiveLayer], step: keras.Variable, deferred: keras.Variable
     ) -> None:
         """``layers`` are by their positions in the plan; the other arguments are those of `SparseTraining`."""
-        self._plan, self._layers = plan, layers
+        self._plan, self.layers = plan, layers
         for layer in layers.values():
             layer.link.clock = functools.partial(layer.clock, step, deferred)
             layer.link.reads = self._reads_samples
             layer.link.together = [other.link for other in layers.values()]
 
     def __bool__(self) -> bool:
-        return bool(self._layers)
+        return bool(self.layers)
 
     def _reads_samples(self, step: int, deferred: bool) -> bool:
         schedule = self._plan.recipe.schedule or NEVER
@@ -37,7 +41,7 @@ class ActivePools:
 
     def begin(self) -> None:
         """Before the first step."""
-        for layer in self._layers.values():
+        for layer in self.layers.values():
             layer.begin()
 
     def see(self, update: tf.Tensor, gradients: Gradients) -> tf.Tensor:
@@ -54,11 +58,11 @@ class ActivePools:
 
     def forget_samples(self, waits: tf.Tensor) -> None:
         """End a step that reads gradients, when it is known whether its update ``waits``."""
-        for layer in self._layers.values():
+        for layer in self.layers.values():
             layer.forget_samples(waits)
 
     def _used(self, gradients: Gradients) -> Iterator[tuple[int, ActiveLayer, tf.Tensor]]:
         """The number of each pool with a gradient, its layer, and this."""
         for number, (first, *_) in enumerate(self._plan.pools):
-            if first in self._layers and first in gradients:
-                yield number, self._layers[first], gradients[first]
+            if first in self.layers and first in gradients:
+                yield number, self.layers[first], gradients[first]

@@ -19,13 +19,13 @@ TRUNCATED = 0.87962566103423978
 """The standard deviation of normal numbers that are cut at two; Keras divides by it, too."""
 
 
-def drawn(name: str, initializer: Any, shape: tuple[int, int], count: int) -> npt.NDArray[np.float32]:
+def drawn(name: str, initializer: Any, shape: tuple[int, ...], count: int) -> npt.NDArray[np.float32]:
     """Initial values.
 
     Args:
         name: the layer's.
         initializer: of its kernel.
-        shape: of the dense kernel: (inputs, outputs), by which a variance is scaled.
+        shape: of the dense kernel: (..., inputs, outputs), by which a variance is scaled.
         count: the number of active weights.
 
     Raises:
@@ -36,15 +36,16 @@ def drawn(name: str, initializer: Any, shape: tuple[int, int], count: int) -> np
     elif not isinstance(initializer, ANY_SHAPE):
         raise ValueError(
             f"layer {name!r} was described, and its kernel_initializer {type(initializer).__name__} draws whole "
-            "matrices: use one that draws single weights, or a Dense layer."
+            "matrices: use one that draws single weights, or a dense layer."
         )
     values: npt.NDArray[np.float32] = keras.ops.convert_to_numpy(initializer((count,), dtype="float32"))
     return values
 
 
-def _scaled(initializer: Any, shape: tuple[int, int]) -> Any:
+def _scaled(initializer: Any, shape: tuple[int, ...]) -> Any:
     """The initializer of single weights with the variance that a dense kernel would have."""
-    fans = {"fan_in": shape[0], "fan_out": shape[1], "fan_avg": sum(shape) / 2}
+    fan_in, fan_out = (math.prod(shape[:-2]) * size for size in shape[-2:])
+    fans = {"fan_in": fan_in, "fan_out": fan_out, "fan_avg": (fan_in + fan_out) / 2}
     variance = initializer.scale / max(1.0, fans[initializer.mode])
     if initializer.distribution == "uniform":
         limit = math.sqrt(3 * variance)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import keras
@@ -15,6 +15,18 @@ from rigl_core.adapter import Connections, Counts, Layer, Recipe, Updated, first
 
 EACH_POOL = 1 << 17
 """The connections whose work takes as long as what every pool takes besides, of any size."""
+
+
+class Kept(NamedTuple):
+    """What a layer keeps when its training goes on, maybe in another storage.
+
+    Attributes:
+        mask: the topology, flat; None if the layer holds active weights then, which have their places.
+        memory: what the recipe remembers: flat arrays of the whole layer, by kind.
+    """
+
+    mask: tf.Tensor | None
+    memory: Mapping[str, tf.Tensor]
 
 
 class SparseLayer(adapter.SparseLayer):
@@ -138,6 +150,16 @@ class SparseLayer(adapter.SparseLayer):
         first = first_memory(self.rule.memories, connections, mask, xp=self.xp)
         self._memory = {kind: self._add(kind, array) for kind, array in first.items()}
         self.zero_what_was_written()
+
+    def go_on(self, kept: Kept) -> None:
+        """Make the variables of a training that goes on."""
+        assert kept.mask is not None
+        self.mask_variable = self._add("mask", kept.mask)
+        self._memory = {kind: self._add(kind, array) for kind, array in kept.memory.items()}
+
+    def whole_memory(self) -> dict[str, tf.Tensor]:
+        """The memory, as flat arrays of the whole layer."""
+        return self.memory
 
     def take(self, connections: Connections, updated: Updated) -> None:
         mask, survivors = (after(self.waits_for, array) for array in (updated.mask, updated.survivors))

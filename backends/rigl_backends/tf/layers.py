@@ -224,7 +224,7 @@ def _kinds_of(layer: kl.Layer) -> Iterator[tuple[Any, _Kind]]:
 
 def _convolution_kind(layer: kl.Layer) -> _Kind:
     # Stored (..., inputs of one group, outputs).
-    depthwise = layer.groups > 1 and layer.kernel.shape[-2] == 1
+    depthwise = layer.groups > 1 and shape_of(layer.kernel)[-2] == 1
     return _Kind(not depthwise, {**_IN_OUT.axes, "groups": layer.groups, "depthwise": depthwise})
 
 

@@ -1,7 +1,8 @@
-"""The host's side of a `SparseDense` layer: its products, and what its training asks of it."""
+"""The host's side of a layer of active weights: its calls, and what its training asks of it."""
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -11,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rigl_core.adapter import Gradient, Index, Products, Whole, available_threads, best_kernels
+from rigl_backends.tf.multiplying import Floats, Multiplier, Sample
+from rigl_core.adapter import Gradient, Index, Whole, available_threads
 
-Floats = npt.NDArray[np.float32]
 Columns = npt.NDArray[np.uint16]
 Pointers = npt.NDArray[np.int32]
 
@@ -50,7 +51,7 @@ class Link:
     """What NumPy does for a layer, and keeps for the coming update. TensorFlow calls it with arrays of NumPy.
 
     Attributes:
-        shape: of the dense kernel: (inputs, outputs).
+        shape: of the dense kernel: (inputs, outputs), or (height, width, inputs of a group, outputs).
         width: columns of a tile of the index.
         places: the variables of the index: its pointers and its columns; none of a layer that is described.
         clock: gives the number of the coming optimizer step, whether an update waits, and the `digest` of the places
@@ -60,15 +61,17 @@ class Link:
         digest: of the places that were used last.
     """
 
-    def __init__(self, shape: tuple[int, int], width: int, places: Sequence[keras.Variable]) -> None:
-        self.shape, self.width, self.places = shape, width, places
+    def __init__(
+        self, shape: tuple[int, ...], width: int, places: Sequence[keras.Variable], multiplier: Multiplier
+    ) -> None:
+        self.shape, self.width, self.places, self._multiplier = shape, width, places, multiplier
         self.clock: Callable[[], tuple[Any, Any, Any]] = lambda: (0, False, NO_STATE)
         self.reads: Callable[[int, bool], bool] = lambda step, deferred: False
         self.together: Sequence[Link] = [self]
         self._index: Index | None = None
         self.digest = NO_STATE
         self._calls, self._moved_after = 0, 0
-        self._samples: list[tuple[int, Floats, Floats]] = []
+        self._samples: list[tuple[int, Sample]] = []
         self._total: Any = None
         self._norms = 0.0
 
@@ -87,18 +90,31 @@ class Link:
         """
         known = self._index
         if known is None or not (np.array_equal(known.pointers, pointers) and np.array_equal(known.columns, columns)):
-            cols, rows = self.shape
-            own = Index(rows, cols, True, self.width, pointers.copy(), columns.copy())
+            own = Index(*self._matrix, True, self.width, pointers.copy(), columns.copy(), self._kernel)
             try:
                 own.check()
             except ValueError as error:
                 raise ValueError(
-                    f"a SparseDense layer has no connections yet, or broken ones ({error}): load its weights, or "
-                    "make the model again from a Dense layer and call sparsify."
+                    f"a layer of active weights has no connections yet, or broken ones ({error}): load its weights, or "
+                    "make the model again from dense layers and call sparsify."
                 ) from error
             self._index = known = own
             self.digest = digest(own)
         return known
+
+    def index_of(self, flat: npt.NDArray[np.int32]) -> Index:
+        """The index of the connections with these flat indices, which ascend."""
+        return Index.of(flat, *self._matrix, inputs_first=True, width=self.width, kernel=self._kernel)
+
+    @property
+    def _kernel(self) -> int:
+        """The positions of a convolution's kernel."""
+        return math.prod(self.shape[:-2])
+
+    @property
+    def _matrix(self) -> tuple[int, int]:
+        """The rows and columns of the index."""
+        return self.shape[-1], self.shape[-2] * self._kernel
 
     @property
     def awaits_places(self) -> bool:
@@ -113,11 +129,10 @@ class Link:
     # Products.
 
     def forward(self, pointers: Pointers, columns: Columns, values: Floats, x: Floats) -> tuple[Floats, np.int64]:
-        """The outputs (..., outputs) of inputs (..., inputs), without the bias; and the number of the call."""
-        index, kernels = self.index(pointers, columns), best_kernels()
-        y = kernels.forward(index, values, self._features(x), threads=self.threads)
+        """The outputs, without the bias; and the number of the call."""
+        y = self._multiplier.forward(self.index(pointers, columns), values, x, threads=self.threads)
         self._calls += 1
-        return kernels.transposed(y, threads=self.threads).reshape(*x.shape[:-1], index.rows), np.int64(self._calls)
+        return y, np.int64(self._calls)
 
     def backward(
         self,
@@ -141,39 +156,34 @@ class Link:
             pointers: of the index.
             columns: of the index.
             values: the active weights.
-            x: inputs (..., inputs).
-            dy: the gradient of the outputs (..., outputs).
+            x: the inputs.
+            dy: the gradient of the outputs.
 
         Raises:
             ValueError: if the topology was updated after the call, or restored without the optimizer's state.
         """
         if call <= self._moved_after:
             raise ValueError(
-                "a gradient of a SparseDense layer is of a call before an update of its topology: evaluate gradients "
-                "before the optimizer applies them."
+                "a gradient of a layer of active weights is of a call before an update of its topology: evaluate "
+                "gradients before the optimizer applies them."
             )
-        index, kernels = self.index(pointers, columns), best_kernels()
+        index = self.index(pointers, columns)
         if int(state) not in (NO_STATE, self.digest):
             raise ValueError(
-                "the weights of a SparseDense layer were restored without the optimizer's state, which is of other "
-                "connections: restore both together, as rigl_backends.tf.EarlyStopping does."
+                "active weights were restored without the optimizer's state, which is of other connections: restore "
+                "both together, as rigl_backends.tf.EarlyStopping does."
             )
-        inputs, outputs = self._features(x), self._features(dy)
-        dx, gradient = kernels.backward(index, values, inputs, outputs, threads=self.threads)
-        assert dx is not None
+        dx, gradient, sample = self._multiplier.backward(index, values, x, dy, threads=self.threads)
         if self.reads(int(step), bool(deferred)):
-            self._keep(int(call), inputs, outputs, gradient)
-        return kernels.transposed(dx, threads=self.threads).reshape(x.shape), gradient
-
-    def _features(self, array: Floats) -> Floats:
-        """An array (..., features) as (features, samples)."""
-        lines = array.reshape(int(np.prod(array.shape[:-1])), array.shape[-1])
-        return best_kernels().transposed(np.ascontiguousarray(lines), threads=self.threads)
+            self._keep(int(call), sample, gradient)
+        return dx, gradient
 
     # Samples.
 
-    def _keep(self, call: int, x: Floats, dy: Floats, gradient: Floats) -> None:
-        self._samples.append((call, x.copy(), dy.copy()))  # TensorFlow may take back memory of its own
+    def _keep(self, call: int, sample: Sample, gradient: Floats) -> None:
+        # TensorFlow may take back memory of its own.
+        own = tuple(part.copy() if isinstance(part, np.ndarray) else part for part in sample)
+        self._samples.append((call, own))
         self._total = gradient.astype(np.float64) if self._total is None else self._total + gradient
         self._norms += float(np.linalg.norm(gradient))
 
@@ -192,8 +202,9 @@ class Link:
                 raise ValueError(_unknown(name, "no call of the layer gave it since the last step"))
             return Whole(active, active[:0])
         factor = self._factor(active, name)
-        samples = [(x, dy) for _, x, dy in sorted(self._samples, key=lambda sample: sample[0])]
-        own = Products(active, samples, inputs_first=True, kernels=best_kernels(), threads=self.threads)
+        assert self._index is not None
+        samples = [sample for _, sample in sorted(self._samples, key=lambda sample: sample[0])]
+        own = self._multiplier.gradient(self._index, active, samples, threads=self.threads)
         if abs(factor - 1) > 1e-6:  # averaged, unscaled or clipped
             own = own * factor
             own.active = active

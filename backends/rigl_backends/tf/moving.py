@@ -11,7 +11,7 @@ import tensorflow as tf
 
 
 def shape_of(variable: Any) -> tuple[int, ...]:
-    """The shape of a layer's array; of the active weights of a `SparseDense` layer, that of its dense kernel."""
+    """The shape of a layer's array; of active weights, that of their dense kernel."""
     link = getattr(variable, "link", None)
     return tuple(variable.shape if link is None else link.shape)
 

@@ -62,14 +62,11 @@ class SparseOptimizer(Wrapper):
         self._layers = None if layers is None else tuple(layers)
         self._positions = None if positions is None else tuple(positions)
         self._include, self._exclude = tuple(include), tuple(exclude)
-        self.__dict__.update(_axes=axes, _scores=scores, _others=None)  # Keras would wrap attributes, and save them
+        # Keras would wrap attributes, and save them.
+        self.__dict__.update(_axes=axes, _scores=scores, _others=None, _kept=None)
         self._saved_recipe = SavedRecipe(recipe, changed, self._tell_outside)
         self._awaits_state = False
         self._training: SparseTraining | None = None
-
-    def __dir__(self) -> list[str]:
-        """Without what Keras must not get, or load alone, while a model is half loaded: it takes all that is listed."""
-        return [name for name in super().__dir__() if name not in ("inner_optimizer", "masks", "table")]
 
     @property
     def plan(self) -> Plan:
@@ -87,11 +84,6 @@ class SparseOptimizer(Wrapper):
         for i, layer in training.layers.items():
             masks[layers[i].name][...] = layer.mask.numpy().reshape(layer.layer.shape)
         return masks
-
-    @property
-    def step(self) -> int:
-        """The number of the coming optimizer step."""
-        return int(self._iterations.numpy())
 
     @property
     def table(self) -> SparsityTable:
@@ -121,7 +113,10 @@ class SparseOptimizer(Wrapper):
             self._check_replicas(variables)
             plan = self._make_plan(variables)
             positions = find_layers(plan.layers, variables, self._positions)
-            check_counts(plan, [variables[position] for position in positions])
+            of_layers = [variables[position] for position in positions]
+            check_counts(plan, of_layers)
+            active = [i for i, variable in enumerate(of_layers) if hasattr(variable, "link")]
+            self._saved_recipe.belongs_to(plan, active)
             if not self.inner_optimizer.built:
                 self.inner_optimizer.build(variables)
             state = per_weight_state(self.inner_optimizer, variables, [positions[i] for i in plan.sparse_layers])
@@ -146,13 +141,14 @@ class SparseOptimizer(Wrapper):
             trainable_variables = self._trainable_variables
         variables = list(trainable_variables)
         self.build(variables)
+        training = self._built_training()
         self._check_variables_are_known(variables)
         if self._awaits_state:
             raise ValueError(
                 "optimizer was made from its configuration, which holds no scores: load its state before it trains "
                 "(model.load_weights), or call sparsify with scores."
             )
-        self._built_training().apply(list(zip(grads, variables, strict=True)))
+        training.apply(list(zip(grads, variables, strict=True)))
 
     def finalize_variable_values(self, var_list: Sequence[Any]) -> None:
         """Let the inner optimizer set the final weights (a moving average, say), and keep them sparse."""
@@ -171,7 +167,7 @@ class SparseOptimizer(Wrapper):
         """Restore what Keras saved.
 
         Raises:
-            ValueError: if it is of another recipe, layers or optimizer; nothing has been changed then.
+            ValueError: if it is of another recipe, storage, layers or optimizer; nothing has been changed then.
         """
         masks = {i: layer.mask_variable for i, layer in self._built_training().masked.items()}
         self._saved_recipe.check(store, self.variables, masks)
@@ -220,7 +216,6 @@ class SparseOptimizer(Wrapper):
         if not self._awaits_state:
             errors.check_scores(plan, self.__dict__["_scores"])
         check_averages(self.inner_optimizer, plan.recipe)
-        self._saved_recipe.belongs_to(plan)
         return plan
 
     def _start(self, plan: Plan, variables: Sequence[Any], state: Mapping[int, Sequence[PerWeight]]) -> None:
@@ -234,7 +229,7 @@ class SparseOptimizer(Wrapper):
         self.__dict__["_plan"] = dataclasses.replace(plan, layers=named_as(of_layers, plan.layers))
         names = [layer.name for layer in self.__dict__["_plan"].layers]
         self._training = SparseTraining(plan, layers, names, self._iterations, deferred, self.inner_optimizer)
-        self._training.start(self.__dict__.pop("_scores"))
+        self._training.start(self.__dict__.pop("_scores"), self.__dict__.pop("_kept"))
 
     def _tell_outside(self) -> None:
         if self._training is not None and tf.executing_eagerly():  # which a SavedModel is not written in
@@ -242,7 +237,10 @@ class SparseOptimizer(Wrapper):
 
     def _built_training(self) -> SparseTraining:
         if self._training is None:
-            raise ValueError("optimizer is not built: call build(model.trainable_variables), or train one step.")
+            raise ValueError(
+                "optimizer is not built: call build(model.trainable_variables), or train one step. After "
+                "rigl_backends.tf.resume, use the optimizer that it returned."
+            )
         if self._saved_recipe.refits:
             self._saved_recipe.refits = False
             with tf.init_scope():  # a step may be traced

@@ -11,6 +11,9 @@ import tensorflow as tf
 
 from rigl_core.adapter import Plan, Recipe, check_changed, check_pool, check_saved_recipe, from_bytes, to_bytes
 
+_ACTIVE = "active"
+"""The key, among the fields of a saved recipe, of the positions of layers that hold active weights."""
+
 
 class SavedRecipe(tf.train.experimental.PythonState):  # type: ignore[misc]
     """A recipe in what Keras and `tf.train.Checkpoint` save; it refuses to restore what was saved under another one.
@@ -30,28 +33,37 @@ class SavedRecipe(tf.train.experimental.PythonState):  # type: ignore[misc]
         check_changed(changed)
         self._recipe, self._changed, self._tell = recipe, tuple(changed), tell
         self._plan: Plan | None = None
+        self._active: Sequence[int] = ()
         self._restored: Any = None
+        self._restored_active: Sequence[int] = ()
         self.refits = False
 
-    def belongs_to(self, plan: Plan) -> None:
-        """Refuse recipes that do not fit this plan from now on, and the one that was restored before."""
-        self._check(plan)
-        self._plan = plan
+    def belongs_to(self, plan: Plan, active: Sequence[int]) -> None:
+        """Refuse what does not fit this plan from now on, and what was restored before.
+
+        Args:
+            plan: the plan.
+            active: the positions of its layers that hold active weights.
+        """
+        self._check(plan, active)
+        self._plan, self._active = plan, tuple(active)
 
     def serialize(self) -> bytes:
-        """The recipe as it is saved."""
+        """The recipe as it is saved, and which layers hold active weights."""
         self._tell()
-        return to_bytes(self._recipe.to_dict()).tobytes()
+        return to_bytes({**self._recipe.to_dict(), _ACTIVE: list(self._active)}).tobytes()
 
     def deserialize(self, saved: bytes) -> None:
         """Take a saved recipe. TensorFlow calls it before it restores any variable."""
-        self._restored = from_bytes(np.frombuffer(saved, np.uint8))
+        self._restored = dict(from_bytes(np.frombuffer(saved, np.uint8)))
+        self._restored_active = self._restored.pop(_ACTIVE, ())
         if self._plan is not None:
-            self._check(self._plan)
+            self._check(self._plan, self._active)
 
-    def _check(self, plan: Plan) -> None:
+    def _check(self, plan: Plan, active: Sequence[int]) -> None:
         if self._restored is not None:
             check_saved_recipe(plan, self._restored, self._changed)
+            _check_storage(plan, self._restored_active, active)
             self.refits = bool(self._changed)
 
     def write(self, store: Any) -> None:
@@ -85,6 +97,18 @@ class SavedRecipe(tf.train.experimental.PythonState):  # type: ignore[misc]
         pools = [pool for pool in self._plan.pools if pool[0] in masks]
         for pool in () if self._changed else pools:
             check_pool(self._plan, pool, [store[number[id(masks[i])]][...] for i in pool])
+
+
+def _check_storage(plan: Plan, saved: Sequence[int], active: Sequence[int]) -> None:
+    """Refuse a state whose active layers, given by their positions, are others than now."""
+    others = {"active": set(saved) - set(active), "masks": set(active) - set(saved)}
+    for word, positions in others.items():
+        if positions:
+            name = plan.layers[min(positions)].name
+            raise ValueError(
+                f"state was saved with storage={word!r} for {name!r}, which has another one now: load it with the "
+                "storage that it was saved with, and call rigl_backends.tf.resume, which changes the storage."
+            )
 
 
 class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]

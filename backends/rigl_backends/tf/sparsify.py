@@ -86,11 +86,12 @@ def sparsify(
         changed: fields of the recipe that you changed on purpose since a state was saved, such as ``["schedule"]``. A
             state of another recipe is refused otherwise. If the plan has other counts now, the first step after loading
             brings the masks to them.
-        storage: ``"masks"``, or ``"active"``: `keras.layers.Dense` layers of the model become `SparseDense`, in place,
-            and hold only their active weights. It needs ``model``; ``layers`` may be given besides. The optimizer's
-            state follows. Layers for which this is not possible or does not pay keep their masks, and a warning names
-            them; to decide layer by layer, give a dict of both words by name pattern. Functions of your own that were
-            traced before give NaN: trace them again.
+        storage: ``"masks"``, or ``"active"``: `keras.layers.Dense` and `keras.layers.Conv2D` layers of the model become
+            `SparseDense` and `SparseConv2D`, in place, and hold only their active weights. It needs ``model``;
+            ``layers`` may be given besides. The optimizer's state follows. Layers for which this is not possible or
+            does not pay keep their masks, and a warning names them; to decide layer by layer, give a dict of both words
+            by name pattern. Functions of your own that were traced before give NaN: trace them again. `resume` changes
+            the storage later.
 
     Returns:
         A Keras optimizer that is also the handle: masks, step, table and plan. The recipe is saved with it.

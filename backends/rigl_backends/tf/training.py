@@ -14,7 +14,7 @@ from rigl_backends.tf import xla
 from rigl_backends.tf.accumulation import Accumulation, changed_gradients
 from rigl_backends.tf.active import ActiveLayer
 from rigl_backends.tf.active_pools import ActivePools
-from rigl_backends.tf.layer import Pool, SparseLayer, move_all
+from rigl_backends.tf.layer import Kept, Pool, SparseLayer, move_all
 from rigl_backends.tf.namespace import all_finite, in_xla
 from rigl_backends.tf.outside import Outside
 from rigl_backends.tf.state import keeps_zeros
@@ -37,6 +37,7 @@ class SparseTraining:
         masked: those of them that have masks.
         active: those that hold active weights alone.
         outside: tells what lies outside the masks.
+        deferred: whether an update that fired is still to be made.
     """
 
     def __init__(
@@ -64,18 +65,23 @@ class SparseTraining:
         self.active = ActivePools(plan, active, step, deferred)
         self.outside = Outside({names[i]: layer for i, layer in layers.items()})
         self._rule, self._schedule = plan.recipe.rule, plan.recipe.schedule or NEVER
-        self._step, self._deferred = step, deferred
+        self._step, self.deferred = step, deferred
         self._layer_of = {optimizer._var_key(layer.variable): layer for layer in layers.values()}
         self._optimizer = optimizer
         self._accumulation = Accumulation(optimizer)
         self._keeps_zeros = keeps_zeros(optimizer, [layer.variable for layer in layers.values()])
 
-    def start(self, scores: Mapping[str, Any] | None) -> None:
-        """Choose the initial topology, and zero what is outside it.
+    def start(self, scores: Mapping[str, Any] | None, kept: Mapping[int, Kept] | None = None) -> None:
+        """Choose the initial topology, and zero what is outside it; or go on with one.
 
         Args:
             scores: by layer name, if the recipe asks for some. Without, everything is active until a state is loaded.
+            kept: what layers of a training that goes on have, by their positions.
         """
+        if kept is not None:
+            for i, layer in self.layers.items():
+                layer.go_on(kept[i])
+            return
         if self._rule.initial.reads_scores and scores is None:
             masks = {i: tf.ones([layer.layer.size], tf.bool) for i, layer in self.masked.items()}
         else:
@@ -151,11 +157,11 @@ class SparseTraining:
 
     @property
     def _clock(self) -> Clock:
-        return Clock(self._schedule, *map(tf.convert_to_tensor, (self._step, self._deferred)))
+        return Clock(self._schedule, *map(tf.convert_to_tensor, (self._step, self.deferred)))
 
     def _advance(self, clock: Clock) -> None:
         self._step.assign(clock.step)
-        self._deferred.assign(clock.deferred)
+        self.deferred.assign(clock.deferred)
 
     # The gradient step.
 

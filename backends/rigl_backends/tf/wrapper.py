@@ -38,6 +38,15 @@ class Wrapper(keras.optimizers.Optimizer):  # type: ignore[misc]
     # Keras's SwapEMAWeights looks for it in what a LossScaleOptimizer holds.
     _model_variables_moving_average = _of_inner("_model_variables_moving_average")
 
+    def __dir__(self) -> list[str]:
+        """Without what Keras must not get, or load alone, while a model is half loaded: it takes all that is listed."""
+        return [name for name in super().__dir__() if name not in ("inner_optimizer", "masks", "table")]
+
+    @property
+    def step(self) -> int:
+        """The number of the coming optimizer step."""
+        return int(self._iterations.numpy())
+
     @property
     def variables(self) -> list[keras.Variable]:
         """Its own, such as masks, and the inner optimizer's."""
