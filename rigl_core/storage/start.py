@@ -67,8 +67,7 @@ def start_from(
     check_recipe(recipe)
     if scores is not None:
         raise ValueError("scores and initial are both given: leave out scores, as the masks are the topology.")
-    topology = given if isinstance(given, Topology) else Topology(tuple(layers), given)
-    masks = topology.for_layers(layers).masks
+    masks = _masks(given, layers)
     counts = [int(np.count_nonzero(masks[layer.name])) for layer in layers]
     own = replace(recipe, initial=SCORES)
     if recipe.structure.sparsity is None:
@@ -79,9 +78,22 @@ def start_from(
     return own, masks
 
 
+def _masks(given: Topology | Mapping[str, Any], layers: Sequence[Layer]) -> Mapping[str, Mask]:
+    try:
+        return (given.for_layers(layers) if isinstance(given, Topology) else Topology(tuple(layers), given)).masks
+    except ValueError as error:
+        raise ValueError(f"initial does not fit the model: {error}") from error
+
+
 def _with_counts(recipe: Recipe, layers: Sequence[Layer], counts: Sequence[int]) -> Recipe:
     """The recipe with the masks' own numbers of connections; layers outside its budget stay outside."""
-    if recipe.sparsity is not None:
+    own = dict(recipe.layer_sparsity)
+    pinned = set(recipe.distribution.pinned(layers))
+    said = {layer.name for layer in layers if matches(layer.name, (*recipe.dense, *own))}
+    by_name = {layer.name: (count, layer.size) for layer, count in zip(layers, counts, strict=True)}
+    fixed = [(glob.escape(name), _sparsity(*by_name[name])) for name in by_name if name in pinned - said]
+    free = {name: count for name, (count, _) in by_name.items() if name not in pinned | said}
+    if recipe.sparsity is not None or not free:
         plan = make_plan(recipe, layers)
         if plan.initial_active == tuple(counts):
             return recipe
@@ -90,12 +102,6 @@ def _with_counts(recipe: Recipe, layers: Sequence[Layer], counts: Sequence[int])
                 f"initial has {sum(counts):,} active weights, and the recipe begins with {planned:,}: leave sparsity "
                 "out, to train with as many as the masks have."
             )
-    own = dict(recipe.layer_sparsity)
-    pinned = set(recipe.distribution.pinned(layers))
-    said = {layer.name for layer in layers if matches(layer.name, (*recipe.dense, *own))}
-    by_name = {layer.name: (count, layer.size) for layer, count in zip(layers, counts, strict=True)}
-    fixed = [(glob.escape(name), _sparsity(*by_name[name])) for name in by_name if name in pinned - said]
-    free = {name: count for name, (count, _) in by_name.items() if name not in pinned | said}
     size = sum(by_name[name][1] for name in free)
     return replace(
         recipe,

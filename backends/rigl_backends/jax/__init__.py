@@ -19,6 +19,7 @@ from rigl_backends.jax.resume import resume
 from rigl_backends.jax.saliency import grasp_scores, synflow_scores
 from rigl_backends.jax.sparse_linear import sparse_linear
 from rigl_backends.jax.sparsify import plan, sparsify
+from rigl_backends.jax.topology import topology
 
 __all__ = [
     "ActiveWeight",
@@ -38,4 +39,5 @@ __all__ = [
     "step",
     "synflow_scores",
     "table",
+    "topology",
 ]
