@@ -39,7 +39,12 @@ def save(path: str | PathLike[str], topology: Topology | Training) -> None:
         OSError: if the file cannot be written; one that was there before stays as it was.
         TypeError, ValueError: if it is no topology, or its recipe is no plain data.
     """
-    content, target = to_bytes(topology_of(topology)), Path(path)
+    write_whole(path, to_bytes(topology_of(topology)))
+
+
+def write_whole(path: str | PathLike[str], content: bytes) -> None:
+    """Write a file at once: first beside its place, and then to it."""
+    target = Path(path)
     partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
     try:
         with partial.open("wb") as file:

@@ -6,7 +6,7 @@ import json
 import math
 import reprlib
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from rigl_core.model.layers import Layer
@@ -15,7 +15,7 @@ from rigl_core.storage.topology import Topology
 LARGEST = 1 << 24
 """The bytes of the largest header, which has some hundred thousand layers."""
 _LAYER = {field.name for field in fields(Layer)}
-_AXES = 32
+_AXES, _NAME = 32, 1000
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ def write(topology: Topology) -> bytes:
         ValueError: if it would be too large, or the recipe is no plain data.
     """
     told = {
-        "layers": [asdict(layer) for layer in topology.layers],
+        "layers": [vars(layer) for layer in topology.layers],
         "recipe": None if topology.recipe is None else dict(topology.recipe),
         "step": topology.step,
     }
@@ -67,9 +67,9 @@ def read(text: bytes) -> Header:
 
 def _layer(told: Any) -> Layer:
     _check_keys("layer", told, _LAYER)
-    if not isinstance(told["name"], str) or not told["name"].isprintable():
+    if not isinstance(told["name"], str) or len(told["name"]) > _NAME or not told["name"].isprintable():
         raise _wrong("name", told["name"])
-    if not isinstance(told["grouped_axes"], str):
+    if told["grouped_axes"] not in ("in", "out"):
         raise _wrong("grouped_axes", told["grouped_axes"])
     if not isinstance(told["depthwise"], bool):
         raise _wrong("depthwise", told["depthwise"])

@@ -64,7 +64,8 @@ class Topology:
     @property
     def table(self) -> SparsityTable:
         """Density, active and zero weights of each layer."""
-        method = [] if self.recipe is None else [str(self.recipe.get("method"))]
+        found = None if self.recipe is None else self.recipe.get("method")
+        method = [found] if isinstance(found, str) and found.isprintable() else []
         steps = [] if self.step is None else [f"step {self.step:,}"]
         active = tuple(int(np.count_nonzero(self.masks[layer.name])) for layer in self.layers)
         return SparsityTable(self.layers, active, title=", ".join(method + steps))
