@@ -67,6 +67,11 @@ def start_from(
     check_recipe(recipe)
     if scores is not None:
         raise ValueError("scores and initial are both given: leave out scores, as the masks are the topology.")
+    if recipe.ramp is not None:
+        raise ValueError(
+            f"initial is given, and {recipe.method} has a ramp, which begins with numbers of its own: leave initial out, "
+            "or take a recipe without a ramp."
+        )
     masks = _masks(given, layers)
     counts = [int(np.count_nonzero(masks[layer.name])) for layer in layers]
     own = replace(recipe, initial=SCORES)
@@ -122,7 +127,7 @@ def _check_counts(plan: Plan, counts: Sequence[int]) -> None:
         if planned != count:
             raise ValueError(
                 f"initial has {count:,} active weights in layer {layer.name!r}, and the recipe begins with "
-                f"{planned:,} there (dense, layer_sparsity, structure or ramp): change the recipe, or the masks."
+                f"{planned:,} there (dense, layer_sparsity or structure): change the recipe, or the masks."
             )
 
 
