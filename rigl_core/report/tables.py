@@ -79,7 +79,8 @@ def recipe(recipe: Mapping[str, Any]) -> Table:
     Args:
         recipe: as `rigl_core.Recipe.to_dict` gives it.
     """
-    fields = [(name, json.dumps(value)) for name, value in recipe.items()]
+    # As JSON, since what a file says may hold a terminal's control characters.
+    fields = [(json.dumps(name)[1:-1], json.dumps(value)) for name, value in recipe.items()]
     return _table("recipe", [("field", "value"), *fields], total=False)
 
 

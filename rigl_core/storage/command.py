@@ -38,9 +38,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     """Print layers, recipe and checksum."""
-    from rich.console import Console
+    from rigl_core.report import tables  # first, as it names the extra that is missing
 
-    from rigl_core.report import tables
+    from rich.console import Console  # isort: skip
 
     topology, console = load(options.file), Console()
     console.print(tables.sparsity(topology.table))
@@ -52,9 +52,9 @@ def _show(options: argparse.Namespace) -> int:
 
 def _diff(options: argparse.Namespace) -> int:
     """Print what two topologies have in common."""
-    from rich.console import Console
+    from rigl_core.report import tables  # first, as it names the extra that is missing
 
-    from rigl_core.report import tables
+    from rich.console import Console  # isort: skip
 
     found = changes(_read(options.first, options.stored), _read(options.second, options.stored))
     Console().print(tables.changes(found))

@@ -69,8 +69,8 @@ def start_from(
         raise ValueError("scores and initial are both given: leave out scores, as the masks are the topology.")
     if recipe.ramp is not None:
         raise ValueError(
-            f"initial is given, and {recipe.method} has a ramp, which begins with numbers of its own: leave initial out, "
-            "or take a recipe without a ramp."
+            f"initial is given, and {recipe.method} has a ramp, which begins with numbers of its own: leave initial "
+            "out, or take a recipe without a ramp."
         )
     masks = _masks(given, layers)
     counts = [int(np.count_nonzero(masks[layer.name])) for layer in layers]
@@ -98,7 +98,8 @@ def _with_counts(recipe: Recipe, layers: Sequence[Layer], counts: Sequence[int])
     by_name = {layer.name: (count, layer.size) for layer, count in zip(layers, counts, strict=True)}
     fixed = [(glob.escape(name), _sparsity(*by_name[name])) for name in by_name if name in pinned - said]
     free = {name: count for name, (count, _) in by_name.items() if name not in pinned | said}
-    if recipe.sparsity is not None or not free:
+    says_numbers = recipe.sparsity is not None and not isinstance(recipe.distribution, Given)  # those of other masks
+    if says_numbers or not free:
         plan = make_plan(recipe, layers)
         if plan.initial_active == tuple(counts):
             return recipe

@@ -151,7 +151,7 @@ def outcome(path: Path) -> tuple[Topology | None, str]:
 def test_ten_thousand_mutations(
     mutations: Callable[[np.random.Generator], Iterator[bytes]], count: int, may_be_read: bool, tmp_path: Path
 ) -> None:
-    """Each is refused by an error that names the file; where the sum is right, it may be another topology, a whole one."""
+    """Each is refused by an error that names the file; where the sum is right, it may be another whole topology."""
     path, refused, seen = tmp_path / "x", 0, 0
     path.touch()
     for content in mutations(np.random.default_rng(0)):

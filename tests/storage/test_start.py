@@ -71,6 +71,14 @@ def test_a_recipe_with_a_sparsity_wants_as_many_in_all() -> None:
         start_from(recipe, LAYERS, masks_of(planned[0] - 1, *planned[1:]))
 
 
+@checks("N3")
+def test_the_recipe_of_a_file_goes_on_with_other_masks() -> None:
+    """Its numbers are those of the masks that it began with, maybe under other names."""
+    own, _ = start_from(RigL(schedule=SCHEDULE), [Layer("old", (9, 9), (1,), (0,))], {"old": np.eye(9) > 0})
+    plan = begun(Recipe.from_dict(own.to_dict()), masks_of(1, 2, 3))
+    assert plan.active == (1, 2, 3)
+
+
 @checks("N3", "P3")
 @pytest.mark.parametrize(
     ("recipe", "masks", "message"),
