@@ -78,8 +78,9 @@ def train_in_jax(recipe: Recipe, initial: Any = None) -> tuple[Masks, Topology]:
     state = tx.init(params)
     params = rigl_backends.jax.apply_masks(params, state)
     begun = in_torch(rigl_backends.jax.masks(state, params))
+    update = jax.jit(tx.update)
     for _ in range(STEPS):
-        updates, state = tx.update(gradients_in_jax(params), state, params)
+        updates, state = update(gradients_in_jax(params), state, params)
         params = optax.apply_updates(params, updates)
     return begun, rigl_backends.jax.topology(tx, state, params)
 

@@ -6,8 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from rigl_core import Layer
 from rigl_core.storage import Topology
@@ -30,30 +28,6 @@ def test_oihw_is_hwio_transposed() -> None:
     assert topology.in_layout("jax").layers == topology.in_layout("keras").layers == (HWIO,)
     assert_equal(topology.in_layout("jax"), turned)
     assert_equal(turned.in_layout("torch"), topology)
-
-
-@checks("P6")
-@given(st.data())
-def test_any_axes_and_back(data: st.DataObject) -> None:
-    """Connections (output, input, position) are the same, wherever the axes are stored."""
-    sizes = data.draw(st.lists(st.integers(1, 4), min_size=2, max_size=5))
-    axes = range(len(sizes))
-    roles = [*data.draw(st.permutations(["in", "out"])), *data.draw(st.lists(st.sampled_from(["in", "kernel"])))]
-    roles = [roles[i] if i < len(roles) else "kernel" for i in axes]
-
-    def layer(order: list[int]) -> Layer:
-        found = {role: [axis for axis in sorted(axes) if roles[axis] == role] for role in ("in", "out")}
-        places = {role: tuple(order.index(axis) for axis in own) for role, own in found.items()}
-        return Layer("a", tuple(sizes[axis] for axis in order), places["in"], places["out"])
-
-    first, kernels = list(axes), [axis for axis in axes if roles[axis] == "kernel"]
-    order = data.draw(st.permutations(first))
-    in_order = iter(kernels)  # positions of a kernel stay in their order
-    order = [next(in_order) if roles[axis] == "kernel" else axis for axis in order]
-    topology = single(layer(first))
-    turned = topology.for_layers([layer(order)])
-    np.testing.assert_array_equal(turned.masks["a"], topology.masks["a"].transpose(order))
-    assert_equal(turned.for_layers(topology.layers), topology)
 
 
 @checks("P6")
