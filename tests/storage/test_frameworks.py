@@ -185,54 +185,6 @@ def test_active_weights_begin_with_given_masks(recipe: Recipe, device: str, tmp_
     assert (after == mask.T).all() == (recipe.schedule is None)
 
 
-@checks("P2", "N3")
-def test_a_training_that_began_with_masks_resumes(tmp_path: Path) -> None:
-    """By the same call of sparsify; another recipe is refused, with the difference."""
-
-    def start(initial: Any) -> tuple[nn.Module, Any, Any]:
-        torch.manual_seed(0)
-        model = nn.Linear(6, 4)
-        optimizer = torch.optim.SGD(model.parameters(), 0.1)
-        return model, optimizer, rigl_backends.torch.sparsify(model, optimizer, MOVING_FREELY, initial=initial)
-
-    masks = {"weight": np.random.default_rng(0).random((4, 6)) < 0.5}
-    model, optimizer, sparse = start(masks)
-    for _ in range(2):
-        model(torch.randn(3, 6)).square().sum().backward()
-        optimizer.step()
-    saved = {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
-    model, optimizer, again = start(masks)
-    model.load_state_dict(saved["model"])
-    optimizer.load_state_dict(saved["optimizer"])
-    assert torch.equal(again.masks["weight"], sparse.masks["weight"])
-    assert again.step == 2
-    other = torch.optim.SGD(model.parameters(), 0.1)
-    other.load_state_dict(saved["optimizer"])
-    again.remove()
-    with pytest.raises(ValueError, match="initial was 'scores' and is 'random'"):
-        rigl_backends.torch.sparsify(model, other, RigL(0.5, schedule=MOVING_FREELY.schedule))
-
-
-MOVING_FREELY = RigL(schedule=UpdateSchedule(end=9, every=1))
-
-
-@checks("P2", "N3")
-@pytest.mark.filterwarnings("ignore:__array__ implementation doesn't accept a copy:DeprecationWarning")
-def test_a_keras_model_is_saved_with_its_numbers(tmp_path: Path) -> None:
-    model = keras.Sequential([keras.Input((6,)), keras.layers.Dense(4, name="fc")], name="net")
-    masks = {"net/fc/kernel": np.random.default_rng(0).random((6, 4)) < 0.5}
-    optimizer = rigl_backends.tf.sparsify(keras.optimizers.SGD(0.1), MOVING_FREELY, model=model, initial=masks)
-    model.compile(optimizer, "mse")
-    model.fit(np.ones((4, 6)), np.ones((4, 4)), verbose=0)
-    model.save(tmp_path / "net.keras")
-    loaded = keras.models.load_model(tmp_path / "net.keras")
-    (mask,) = loaded.optimizer.masks.values()  # under the name that the loaded model has
-    np.testing.assert_array_equal(mask, optimizer.masks["net/fc/kernel"])
-    assert loaded.optimizer.plan.active == (masks["net/fc/kernel"].sum(),)
-    with pytest.raises(ValueError, match="initial is given, and neither model nor layers"):
-        rigl_backends.tf.sparsify(keras.optimizers.SGD(0.1), MOVING_FREELY, initial=masks)
-
-
 @checks("P3", "N3")
 def test_mistakes_change_nothing(tmp_path: Path) -> None:
     model = nn.Linear(6, 4)
