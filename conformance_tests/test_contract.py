@@ -50,7 +50,10 @@ def test_every_expected_failure_is_of_a_property_and_has_a_reason() -> None:
 def test_every_property_cites_a_rule() -> None:
     files = [
         *KIT.glob("test_*.py"),
-        *(ROOT / "conformance_tests" / name for name in ("test_budget.py", "test_ramps.py", "test_schedule.py")),
+        *(
+            ROOT / "conformance_tests" / name
+            for name in ("test_budget.py", "test_ramps.py", "test_schedule.py", "test_topologies.py")
+        ),
     ]
     for source in files:
         functions = re.split(r"^def (?=test_)", source.read_text(), flags=re.MULTILINE)

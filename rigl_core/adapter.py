@@ -95,3 +95,7 @@ from rigl_core.step.workers import two_at_a_time as two_at_a_time
 from rigl_core.step.workers import zero_outside as zero_outside
 from rigl_core.step.written import from_bytes as from_bytes
 from rigl_core.step.written import to_bytes as to_bytes
+from rigl_core.storage.start import Initial as Initial
+from rigl_core.storage.start import read_initial as read_initial
+from rigl_core.storage.start import start_from as start_from
+from rigl_core.storage.topology import Topology as Topology

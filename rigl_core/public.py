@@ -51,6 +51,7 @@ from rigl_core.parts.criteria import Criterion as Criterion
 from rigl_core.parts.criteria import magnitude_and_gradient as magnitude_and_gradient
 from rigl_core.parts.distributions import ErdosRenyi as ErdosRenyi
 from rigl_core.parts.distributions import ErdosRenyiKernel as ErdosRenyiKernel
+from rigl_core.parts.distributions import Given as Given
 from rigl_core.parts.distributions import PerLayer as PerLayer
 from rigl_core.parts.distributions import Uniform as Uniform
 from rigl_core.parts.drop_fractions import Constant as Constant

@@ -16,7 +16,7 @@ import array_api_strict as xp
 
 from conformance_tests.harnesses.array_api_namespace import StandardArray, array_api_namespace
 from conformance_tests.harnesses.array_api_training import ELSEWHERE, Arrays, SparseTraining, to_numpy
-from rigl_core.adapter import errors, make_plan
+from rigl_core.adapter import errors, make_plan, start_from
 from rigl_core.testing import models
 from rigl_core.testing.harness import Array, Harness, Mask, OptimizerSpec, Setup
 from rigl_core.testing.micro_batches import MicroBatches
@@ -43,16 +43,17 @@ class ArrayAPISession:
 
     @_strictly
     def __init__(self, setup: Setup) -> None:
-        plan, self.dtype = make_plan(setup.recipe, setup.layers), setup.dtype
+        recipe, scores = start_from(setup.recipe, setup.layers, setup.initial, setup.scores)
+        plan, self.dtype = make_plan(recipe, setup.layers), setup.dtype
         self.micro_batches = MicroBatches(setup.micro_batches)
         for layer in plan.layers:
             errors.check_dtype(layer, setup.dtype)
-        errors.check_scores(plan, setup.scores)
+        errors.check_scores(plan, scores)
         params = {name: _to(param, setup.dtype) for name, param in setup.params.items()}
         self.optimizer = Optimizer(params, setup.optimizer)
         for gradients in setup.dense_steps:
             self.optimizer.step({name: _to(g, setup.dtype) for name, g in gradients.items()})
-        self.sparse = SparseTraining(plan, self.optimizer, setup.scores)
+        self.sparse = SparseTraining(plan, self.optimizer, scores)
 
     @_strictly
     def step(self, gradients: Mapping[str, Array | None]) -> None:
@@ -150,7 +151,7 @@ class ArrayAPIHarness(Harness):
     dtypes = ("float32", "float64")
     modes = ("eager",)
     unused_layers = True
-    has = ("new arrays", "steps past", "dense steps", "micro-batches")
+    has = ("new arrays", "steps past", "dense steps", "micro-batches", "given masks")
     lacks: Mapping[str, str] = {
         "samples": "its layers have masks, and no products of their own",
         "adagrad": "it has SGD and Adam, of which all state starts at 0",

@@ -45,6 +45,7 @@ class JaxSession:
             setup.recipe,
             layers=setup.layers,
             scores=setup.scores,
+            initial=setup.initial,
             callbacks=setup.mode != "graph",
             storage=_active(setup) if setup.mode == "active" else "masks",
         )
@@ -227,7 +228,7 @@ class JaxHarness(Harness):
     modes = ("eager", "compiled", "graph", "active")  # "graph" without callbacks, as on a GPU; "active" is compiled
     unused_layers = False
     slow_modes = ("eager", "active")  # where much is compiled anew for each shape, or each training
-    has = ("samples", "steps past", "adagrad", "micro-batches")
+    has = ("samples", "steps past", "adagrad", "micro-batches", "given masks")
     lacks: Mapping[str, str] = {
         "dense steps": "init makes all optimizer state anew, and there is no other way to start",
         "closures": "optax is given gradients; what evaluates the loss, such as its sam, goes around sparsify",

@@ -30,7 +30,13 @@ class NumPySession:
             self.optimizer.step({name: g.astype(self.params[name].dtype) for name, g in gradients.items()})
         storage = active_where_possible(setup, convolutions=True) if setup.mode == "active" else "masks"
         self.sparse = sparsify(
-            self.params, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores, storage=storage
+            self.params,
+            self.optimizer,
+            setup.recipe,
+            layers=setup.layers,
+            scores=setup.scores,
+            initial=setup.initial,
+            storage=storage,
         )
 
     def sparsify_again(self) -> None:
@@ -155,7 +161,7 @@ class NumPyHarness(Harness):
     modes = ("eager", "active")
     slow_modes = ("active",)  # as it is the same code in other respects
     unused_layers = True
-    has = ("samples", "new arrays", "steps past", "adagrad", "dense steps", "micro-batches")
+    has = ("samples", "new arrays", "steps past", "adagrad", "dense steps", "micro-batches", "given masks")
     lacks: Mapping[str, str] = {"closures": "its optimizers are given gradients, and evaluate nothing"}
     xp = numpy_namespace
     session = NumPySession

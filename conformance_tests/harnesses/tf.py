@@ -39,7 +39,8 @@ class TensorFlowSession:
         model: dict[str, Any] = {"model": _Model(self.params, self.dense), "storage": storage} if storage else {}
         self._turned = {layer.name for layer in setup.layers if layer.name in storage and layer.in_axes != (0,)}
         layers = [_inputs_first(layer) if layer.name in storage else layer for layer in setup.layers]
-        self.optimizer = sparsify(inner, setup.recipe, layers=layers, scores=setup.scores, **model)
+        given: dict[str, Any] = {"scores": setup.scores, "initial": setup.initial}
+        self.optimizer = sparsify(inner, setup.recipe, layers=layers, **given, **model)
         self.dense = {name: layer for name, layer in self.dense.items() if isinstance(layer, SparseDense)}
         self.optimizer.build(list(self.params.values()))
         self._apply = _in_mode(lambda grads: self.optimizer.apply(grads, list(self.params.values())), setup.mode)
@@ -222,7 +223,7 @@ class TensorFlowHarness(Harness):
     modes = ("eager", "function", "xla", "active")
     unused_layers = True
     slow_modes = ("eager", "active")  # each operation is a call of its own
-    has = ("samples", "steps past", "adagrad", "dense steps", "micro-batches")
+    has = ("samples", "steps past", "adagrad", "dense steps", "micro-batches", "given masks")
     lacks: Mapping[str, str] = {
         "closures": "Keras's optimizers are given gradients, and evaluate nothing",
         "new arrays": "a variable takes new values, and stays the same variable",

@@ -75,7 +75,13 @@ class TorchSession:
         is_active = setup.mode == "active"
         storage = active_where_possible(setup, inputs_first=False, convolutions=True) if is_active else "masks"
         self.sparse = sparsify(
-            self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=setup.scores, storage=storage
+            self.model,
+            self.optimizer,
+            setup.recipe,
+            layers=setup.layers,
+            scores=setup.scores,
+            initial=setup.initial,
+            storage=storage,
         )
         owners = {layer.name: self.model.get_submodule(layer.name.rpartition(".")[0]) for layer in setup.layers}
         self.active = {name: owner for name, owner in owners.items() if isinstance(owner, SparseLinear | SparseConv2d)}
@@ -213,7 +219,7 @@ class TorchHarness(Harness):
     modes = ("eager", "compiled", "active")
     slow_modes = ("active",)
     unused_layers = True
-    has = ("samples", "new arrays", "steps past", "closures", "adagrad", "dense steps", "micro-batches")
+    has = ("samples", "new arrays", "steps past", "closures", "adagrad", "dense steps", "micro-batches", "given masks")
     xp = torch_namespace
     to_numpy = staticmethod(_array)
     in_mode = staticmethod(_in_mode)

@@ -11,7 +11,7 @@ from mlx.optimizers import Optimizer
 from mlx.utils import tree_flatten, tree_map_with_path
 
 from rigl_core import adapter
-from rigl_core.adapter import Layer, Plan, Recipe, errors, make_plan
+from rigl_core.adapter import Initial, Layer, Plan, Recipe, errors, make_plan, start_from
 from rigl_mlx_layer import Arrays, SparseLayer
 
 Tree = Any  # nested dicts and lists of arrays, as MLX keeps parameters, gradients and optimizer state
@@ -24,16 +24,18 @@ def sparsify(
     *,
     layers: Sequence[Layer] | None = None,
     scores: Arrays | None = None,
+    initial: Initial | None = None,
 ) -> SparseTraining:
     """Make ``model`` sparse and let ``optimizer.update(model, gradients)`` follow the recipe from now on.
 
     The gradients given to it are dense; if you clip or log them before, pass them through
     `SparseTraining.mask_gradients` first. Compile the loss and its gradient, but not the update: it counts steps.
     By default the ``layers`` are those of `choose_layers`. ``scores``, by layer name, choose the initial topology for
-    recipes that ask for them (GraSP, SynFlow, lottery tickets).
+    recipes that ask for them (GraSP, SynFlow, lottery tickets). ``initial`` gives the masks to begin with.
     """
     if "apply_gradients" in vars(optimizer):
         raise errors.already_sparsified("optimizer")
+    recipe, scores = start_from(recipe, choose_layers(model) if layers is None else layers, initial, scores)
     planned = plan(model, recipe, layers=layers)
     errors.check_scores(planned, scores)
     return SparseTraining(planned, model, optimizer, scores)

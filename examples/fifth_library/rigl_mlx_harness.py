@@ -26,7 +26,8 @@ class MLXSession:
         for gradients in setup.dense_steps:
             self.optimizer.update(self.model, _tree(gradients, setup.dtype))
         scores = None if setup.scores is None else {name: _mlx(x, setup.dtype) for name, x in setup.scores.items()}
-        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers, scores=scores)
+        given = {"scores": scores, "initial": setup.initial}
+        self.sparse = sparsify(self.model, self.optimizer, setup.recipe, layers=setup.layers, **given)
         self.gradient = {name: _in_mode(mx.grad(loss), setup.mode) for name, loss in _LOSSES.items()}
 
     def step(self, gradients: Mapping[str, Array | None]) -> None:
@@ -185,7 +186,7 @@ class MLXHarness(Harness):
     dtypes = ("float16", "bfloat16", "float32", "float64")
     modes = ("eager", "compiled")
     unused_layers = True
-    has = ("new arrays", "steps past", "dense steps", "micro-batches")
+    has = ("new arrays", "steps past", "dense steps", "micro-batches", "given masks")
     lacks: Mapping[str, str] = {
         "samples": "its layers have masks, and no products of their own",
         "adagrad": "in MLX all optimizer state starts at 0, also that of Adagrad",

@@ -116,7 +116,7 @@ def check_layers(layers: Sequence[Layer]) -> tuple[Layer, ...]:
             "(include and exclude)."
         )
     names = [layer.name for layer in layers]
-    for name in names:
-        if names.count(name) > 1:
-            raise ValueError(f"layers holds the name {name!r} more than once: names must be unique.")
+    if len(set(names)) < len(names):
+        name = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"layers holds the name {name!r} more than once: names must be unique.")
     return tuple(layers)

@@ -12,7 +12,7 @@ from fractions import Fraction
 from typing import ClassVar, Protocol, runtime_checkable
 
 from rigl_core.model.layers import Layer
-from rigl_core.model.numbers import check_sparsity
+from rigl_core.model.numbers import check_integer, check_sparsity
 from rigl_core.model.patterns import check_patterns, first_match
 
 
@@ -155,6 +155,41 @@ class PerLayer:
         raise ValueError("sparsities fixes every layer: no budget is left to share.")
 
 
+@dataclass(frozen=True)
+class Given:
+    """The numbers of active weights of given masks (`rigl_core.storage`), to the last weight.
+
+    Attributes:
+        counts: pairs (layer name, active weights); a mapping is accepted. The recipe's sparsity must be theirs.
+
+    Raises:
+        TypeError, ValueError: for anything but a name and a whole number of at least 0.
+    """
+
+    kind: ClassVar[str] = "given"
+    counts: Mapping[str, int] | tuple[tuple[str, int], ...]
+
+    def __post_init__(self) -> None:
+        counts = dict(self.counts)
+        pairs = tuple((name, check_integer(f"counts[{name!r}]", count, 0)) for name, count in counts.items())
+        object.__setattr__(self, "counts", pairs)
+
+    def pinned(self, layers: Sequence[Layer]) -> dict[str, float]:
+        return {}
+
+    def densities(self, layers: Sequence[Layer], active: int) -> list[Fraction]:
+        """The density of each layer.
+
+        Raises:
+            ValueError: for a layer without a count.
+        """
+        counts = dict(self.counts)
+        for layer in layers:
+            if layer.name not in counts:
+                raise ValueError(f"counts says nothing of layer {layer.name!r}: give masks for it as well.")
+        return [Fraction(counts[layer.name], layer.size or 1) for layer in layers]
+
+
 def sparsity_pairs(parameter: str, sparsities: object) -> tuple[tuple[str, float], ...]:
     """Sparsities by name pattern as a tuple of pairs, which can be hashed, in the given order.
 
@@ -177,4 +212,4 @@ def sparsity_pairs(parameter: str, sparsities: object) -> tuple[tuple[str, float
     return tuple(pairs)
 
 
-DISTRIBUTIONS: Mapping[str, type] = {cls.kind: cls for cls in (Uniform, ErdosRenyi, ErdosRenyiKernel, PerLayer)}
+DISTRIBUTIONS: Mapping[str, type] = {cls.kind: cls for cls in (Uniform, ErdosRenyi, ErdosRenyiKernel, PerLayer, Given)}

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -12,6 +14,7 @@ from rigl_core.inspect.history import History, Snapshot
 from rigl_core.inspect.neurons import EffectiveArchitecture
 from rigl_core.model.table import SparsityTable
 from rigl_core.plan import Plan
+from rigl_core.storage.changes import Change, rows
 
 
 def sparsity(table: SparsityTable | Plan) -> Table:
@@ -59,6 +62,26 @@ def history(history: History) -> Table:
     table = _table("", rows, texts=0, total=False)
     table.columns[-1].justify = "left"
     return table
+
+
+def changes(found: Sequence[Change]) -> Table:
+    """Equal, added and removed connections of two topologies: a row for each layer and the total.
+
+    Args:
+        found: the result of `rigl_core.storage.changes.changes`.
+    """
+    return _table("", rows(found))
+
+
+def recipe(recipe: Mapping[str, Any]) -> Table:
+    """The fields of a recipe.
+
+    Args:
+        recipe: as `rigl_core.Recipe.to_dict` gives it.
+    """
+    # As JSON, since what a file says may hold a terminal's control characters.
+    fields = [(json.dumps(name)[1:-1], json.dumps(value)) for name, value in recipe.items()]
+    return _table("recipe", [("field", "value"), *fields], total=False)
 
 
 def _neuron_counts(alive: int, dead: int) -> tuple[str, ...]:

@@ -84,10 +84,11 @@ class Harness(Limits, ABC):
         scores: Mapping[str, Array] | None = None,
         dense_steps: Sequence[Mapping[str, Array]] = (),
         micro_batches: int = 1,
+        initial: Mapping[str, Mask] | None = None,
     ) -> Session:
         """Start a session; the arguments are those of `Setup`. Raises `NotOffered` for what the library lacks."""
         self.check_offered(recipe, tuple(layers))
-        setup = Setup(params, layers, recipe, optimizer, dtype, mode, scores, dense_steps, micro_batches)
+        setup = Setup(params, layers, recipe, optimizer, dtype, mode, scores, dense_steps, micro_batches, initial)
         for ability in setup.needs:
             self.check_has(ability)
         return self.session(setup)

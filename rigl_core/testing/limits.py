@@ -25,6 +25,7 @@ ABILITIES: Mapping[str, str] = {
     "dense steps": "optimizers that have made steps before `sparsify`, and keep their state (`Setup.dense_steps`)",
     "samples": "layers that hold active weights alone, whose gradient comes from samples (`Session.step_samples`)",
     "micro-batches": "gradients of several calls, whose mean makes one optimizer step (`Setup.micro_batches`)",
+    "given masks": "a start from masks that users bring, with as many connections as these have (`Setup.initial`)",
 }
 """What the suite asks of some libraries only: the words for `Limits.has` and `Limits.lacks`, and what each means."""
 

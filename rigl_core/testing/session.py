@@ -66,6 +66,7 @@ class Setup:
             some only if ``Harness.has`` names ``"dense steps"``.
         micro_batches: how many calls of `Session.step` make one optimizer step, by the mean of their gradients. It is
             1 unless ``Harness.has`` names ``"micro-batches"``.
+        initial: bool arrays by layer name, the masks to begin with; only if ``Harness.has`` names ``"given masks"``.
     """
 
     params: Mapping[str, Array]
@@ -77,6 +78,7 @@ class Setup:
     scores: Mapping[str, Array] | None = None
     dense_steps: Sequence[Mapping[str, Array]] = ()
     micro_batches: int = 1
+    initial: Mapping[str, Mask] | None = None
 
     @property
     def needs(self) -> list[str]:
@@ -86,6 +88,7 @@ class Setup:
             "closures": self.optimizer.evaluations > 1,
             "dense steps": len(self.dense_steps) > 0,
             "micro-batches": self.micro_batches > 1,
+            "given masks": self.initial is not None,
         }
         return [ability for ability, is_asked in asked.items() if is_asked]
 

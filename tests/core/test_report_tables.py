@@ -25,6 +25,8 @@ from rigl_core import (
     specs,
 )
 from rigl_core.report import tables
+from rigl_core.storage import Topology
+from rigl_core.storage.changes import changes
 
 PLAN = make_plan(RigL(0.9, schedule=UpdateSchedule(end=100, every=10)), specs.mlp(784, 300, 100, 10))
 
@@ -84,6 +86,28 @@ def test_neurons() -> None:
         ["fc2.weight", "2", "1", "1", "50.0", "1"],
         ["fc3.weight", "1", "1", "0", "0.0", "1"],
         ["total", "7", "5", "2", "28.6", "4"],
+    ]
+
+
+def test_changes_of_a_topology() -> None:
+    layer = Layer("a", (2, 2), (1,), (0,))
+    before, after = (
+        Topology((layer,), {"a": np.array(mask, bool).reshape(2, 2)}) for mask in ([1, 1, 0, 1], [1, 0, 1, 1])
+    )
+    assert cells(tables.changes(changes(before, after))) == [
+        ["layer", "shape", "equal %", "added", "removed"],
+        ["a", "2x2", "50.00", "1", "1"],
+        ["total", "", "50.00", "1", "1"],
+    ]
+
+
+def test_a_recipe_that_a_file_names() -> None:
+    table = tables.recipe({"seed": 3, "\x1b[31m": "\x1b[0m", "dense": ["a*"]})
+    assert cells(table) == [
+        ["field", "value"],
+        ["seed", "3"],
+        ["\\u001b[31m", '"\\u001b[0m"'],
+        ["dense", '["a*"]'],
     ]
 
 

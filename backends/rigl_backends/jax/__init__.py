@@ -20,6 +20,7 @@ from rigl_backends.jax.saliency import grasp_scores, synflow_scores
 from rigl_backends.jax.sparse_conv import sparse_conv
 from rigl_backends.jax.sparse_linear import sparse_linear
 from rigl_backends.jax.sparsify import plan, sparsify
+from rigl_backends.jax.topology import topology
 
 __all__ = [
     "ActiveWeight",
@@ -40,4 +41,5 @@ __all__ = [
     "step",
     "synflow_scores",
     "table",
+    "topology",
 ]

@@ -16,6 +16,7 @@ from rigl_backends.jax.transformation import SparseTraining
 from rigl_backends.jax.trees import Tree
 from rigl_core.adapter import (
     Axes,
+    Initial,
     Layer,
     Plan,
     Recipe,
@@ -23,6 +24,7 @@ from rigl_core.adapter import (
     check_recipe,
     errors,
     make_plan,
+    read_initial,
 )
 
 
@@ -35,6 +37,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
     scores: Mapping[str, ArrayLike] | None = None,
+    initial: Initial | None = None,
     callbacks: bool = True,
     storage: Storage = "masks",
 ) -> optax.GradientTransformationExtraArgs:
@@ -78,6 +81,9 @@ def sparsify(
         axes: in and out axes by name pattern, where conventions do not tell; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets; see `grasp_scores` and `synflow_scores`).
+        initial: the masks to begin with, in place of random ones: the path of a file of `rigl_core.storage`, a
+            `rigl_core.storage.Topology`, or bool arrays by layer name. Masks of another framework are turned by the
+            layers' axes. The recipe then has as many connections as they have; its sparsity may be left out.
         callbacks: whether a compiled step on CPUs may call NumPy at updates, which makes them some three times as
             fast and compiles sooner. False for a program to export, or to keep in JAX's compilation cache.
         storage: ``"masks"``, or ``"active"``: matrices and two-dimensional convolutions hold only their active weights,
@@ -96,11 +102,14 @@ def sparsify(
     check_recipe(recipe)
     check_choice(layers, include, exclude, axes)
     check_storage(recipe, storage, callbacks=callbacks)
+    given = read_initial(initial)
 
     choose = functools.partial(layers_of, layers=layers, include=include, exclude=exclude, axes=axes)
 
     def sparse(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
-        training = SparseTraining(inner, recipe, choose, scores, callbacks, storage, chooses=layers is None)
+        training = SparseTraining(
+            inner, recipe, choose, scores, callbacks, storage, chooses=layers is None, initial=given
+        )
         return optax.GradientTransformationExtraArgs(training.init, training.update)
 
     multi_steps = getattr(inner.update, "__self__", None)  # also behind MultiSteps.gradient_transformation()

@@ -69,7 +69,7 @@ def _chosen(training: SparseTraining, plan: Plan, params: Tree) -> dict[str, Top
     if is_traced([arrays[name] for name in names.values()]):
         raise ValueError("init is inside jit, and storage='active' chooses connections on the host: call it outside.")
     dense = {i: np.asarray(arrays[name]).reshape(-1) for i, name in names.items() if is_made(arrays[name])}
-    link, indices = Link(), first_indices(plan, tuple(names), dense, training.scores)
+    link, indices = Link(), first_indices(plan, tuple(names), dense, training.scores_for(plan))
     return {names[i]: Topology.of(plan.layers[i], index, link) for i, index in indices.items()}
 
 

@@ -31,6 +31,7 @@ from rigl_backends.jax.written import check_written, written
 from rigl_core.adapter import (
     NEVER,
     Clock,
+    Initial,
     Layer,
     Plan,
     Recipe,
@@ -38,6 +39,7 @@ from rigl_core.adapter import (
     errors,
     make_plan,
     random_key_table,
+    start_from,
     warn_about,
 )
 
@@ -53,6 +55,7 @@ class SparseTraining:
         callbacks: whether compiled programs may call NumPy.
         storage: how layers are held.
         chooses: whether the layers are not those that the user gave.
+        initial: the masks to begin with, if the user gave some.
     """
 
     def __init__(
@@ -65,10 +68,12 @@ class SparseTraining:
         storage: Storage,
         *,
         chooses: bool,
+        initial: Initial | None = None,
     ) -> None:
         self.inner = optax.with_extra_args_support(inner)
         self._recipe, self._rule = recipe, recipe.rule
-        self._choose, self.scores, self._chooses, self.storage = choose, scores, chooses, storage
+        self._choose, self._scores, self._chooses, self.storage = choose, scores, chooses, storage
+        self._initial = initial
         self._xp = calling_namespace if callbacks else namespace
         schedule = recipe.schedule or NEVER
         # A step is an int32, which never gets further than this.
@@ -79,13 +84,14 @@ class SparseTraining:
     def init(self, params: Tree) -> SparseState:
         """The state before the first step."""
         plan = self.plan_of(params)
-        errors.check_scores(plan, self.scores)
+        scores = self.scores_for(plan)
+        errors.check_scores(plan, scores)
         topologies = first_topologies(self, plan, params)
         params = held_values(params, topologies)
         weights, started = named_leaves(params), dict[str, tuple[Array, Memory]]()
         for pool in plan.pools:
             if plan.layers[pool[0]].name not in topologies:
-                started |= start_pool(plan, pool, weights, self.scores or {})
+                started |= start_pool(plan, pool, weights, scores or {})
         masks = {name: mask for name, (mask, _) in started.items()}
         inner_state = self.inner.init(params if self._rule.shadow else zero_tree_outside(params, masks))
         check_inner(inner_state, params)
@@ -98,7 +104,7 @@ class SparseTraining:
             step=jnp.zeros((), jnp.int32),
             deferred=jnp.zeros((), bool),
             unmasked=jnp.zeros((), bool),
-            recipe=written(self._recipe),
+            recipe=written(plan.recipe),
         )
 
     def update(
@@ -117,8 +123,8 @@ class SparseTraining:
         """
         if params is None:
             raise ValueError("params is missing: call update(gradients, opt_state, params).")
-        check_written(state.recipe, self._recipe)
         plan, keys = self._planned(self._choose(with_shapes(params)))
+        check_written(state.recipe, plan.recipe)
         active, own_gradients = active_step(plan, gradients, params, state.masks)
         values = with_values(params)
         check_arrays(plan, own_gradients, state.masks)
@@ -132,6 +138,10 @@ class SparseTraining:
     def plan_of(self, params: Tree) -> Plan:
         """The plan for these parameters."""
         return self._planned(self._choose(with_shapes(params)))[0]
+
+    def scores_for(self, plan: Plan) -> Mapping[str, Any] | None:
+        """What chooses the initial topology, by layer name: the user's scores, or given masks."""
+        return start_from(self._recipe, plan.layers, self._initial, self._scores)[1]
 
     def held_by(self, plan: Plan, *trees: Any) -> Held:
         """What the inner transformation holds for each weight: read once for trees of the same shapes.
@@ -149,4 +159,5 @@ class SparseTraining:
         """The plan, and the random keys [update, layer, 2], if updates draw."""
         names = [layer.name for layer in layers]
         keys = random_key_table(self._recipe.seed, names, self.schedule.updates) if self._rule.reads_random else None
-        return make_plan(self._recipe, layers), keys
+        recipe, _ = start_from(self._recipe, layers, self._initial, self._scores)
+        return make_plan(recipe, layers), keys

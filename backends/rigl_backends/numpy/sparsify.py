@@ -10,7 +10,20 @@ from rigl_backends.numpy.described import Described
 from rigl_backends.numpy.layers import layers_of
 from rigl_backends.numpy.optimizers import Optimizer, Params
 from rigl_backends.numpy.training import Array, SparseTraining
-from rigl_core.adapter import Axes, Index, Layer, Plan, Recipe, Storage, active_layers, errors, first_indices, make_plan
+from rigl_core.adapter import (
+    Axes,
+    Index,
+    Initial,
+    Layer,
+    Plan,
+    Recipe,
+    Storage,
+    active_layers,
+    errors,
+    first_indices,
+    make_plan,
+    start_from,
+)
 
 
 def plan(
@@ -48,6 +61,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
     scores: Mapping[str, Array] | None = None,
+    initial: Initial | None = None,
     storage: Storage = "masks",
 ) -> SparseTraining:
     """Make ``params`` sparse and let ``optimizer.step(grads)`` follow the recipe from now on.
@@ -67,6 +81,9 @@ def sparsify(
         axes: in and out axes by name pattern; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
+        initial: the masks to begin with, in place of random ones: the path of a file of `rigl_core.storage`, a
+            `rigl_core.storage.Topology`, or bool arrays by layer name. Masks of another framework are turned by the
+            layers' axes. The recipe then has as many connections as they have; its sparsity may be left out.
         storage: ``"masks"``, or ``"active"``: matrices and two-dimensional convolutions hold only their active weights.
             In ``params`` a flat array of these takes the place of the dense array, which can be `Described` and never
             made. The optimizer's state follows, and the handle's ``linear[name]`` or ``conv[name]`` multiplies
@@ -83,6 +100,8 @@ def sparsify(
         raise errors.wrong_type("optimizer", optimizer, "rigl_backends.numpy.Optimizer")
     if "step" in vars(optimizer):
         raise errors.already_sparsified("optimizer")
+    chosen = layers_of(params, layers, include, exclude, axes)
+    recipe, scores = start_from(recipe, chosen, initial, scores)
     own = plan(params, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
     for layer in own.layers:
         if optimizer.params.get(layer.name) is not params[layer.name]:

@@ -10,7 +10,19 @@ import keras
 from rigl_backends.tf.layers import check_keras, layers_of, others_among, variables_of
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.storage import hold_active
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, Storage, check_pattern_list, check_recipe, errors, make_plan
+from rigl_core.adapter import (
+    Axes,
+    Initial,
+    Layer,
+    Plan,
+    Recipe,
+    Storage,
+    check_pattern_list,
+    check_recipe,
+    errors,
+    make_plan,
+    start_from,
+)
 
 
 def plan(
@@ -46,6 +58,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
     scores: Mapping[str, Any] | None = None,
+    initial: Initial | None = None,
     changed: Collection[str] = (),
     storage: Storage = "masks",
 ) -> SparseOptimizer:
@@ -83,6 +96,10 @@ def sparsify(
         axes: in and out axes by name pattern, where neither model nor paths tell.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets; see `grasp_scores` and `synflow_scores`).
+        initial: the masks to begin with, in place of random ones: the path of a file of `rigl_core.storage`, a
+            `rigl_core.storage.Topology`, or bool arrays by layer name. Masks of another framework are turned by the
+            layers' axes. The recipe then has as many connections as they have; its sparsity may be left out.
+            It needs ``model`` or ``layers``.
         changed: fields of the recipe that you changed on purpose since a state was saved, such as ``["schedule"]``. A
             state of another recipe is refused otherwise. If the plan has other counts now, the first step after loading
             brings the masks to them.
@@ -103,10 +120,15 @@ def sparsify(
     check_recipe(recipe)
     include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
     _check_choice(model, storage, layers, any((include, exclude, axes)))
+    if initial is not None and model is None and layers is None:
+        raise ValueError("initial is given, and neither model nor layers, which its masks are for: give model.")
     if model is None:
+        recipe, scores = start_from(recipe, layers or (), initial, scores)
         choice: dict[str, Any] = {"layers": layers, "include": include, "exclude": exclude, "axes": axes}
         return SparseOptimizer(optimizer, recipe, scores=scores, changed=changed, **choice)
     check_keras("model", model, keras.layers.Layer, "keras.Model")
+    chosen = layers_of(model, layers, include, exclude, axes)
+    recipe, scores = start_from(recipe, chosen, initial, scores)
     planned = plan(model, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
     sparse = SparseOptimizer(optimizer, recipe, layers=planned.layers, scores=scores, changed=changed)
     sparse.__dict__["_others"] = planned.others

@@ -14,7 +14,19 @@ from rigl_backends.torch.layers import layers_of, parameters_of
 from rigl_backends.torch.storage import hold_active
 from rigl_backends.torch.travel import Parts, take_out, unpack
 from rigl_backends.torch.twin import optimizers_in, params_of
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, Storage, check_changed, check_state, errors, make_plan
+from rigl_core.adapter import (
+    Axes,
+    Initial,
+    Layer,
+    Plan,
+    Recipe,
+    Storage,
+    check_changed,
+    check_state,
+    errors,
+    make_plan,
+    start_from,
+)
 
 
 def plan(
@@ -55,6 +67,7 @@ def sparsify(
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
     scores: Mapping[str, Any] | None = None,
+    initial: Initial | None = None,
     changed: Collection[str] = (),
     storage: Storage = "masks",
 ) -> SparseTraining:
@@ -103,6 +116,9 @@ def sparsify(
         axes: in and out axes by name pattern; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
+        initial: the masks to begin with, in place of random ones: the path of a file of `rigl_core.storage`, a
+            `rigl_core.storage.Topology`, or bool arrays by layer name. Masks of another framework are turned by the
+            layers' axes. The recipe then has as many connections as they have; its sparsity may be left out.
         changed: fields of the recipe, such as "schedule", that were changed on purpose since the state was saved that
             the optimizer loads.
         storage: ``"masks"``, or ``"active"``: float32 `torch.nn.Linear` and `torch.nn.Conv2d` modules on a CPU become
@@ -124,6 +140,7 @@ def sparsify(
     check_changed(changed)
     found = _optimizers_of(optimizer)
     chosen = layers_of(model, layers, include, exclude, axes, unmade=storage != "masks")
+    recipe, scores = start_from(recipe, chosen, initial, scores)
     own = _plan(model, recipe, chosen, layers)
     params = parameters_of(model, own.layers)
     optimizers = _that_hold(found, own.layers, params)
