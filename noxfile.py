@@ -39,9 +39,12 @@ TESTED = [
 
 
 def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = ()) -> None:
-    """Install requirements and dependency groups, all at the versions of constraints.txt."""
+    """Install requirements and dependency groups, all at the versions of constraints.txt.
+
+    Python compiles what it imports; to compile all of these packages beforehand would take as long as to install them.
+    """
     grouped = nox.project.dependency_groups(PYPROJECT, *groups)
-    session.install("-q", "-c", "constraints.txt", *requirements, *grouped)
+    session.install("-q", "--no-compile", "-c", "constraints.txt", *requirements, *grouped)
 
 
 def install_backend(session: nox.Session, backend: str, extra: str) -> None:
@@ -114,7 +117,7 @@ def conformance(session: nox.Session, backend: str) -> None:
 @nox.parametrize("backend", list(versions.OLDEST_TESTS), ids=list(versions.OLDEST_TESTS))
 def minimums(session: nox.Session, backend: str) -> None:
     """One backend with the oldest versions that pyproject.toml declares, which are read from there."""
-    session.install("-q", *versions.lower_bounds(PYPROJECT, backend), "-e", ".")
+    session.install("-q", "--no-compile", *versions.lower_bounds(PYPROJECT, backend), "-e", ".")
     lacking = [f"--deselect={name}" for name in versions.OLDEST_LACKS.get(backend, ())]
     session.run("pytest", "-q", *versions.OLDEST_TESTS[backend], *lacking, "--backend", backend, *session.posargs)
     if backend == "numpy":
@@ -137,7 +140,7 @@ def matrix(session: nox.Session, backend: str, release: str) -> None:
     else:
         wanted = versions.needed(PYPROJECT, backend)
         versions.refuse_cuda(session, wanted)
-        session.install("-q", "--upgrade", "-e", ".", *wanted)
+        session.install("-q", "--no-compile", "--upgrade", "-e", ".", *wanted)
     session.run("pytest", "-q", *versions.TESTS[backend], "--backend", backend, *session.posargs)
 
 
