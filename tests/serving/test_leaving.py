@@ -7,15 +7,19 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
 import onnx
 import onnx.reference
+import optax
 import pytest
+import safetensors.flax
 import safetensors.torch
 import torch
 from torch import nn
 
+import rigl_backends.jax
 import rigl_backends.torch
 from rigl_core import RigL, UpdateSchedule
 from rigl_core.serving import to_scipy
@@ -52,6 +56,19 @@ def test_safetensors(storage: Any, tmp_path: Path) -> None:
     assert loaded.keys() == rigl_backends.torch.to_dense(model).state_dict().keys()
     assert all(torch.equal(loaded[name], expected[name]) for name in expected)
     assert has_zeros_outside(loaded, sparse)
+
+
+def test_safetensors_of_flax(tmp_path: Path) -> None:
+    params = {"params": {"fc": {"kernel": jnp.ones((200, 300)), "bias": jnp.ones(300)}}}
+    tx = rigl_backends.jax.sparsify(optax.sgd(0.1), RigL(0.8, schedule=UpdateSchedule(end=9)), storage={"*": "active"})
+    opt_state = tx.init(params)
+    params = rigl_backends.jax.apply_masks(params, opt_state)
+    flat = flax.traverse_util.flatten_dict(rigl_backends.jax.dense(params), sep="/")
+    safetensors.flax.save_file(flat, tmp_path / "model.safetensors")
+    loaded = safetensors.flax.load_file(tmp_path / "model.safetensors")
+    assert loaded.keys() == {"params/fc/kernel", "params/fc/bias"}
+    mask = rigl_backends.jax.masks(opt_state, params)["params/fc/kernel"]
+    np.testing.assert_array_equal(loaded["params/fc/kernel"], mask.astype(np.float32))
 
 
 def test_onnx_keeps_its_zeros(tmp_path: Path) -> None:

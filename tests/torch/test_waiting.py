@@ -28,7 +28,27 @@ RECIPES: dict[str, Recipe] = {
     "SRigL": SRigL(0.7, schedule=SCHEDULE),
     "ramp": GradualPruning(0.7, schedule=SCHEDULE),
 }
-OPTIMIZERS: dict[str, Callable[..., Any]] = {"SGD": torch.optim.SGD, "Adam": torch.optim.Adam, "Muon": torch.optim.Muon}
+
+
+class Fused(torch.optim.Optimizer):
+    """Reads itself what a gradient scaler has found, as fused optimizers do."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+        self.found_inf = torch.empty((), device="meta")
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            for param in group["params"]:
+                if param.grad is not None:
+                    param.detach().sub_(group["lr"] * param.grad)
+
+
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
+    "Adam": torch.optim.Adam,
+    "Muon": torch.optim.Muon,
+    "under a gradient scaler": Fused,
+}
 
 
 class Answers(TorchDispatchMode):
