@@ -7,7 +7,6 @@ import warnings
 import torch
 from torch import Tensor, nn
 from torch.sparse import SparseSemiStructuredTensorCUTLASS, to_sparse_semi_structured
-from torch.sparse._semi_structured_conversions import sparse_semi_structured_from_dense_cutlass
 
 from rigl_backends.torch.leaving import to_dense
 from rigl_backends.torch.unfused import leave_fused_path
@@ -61,7 +60,9 @@ def _packed(weight: Tensor) -> Tensor:
         if weight.is_cuda:
             packed: Tensor = to_sparse_semi_structured(weight.contiguous())
             return packed
-        values, places = sparse_semi_structured_from_dense_cutlass(weight.contiguous())  # type: ignore[no-untyped-call]
+        from torch.sparse import _semi_structured_conversions as conversions  # private, so only where it is needed
+
+        values, places = conversions.sparse_semi_structured_from_dense_cutlass(weight.contiguous())  # type: ignore[no-untyped-call]
         return SparseSemiStructuredTensorCUTLASS(
             weight.shape, values, places, packed_t=None, meta_t=None, compressed_swizzled_bitmask=None
         )
