@@ -73,7 +73,7 @@ def test_safetensors_of_flax(tmp_path: Path) -> None:
 
 def test_onnx_keeps_its_zeros(tmp_path: Path) -> None:
     model, sparse = trained({"*": "active"})
-    plain, x = rigl_backends.torch.to_dense(model.eval()), torch.randn(3, 2, 6, 6)
+    plain, x = rigl_backends.torch.to_dense(model).eval(), torch.randn(3, 2, 6, 6)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of PyTorch, about itself
         torch.onnx.export(plain, (x,), tmp_path / "model.onnx", dynamo=True, optimize=False, verbose=False)
@@ -82,7 +82,7 @@ def test_onnx_keeps_its_zeros(tmp_path: Path) -> None:
     assert has_zeros_outside(arrays, sparse)
     (y,) = onnx.reference.ReferenceEvaluator(network).run(None, {network.graph.input[0].name: x.numpy()})
     with torch.no_grad():
-        np.testing.assert_allclose(y, model(x).numpy(), rtol=1e-4, atol=1e-5)
+        np.testing.assert_allclose(y, model.eval()(x).numpy(), rtol=1e-4, atol=1e-5)
 
 
 def test_matrices_of_scipy() -> None:
