@@ -20,7 +20,8 @@ def to_semi_structured(model: nn.Module) -> nn.Module:
     """A copy of a model whose 2:4 Linear modules hold half of their weights, and where they are, for inference on CUDA.
 
     Train with ``structure=NM(2, 4)``, then ``to_semi_structured(to_dense(model).half().cuda())``. Modules that do not
-    fit stay as they are. On a CPU the weights are only packed: ``to_dense()`` of a weight shows them, and nothing multiplies by it.
+    fit stay as they are. On a CPU the weights are only packed: ``to_dense()`` of a weight shows them, and nothing
+    multiplies by it.
 
     Args:
         model: a trained model, in float16 or bfloat16. A plain Linear module fits if its outputs are a multiple of 32,
