@@ -161,6 +161,25 @@ def bench(session: nox.Session) -> None:
     session.run("python", "benchmarks", "--rigl-torch", rigl_torch(session), *session.posargs)
 
 
+@nox.session
+@nox.parametrize("backend", ["torch", "jax"], ids=["torch", "jax"])
+def gpu(session: nox.Session, backend: str) -> None:
+    """The suite and the steps of one backend on an NVIDIA GPU; writes benchmarks/gpu.md.
+
+    The only session that needs one. Arguments go to the measurement: ``nox -s gpu -- --quick``.
+    """
+    if shutil.which("nvidia-smi") is None:
+        session.error("nvidia-smi is not here: this session needs an NVIDIA GPU and its driver. No other session does.")
+    session.run("nvidia-smi", external=True)
+    install_backend(session, backend, "testing")
+    if backend == "jax":
+        install(session, "jax[cuda12]", groups=("jax",))
+    session.env["XLA_PYTHON_CLIENT_PREALLOCATE"] = "false"  # the suite and its processes share the memory
+    suite = ("pytest", "conformance_tests/test_properties.py", "--backend", backend, "--device", "cuda")
+    session.run(*suite)
+    session.run("python", "benchmarks/gpu.py", backend, *session.posargs)
+
+
 def rigl_torch(session: nox.Session) -> str:
     """The Python of an environment with rigl-torch, which names dependencies that it can do without."""
     environment = Path(session.create_tmp()).resolve() / "rigl_torch"

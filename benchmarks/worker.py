@@ -9,7 +9,7 @@ import importlib
 import json
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter, process_time, thread_time
 from typing import Any
 
@@ -139,6 +139,26 @@ def steps(module: str, model: str, optimizer: str) -> Callable[[str], Answer]:
     return measure
 
 
+def device(module: str, model: str, optimizer: str, device: str, kinds: Sequence[str]) -> Callable[[str], Answer]:
+    """Measure steps of trainings on a device: of each kind as many as asked for, of which only the last one waits."""
+    from contenders.recipes import always_moving, moving_later
+
+    recipes = {"dense": None, "sparse": moving_later(), "update": always_moving()}
+    contender = importlib.import_module(f"contenders.{module}_steps")
+    steps = {kind: contender.train(model, optimizer, recipes[kind], device) for kind in kinds}
+
+    def take(kind: str, count: int) -> None:
+        for number in range(1, count + 1):
+            steps[kind](wait=number == count)
+
+    def measure(count: str) -> Answer:
+        seconds = {kind: seconds_of(lambda kind=kind: take(kind, int(count))) / int(count) for kind in kinds}
+        return {"seconds": seconds, "bytes": contender.peak_bytes(device), "name": contender.device_name(device)}
+
+    measure("5")
+    return measure
+
+
 def _products(contender: str, baseline: str, layer: Mapping[str, float]) -> tuple[Callable[[], object], ...]:
     if contender.startswith("jax"):
         from contenders import sparse_jax
@@ -184,6 +204,7 @@ TASKS: Mapping[str, Callable[..., Callable[[str], Answer]]] = {
     "memory": memory,
     "compiling": compiling,
     "steps": steps,
+    "device": device,
     "products": products,
 }
 

@@ -1,9 +1,8 @@
-"""Ordinary steps in JAX: flax models, optax, one jitted step that reuses its arguments' memory."""
+"""Steps in JAX: flax models, optax, one jitted step that reuses its arguments' memory."""
 
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -11,8 +10,10 @@ import jax
 import numpy as np
 import optax
 
+from contenders.protocol import Train
 from contenders.recipes import moving_later
 from rigl_backends.jax import apply_masks, sparsify
+from rigl_core import Recipe
 
 INPUTS = {"mlp": (128, 784), "convnet": (64, 32, 32, 3), "gru": (32, 32, 64), "transformer": (16, 64, 128)}
 
@@ -46,36 +47,50 @@ class JaxSteps:
     """See `contenders.protocol.Steps`."""
 
     def __init__(self, model: str, optimizer: str) -> None:
-        self.dense = _step(model, optimizer, sparse=False)
-        self.sparse = _step(model, optimizer, sparse=True)
+        self.dense = train(model, optimizer, None)
+        self.sparse = train(model, optimizer, moving_later())
 
 
 make = JaxSteps
 
 
-def _step(kind: str, optimizer: str, *, sparse: bool) -> Callable[[], None]:
+def train(model: str, optimizer: str, recipe: Recipe | None, device: str = "cpu") -> Train:
+    """See `contenders.protocol.Train`."""
+    jax.config.update("jax_default_device", jax.devices(device)[0])
     rng = np.random.default_rng(0)
-    inputs = rng.standard_normal(INPUTS[kind], dtype=np.float32)
+    inputs = rng.standard_normal(INPUTS[model], dtype=np.float32)
     labels = rng.integers(10, size=len(inputs))
-    model = Model(kind)
-    params = model.init(jax.random.key(0), inputs)
+    network = Model(model)
+    params = network.init(jax.random.key(0), inputs)
     tx: Any = optax.sgd(1e-3, momentum=0.9) if optimizer == "momentum" else optax.adam(1e-4)
-    if sparse:
-        tx = sparsify(tx, moving_later())
+    if recipe is not None:
+        tx = sparsify(tx, recipe)
     state = tx.init(params)
-    if sparse:
+    if recipe is not None:
         params = apply_masks(params, state)
 
     def loss_of(params: Any) -> Any:
-        return optax.softmax_cross_entropy_with_integer_labels(model.apply(params, inputs), labels).mean()
+        return optax.softmax_cross_entropy_with_integer_labels(network.apply(params, inputs), labels).mean()
 
     @functools.partial(jax.jit, donate_argnums=(0, 1))
-    def train(params: Any, state: Any) -> tuple[Any, Any]:
+    def descend(params: Any, state: Any) -> tuple[Any, Any]:
         updates, state = tx.update(jax.grad(loss_of)(params), state, params)
         return optax.apply_updates(params, updates), state
 
-    def step() -> None:
+    def take(*, wait: bool = True) -> None:
         nonlocal params, state
-        params, state = jax.block_until_ready(train(params, state))
+        params, state = descend(params, state)
+        if wait:
+            jax.block_until_ready((params, state))
 
-    return step
+    return take
+
+
+def device_name(device: str) -> str:
+    """The name of a device; a missing one is an error."""
+    return str(jax.devices(device)[0].device_kind)
+
+
+def peak_bytes(device: str) -> int | None:
+    """The most memory that this process held on a device at a time; None where JAX does not count it."""
+    return (jax.devices(device)[0].memory_stats() or {}).get("peak_bytes_in_use")

@@ -33,3 +33,10 @@ class Steps(Protocol):
 
     def sparse(self) -> None:
         """Make one step of the sparse training, and wait for its end."""
+
+
+class Train(Protocol):
+    """A training of a model, dense or with a recipe, on any device."""
+
+    def __call__(self, *, wait: bool = True) -> None:
+        """Make one step, and wait for its end if asked to: in a training only the last step waits."""

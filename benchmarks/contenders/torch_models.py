@@ -69,7 +69,7 @@ def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
 
 def make_step(model: nn.Module, inputs: Tensor, optimizer: torch.optim.Optimizer) -> Step:
     """One step of a usual training loop."""
-    labels = torch.randint(10, (len(inputs),))
+    labels = torch.randint(10, (len(inputs),)).to(inputs.device)
 
     def step() -> None:
         optimizer.zero_grad()

@@ -86,6 +86,49 @@ def test_ordinary_steps(module: str, model: str) -> None:
     assert len(answer["dense"]) == len(answer["sparse"]) == 1
 
 
+def test_a_run_for_a_gpu_writes_its_page(tmp_path: Path) -> None:
+    """On a CPU, where the same code runs; memory is not counted there. The other framework's figures stay."""
+    own = {"device": "A", "dense": 0.002, "ratios": {"sparse": 1.1, "update": 2}, "bytes": None}
+    jax = {"rounds": 2, "steps": 3, "versions": {"jax": "9"}, "models": {"gru": own}}
+    (tmp_path / "gpu.json").write_text(json.dumps({"jax": jax}))
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "torch", "--device", "cpu", "--quick"]
+    command += ["--output", str(tmp_path / "gpu.md")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    lines = (tmp_path / "gpu.md").read_text().splitlines()
+    rows = [line.split(" | ") for line in lines if line.startswith(("| torch", "| jax"))]
+    assert [row[:2] for row in rows] == [["| jax", "gru"], ["| torch", "mlp"]]
+    assert all(float(cell.removesuffix(" x")) > 0 for row in rows for cell in row[2:5])
+    assert all(row[5] == "not counted" for row in rows)
+
+
+def test_steps_on_a_device_of_jax() -> None:
+    (answer,) = ask(task="device", module="jax", model="mlp", optimizer="Adam", device="cpu", kinds=["dense"])
+    assert answer["seconds"]["dense"] > 0
+    assert (answer["bytes"], answer["name"]) == (None, "cpu")
+
+
+def test_memory_on_a_gpu_is_a_ratio_too() -> None:
+    code = """
+from gpu import page
+peaks = {"dense": 2e8, "sparse": 3e8, "update": 4e8}
+own = {"device": "A", "dense": 0.002, "ratios": {"sparse": 1.1, "update": 2}, "bytes": peaks}
+text = page({"torch": {"rounds": 2, "steps": 3, "versions": {"torch": "9"}, "models": {"mlp": own}}})
+assert "| torch | mlp | 2.00 | 1.10 x | 2.00 x | 200.0 | 1.50 x | 2.00 x |" in text and "torch: A; torch 9" in text
+"""
+    result = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+
+
+def test_a_device_that_is_not_there_is_an_error(tmp_path: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "gpu.py"), "torch", "--device", "nowhere", "--quick"]
+    command += ["--output", str(tmp_path / "gpu.md")]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode != 0
+    assert "nowhere" in result.stderr
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize(
     ("contender", "baseline", "threads"),
     [

@@ -104,6 +104,13 @@ def test_sparse_layers_hold_their_active_weights_alone(storage: str) -> None:
     assert any(isinstance(step, Dense) for step in network.steps) == (len(sparse) < 4)
 
 
+def test_weights_in_half_precision_leave_as_float32() -> None:
+    model, x = nn.Sequential(nn.Linear(40, 30), nn.Tanh(), nn.Linear(30, 3)).bfloat16(), torch.randn(4, 40)
+    with torch.no_grad():
+        network, expected = rigl_backends.torch.export(model), model.float()(x).numpy()
+    np.testing.assert_allclose(network(x.numpy()), expected, rtol=1e-4, atol=1e-5)
+
+
 def test_a_network_of_arrays_of_other_frameworks() -> None:
     """Weights of (inputs, outputs), as JAX, TensorFlow and NumPy have them."""
     rng = np.random.default_rng(0)

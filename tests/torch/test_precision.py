@@ -129,6 +129,21 @@ def test_an_overflow_in_a_dense_parameter_defers_the_update_too(kind: str) -> No
     assert not same_bits(sparse.masks, masks)
 
 
+@checks("T5")
+def test_an_overflow_that_the_scaler_alone_has_found_defers_the_update() -> None:
+    """In other processes, for example: the gradients of this one are finite."""
+    training = model, optimizer, sparse, _ = scaled_training("fused adamw")
+    for step in range(2):
+        scaled_step(training, step)
+    before, fused = sparse.masks, torch.ones(())
+    for found, stays in ((1.0, True), (0.0, False)):
+        optimizer.zero_grad()
+        loss_of(model, batch(2)).backward()
+        optimizer.grad_scale, optimizer.found_inf = fused, torch.tensor(found)  # type: ignore[attr-defined]
+        optimizer.step()
+        assert same_bits(sparse.masks, before) == stays
+
+
 def test_autocast_to_bfloat16() -> None:
     model = mlp()
     optimizer = torch.optim.AdamW(model.parameters(), 0.01)

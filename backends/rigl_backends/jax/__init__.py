@@ -15,6 +15,7 @@ from rigl_backends.jax.begin import begin
 from rigl_backends.jax.describe import describe
 from rigl_backends.jax.handle import SparseState, apply_masks, masks, step, table
 from rigl_backends.jax.layers import choose_layers
+from rigl_backends.jax.leaving import to_bcoo
 from rigl_backends.jax.resume import resume
 from rigl_backends.jax.saliency import grasp_scores, synflow_scores
 from rigl_backends.jax.sparse_conv import sparse_conv
@@ -41,5 +42,6 @@ __all__ = [
     "step",
     "synflow_scores",
     "table",
+    "to_bcoo",
     "topology",
 ]

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, Self
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
 from rigl_backends.torch.active_module import SparseModule
 from rigl_backends.torch.link import Floats, Sample
+from rigl_backends.torch.unfused import leave_fused_path
 from rigl_core.adapter import Index, Products, best_kernels
 
 
@@ -27,7 +28,7 @@ class SparseLinear(SparseModule):
     def become(cls, module: nn.Module, index: Index, weight: Tensor) -> Self:
         own = super().become(module, index, weight)
         own.in_features, own.out_features = index.cols, index.rows
-        own.register_forward_pre_hook(_use_no_fused_path)
+        leave_fused_path(own)
         return own
 
     @property
@@ -75,7 +76,3 @@ class SparseLinear(SparseModule):
             kernels=best_kernels(),
             threads=torch.get_num_threads(),
         )
-
-
-def _use_no_fused_path(module: nn.Module, inputs: Any) -> None:
-    """A hook that does nothing: with one, a TransformerEncoderLayer leaves its fused path, which reads weights."""

@@ -1,9 +1,7 @@
-"""Trained networks for use: as a chain of steps without PyTorch, or with PyTorch's own sparse matrices."""
+"""Trained networks for use without PyTorch, as a chain of steps."""
 
 from __future__ import annotations
 
-import copy
-import warnings
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from rigl_backends.torch.active_conv import SparseConv2d
 from rigl_backends.torch.active_linear import SparseLinear
+from rigl_backends.torch.leaving import pays
 from rigl_core import serving
 from rigl_core.adapter import Convolution
 
@@ -40,63 +39,6 @@ def export(modules: nn.Module | Iterable[nn.Module]) -> serving.Chain:
     return serving.Chain(_step(name, module) for name, module in _chain(modules) if not isinstance(module, NOTHING))
 
 
-def to_csr(model: nn.Module) -> nn.Module:
-    """A copy of a model whose sparse Linear modules multiply by PyTorch's own CSR matrices, for inference.
-
-    Args:
-        model: a trained model. Linear modules with a density up to 0.25 and SparseLinear modules become `CSRLinear`.
-    """
-    own = copy.deepcopy(model).eval()
-    for name, module in list(own.named_modules()):
-        if isinstance(module, SparseLinear) or (
-            isinstance(module, nn.Linear) and serving.pays(module.weight.detach().numpy())
-        ):
-            parent, _, leaf = name.rpartition(".")
-            if name:
-                setattr(own.get_submodule(parent), leaf, CSRLinear(module))
-            else:
-                own = CSRLinear(module)
-    return own
-
-
-class CSRLinear(nn.Module):
-    """A Linear module for inference.
-
-    Attributes:
-        weight: sparse CSR (outputs, inputs).
-        bias: (outputs,), or None.
-    """
-
-    weight: Tensor
-    bias: Tensor | None
-
-    def __init__(self, module: nn.Linear | SparseLinear) -> None:
-        super().__init__()
-        with warnings.catch_warnings():  # PyTorch calls its sparse matrices a beta, and says what it does not check
-            warnings.filterwarnings("ignore", "Sparse (CSR tensor|invariant)", UserWarning)
-            self.register_buffer("weight", _csr(module))
-        self.register_buffer("bias", None if module.bias is None else module.bias.detach().clone())
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The outputs (..., outputs) of inputs (..., inputs)."""
-        y = torch.mm(self.weight, x.reshape(-1, x.shape[-1]).t()).t().reshape(*x.shape[:-1], self.weight.shape[0])
-        return y if self.bias is None else y + self.bias
-
-
-def _csr(module: nn.Linear | SparseLinear) -> Tensor:
-    """The weight as a CSR matrix."""
-    if not isinstance(module, SparseLinear):
-        return module.weight.detach().to_sparse_csr()
-    flat = module.index.flat()
-    order = np.argsort(flat)
-    rows, columns = np.divmod(flat[order], module.in_features)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=module.out_features))])
-    crow, col = (torch.from_numpy(array.astype(np.int32)) for array in (starts, columns))
-    shape = module.out_features, module.in_features
-    values = module.weight.detach()[torch.from_numpy(order)]
-    return torch.sparse_csr_tensor(crow, col, values, shape, check_invariants=True)
-
-
 def _chain(modules: nn.Module | Iterable[nn.Module]) -> Iterator[tuple[str, nn.Module]]:
     """The modules one after the other, with names for messages."""
     if isinstance(modules, nn.Sequential) or not isinstance(modules, nn.Module):
@@ -122,7 +64,7 @@ def _array(tensor: Tensor | None) -> Any:
 
 
 def _linear(name: str, module: nn.Linear) -> serving.Step:
-    make = serving.Linear.of if serving.pays(module.weight.detach().numpy()) else serving.Dense
+    make = serving.Linear.of if pays(module.weight) else serving.Dense
     return make(_array(module.weight), _array(module.bias))
 
 

@@ -73,19 +73,25 @@ def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Tensor | i
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers are finite. The gradient of an embedding may be a sparse tensor."""
-    arrays, flags = [], []
+    """Whether all numbers are finite. The gradient of an embedding may be a sparse tensor.
+
+    The host waits once for each device that is not its own.
+    """
+    arrays: list[Any] = []
+    flags: dict[torch.device, list[Tensor]] = {}
     for x in tensors:
         values = (x.coalesce().values() if x.layout == torch.sparse_coo else x).detach()
         if hasattr(values, "full_tensor"):  # a DTensor: all processes must find the same
-            flag: Any = torch.isfinite(values).all()
-            flags.append(flag.full_tensor())
+            part: Any = torch.isfinite(values).all()
+            flag = part.full_tensor()
+            flags.setdefault(flag.device, []).append(flag)
         elif numpy_shares(values) and values.dtype in (torch.float16, torch.float32, torch.float64):
             arrays.append(values.numpy())
         elif values.numel():  # the smallest and the largest number tell, a NaN going before both
             real = torch.view_as_real(values) if values.is_complex() else values
-            flags.append(torch.isfinite(torch.stack(torch.aminmax(real))).all())
-    return adapter.all_finite(arrays) and all(map(bool, flags))
+            flag = torch.isfinite(torch.stack(torch.aminmax(real))).all()
+            flags.setdefault(flag.device, []).append(flag)
+    return adapter.all_finite(arrays) and all(bool(torch.stack(own).all()) for own in flags.values())
 
 
 def numpy_shares(*tensors: Tensor) -> bool:

@@ -227,8 +227,8 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
     def _all_finite(self) -> bool:
         """Whether all gradients are finite, also those of dense parameters, since clipping mixes them."""
         overflow = getattr(self._optimizer, "found_inf", None)  # a gradient scaler's finding, for fused optimizers
-        gradients = (gradient for _, gradient in gradients_of(self._optimizer))
-        return all_finite(gradients) and not (overflow is not None and overflow.item())
+        found = [] if overflow is None else [torch.where(overflow != 0, torch.inf, overflow)]
+        return all_finite([*found, *(gradient for _, gradient in gradients_of(self._optimizer))])
 
     # Where the arrays are.
 
