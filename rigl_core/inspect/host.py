@@ -13,10 +13,12 @@ def to_numpy(array: Any) -> npt.NDArray[Any]:
 
     Args:
         array: any object with ``__array__``, or a PyTorch tensor, also on a GPU or with a gradient. A tensor of
-            bfloat16 becomes float32, which holds the same values, since NumPy has no bfloat16.
+            bfloat16 becomes float32, which holds the same values, since NumPy has no bfloat16. A DTensor is gathered:
+            all processes that hold it must call this function at the same time.
     """
     if hasattr(array, "detach"):
-        array = array.detach().cpu()
+        array = array.detach()
+        array = (array.full_tensor() if hasattr(array, "full_tensor") else array).cpu()
         if str(array.dtype) == "torch.bfloat16":
             array = array.float()
     return np.asarray(array)

@@ -153,7 +153,7 @@ def _check_mask(layer: Layer, saved: Array) -> None:
 
 def _check_flat(layer: Layer, kind: str, saved: Array) -> None:
     shape = tuple(np.shape(saved))
-    if shape != (layer.size,):
+    if shape not in ((layer.size,), layer.shape):  # sharded arrays keep the layer's axes
         raise ValueError(
             f"state has a {kind} array of shape {shape} for layer {layer.name!r}: "
             f"it must be flat, of {layer.size} numbers."

@@ -18,6 +18,7 @@ from rigl_core import adapter
 
 int32 = torch.int32
 best_of = None
+total = None
 finfo = torch.finfo
 
 abs = torch.abs
@@ -73,14 +74,11 @@ def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Tensor | i
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers are finite. The gradient of an embedding may be a sparse tensor."""
+    """Whether all numbers that are here are finite. The gradient of an embedding may be a sparse tensor."""
     arrays, flags = [], []
     for x in tensors:
         values = (x.coalesce().values() if x.layout == torch.sparse_coo else x).detach()
-        if hasattr(values, "full_tensor"):  # a DTensor: all processes must find the same
-            flag: Any = torch.isfinite(values).all()
-            flags.append(flag.full_tensor())
-        elif numpy_shares(values) and values.dtype in (torch.float16, torch.float32, torch.float64):
+        if numpy_shares(values) and values.dtype in (torch.float16, torch.float32, torch.float64):
             arrays.append(values.numpy())
         elif values.numel():  # the smallest and the largest number tell, a NaN going before both
             real = torch.view_as_real(values) if values.is_complex() else values

@@ -13,7 +13,7 @@ from rigl_backends.torch.handle import SparseTraining, is_sparsified
 from rigl_backends.torch.layers import layers_of, parameters_of
 from rigl_backends.torch.storage import hold_active
 from rigl_backends.torch.travel import Parts, take_out, unpack
-from rigl_backends.torch.twin import optimizers_in, params_of
+from rigl_backends.torch.twin import is_sharded, optimizers_in, params_of
 from rigl_core.adapter import Axes, Layer, Plan, Recipe, Storage, check_changed, check_state, errors, make_plan
 
 
@@ -126,6 +126,7 @@ def sparsify(
     chosen = layers_of(model, layers, include, exclude, axes, unmade=storage != "masks")
     own = _plan(model, recipe, chosen, layers)
     params = parameters_of(model, own.layers)
+    _check_shards(own, params)
     optimizers = _that_hold(found, own.layers, params)
     errors.check_scores(own, scores)
     with _without_topology(optimizers) as parts:
@@ -170,6 +171,26 @@ def _that_hold(optimizers: list[Optimizer], layers: Sequence[Layer], params: Seq
                 f"layer {layer.name!r} is already sparsified with another optimizer: call remove() on its handle."
             )
     return [optimizer for optimizer in optimizers if set(params) <= set(params_of(optimizer))]
+
+
+def _check_shards(plan: Plan, params: Sequence[nn.Parameter]) -> None:
+    """Refuse recipes by which connections of several shards, or layers, are chosen in groups, if layers are sharded."""
+    sharded = [plan.layers[i] for i in plan.sparse_layers if is_sharded(params[i])]
+    recipe = plan.recipe
+    for parameter, given in (
+        ("structure", recipe.structure.arrangement(sharded[0]) is not None if sharded else False),
+        ("scope", recipe.scope == "global"),
+        ("redistribution", recipe.redistribution is not None),
+    ):
+        if sharded and given:
+            raise ValueError(
+                f"layer {sharded[0].name!r} is sharded (a DTensor), and the recipe has {parameter}="
+                f"{getattr(recipe, parameter)!r}, for which single layers are chosen in whole processes: use "
+                f"{parameter}={_PLAIN[parameter]}, or exclude the layer."
+            )
+
+
+_PLAIN = {"structure": "Unstructured()", "scope": "'layer'", "redistribution": "None"}
 
 
 @contextmanager

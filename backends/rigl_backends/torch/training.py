@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch.active import ActiveLayer, kept, layers_in
+from rigl_backends.torch.agreement import agreed, summed
 from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.namespace import all_finite
@@ -18,6 +19,7 @@ from rigl_backends.torch.notes import Step
 from rigl_backends.torch.rollback import Rollback, evaluates_once
 from rigl_backends.torch.state import Counters, gradients_of, keeps_zeros
 from rigl_backends.torch.travel import Travel, is_empty_step
+from rigl_backends.torch.twin import is_sharded, params_of
 from rigl_backends.torch.watch import Watch
 from rigl_core import adapter
 from rigl_core.adapter import Plan
@@ -227,15 +229,15 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
     def _all_finite(self) -> bool:
         """Whether all gradients are finite, also those of dense parameters, since clipping mixes them."""
         overflow = getattr(self._optimizer, "found_inf", None)  # a gradient scaler's finding, for fused optimizers
-        gradients = (gradient for _, gradient in gradients_of(self._optimizer))
-        return all_finite(gradients) and not (overflow is not None and overflow.item())
+        gradients = (summed(gradient) for _, gradient in gradients_of(self._optimizer))
+        finite = all_finite(gradients) and not (overflow is not None and overflow.item())
+        return agreed(finite, params_of(self._optimizer))
 
     # Where the arrays are.
 
     def _mask(self, position: int) -> Tensor:
-        shape = self.plan.layers[position].shape
         if position in self._layers:
-            return torch.as_tensor(self._layers[position].mask).reshape(shape)
+            return self._layers[position].shaped(torch.as_tensor(self._layers[position].mask))
         return torch.ones_like(self.params[position], dtype=torch.bool)
 
     def _array(self, saved: Any) -> Tensor:
@@ -245,5 +247,8 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         return array.clone()
 
     def _may_use_threads(self) -> bool:
-        # A GPU's current stream is a thread's own; layers of active weights use several threads themselves.
-        return not self._active and all(param.device.type == "cpu" for param in self._of_param)
+        # A GPU's current stream is a thread's own; layers of active weights use several threads themselves; and the
+        # processes that hold shards must exchange counts in one order.
+        return not self._active and all(
+            param.device.type == "cpu" and not is_sharded(param) for param in self._of_param
+        )

@@ -47,6 +47,16 @@ def is_plain(tensor: Tensor) -> bool:
     return type(tensor) in (Tensor, nn.Parameter)
 
 
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, whose import takes a second and which this module does without."""
+    return hasattr(tensor, "full_tensor")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: a DTensor's shard, or the tensor itself."""
+    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+
+
 class FirstValues(dict[Any, Any]):
     """A parameter's state that remembers what is first stored in it, before an optimizer changes it in place."""
 

@@ -14,7 +14,7 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from rigl_backends.torch.active import ActiveLayer
-from rigl_backends.torch.layer import SparseLayer
+from rigl_backends.torch.layer import SparseLayer, writes_to
 from rigl_backends.torch.twin import params_of
 from rigl_core.adapter import SparsityWarning, errors
 
@@ -36,7 +36,7 @@ class _Weights:
     @property
     def _writes(self) -> tuple[int, int]:
         """Where the weights are in memory, and how often they were written."""
-        return self.layer.param.data_ptr(), self.layer.param._version
+        return writes_to(self.layer.param)
 
     def outside(self, *, thorough: bool) -> int:
         """The number of weights outside the mask; 0 if it was told. ``thorough`` finds writes through ``.data`` too."""
