@@ -32,4 +32,4 @@ def summed(gradient: Tensor) -> Tensor:
     held: Any = gradient
     if is_sharded(gradient) and any(placement.is_partial() for placement in held.placements):
         return held.full_tensor()  # type: ignore[no-any-return]
-    return local(gradient.detach())
+    return local(gradient).detach()

@@ -47,11 +47,11 @@ class SparseLayer(adapter.SparseLayer):
 
     @property
     def weight(self) -> Tensor:
-        return self.own(self.param.detach()).reshape(-1)
+        return self.own(self.param).detach().reshape(-1)
 
     @weight.setter
     def weight(self, weight: Tensor) -> None:
-        own = self.own(self.param.detach())
+        own = self.own(self.param).detach()
         own.copy_(weight.reshape(own.shape))
 
     @property
@@ -122,7 +122,7 @@ class SparseLayer(adapter.SparseLayer):
         """Add the pull and the noise of the recipe to the gradient."""
         scale = self._scale
         if self.param.grad is not None and self.rule.changes_gradient:
-            grad = self.own(self.param.grad.detach())
+            grad = self.own(self.param.grad).detach()
             noisy = self.noisy(self._unscaled(grad), step).reshape(grad.shape)
             grad.copy_(noisy if scale is None else noisy * scale)
 
@@ -165,7 +165,7 @@ def writes_to(tensor: Tensor) -> tuple[int, int]:
     """Where a tensor is in memory, and how often it was written. A DTensor and its shard count on their own."""
     if not is_sharded(tensor):
         return tensor.data_ptr(), tensor._version
-    shard = local(tensor.detach())
+    shard = local(tensor)
     return shard.data_ptr(), shard._version + tensor._version
 
 

@@ -146,8 +146,8 @@ def _check(layer: Layer, parameter: nn.Parameter, *, unmade: bool) -> None:
         )
     if type(parameter.detach()) is not Tensor and not is_sharded(parameter):
         raise ValueError(
-            f"layer {layer.name!r} is a {type(parameter.detach()).__name__}: tensors that are wrapped in another way than "
-            "DTensors cannot be sparsified; exclude the layer."
+            f"layer {layer.name!r} is a {type(parameter.detach()).__name__}: wrapped tensors, other than DTensors, "
+            "cannot be sparsified; exclude the layer."
         )
     if is_sharded(parameter) and any(placement.is_partial() for placement in parameter.placements):  # type: ignore[attr-defined]
         raise ValueError(

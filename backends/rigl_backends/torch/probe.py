@@ -69,10 +69,12 @@ def probe(optimizer: Optimizer, param: nn.Parameter, *, like: bool = False) -> F
         if not inner:
             raise
     # A wrapper that cannot be copied, such as ZeroRedundancyOptimizer. Another process may hold the parameter's state.
-    found = [(path, _probe_once(held, param, like)) for path, held in inner if group_of(held, param) is not None]
+    # What is loaded into the wrapper is in its own state, too.
+    found = [(path, _probe_once(held, param, like)) for path, held in inner]
+    starts = [(start, one) for path, one in found for start in (path, ())]
     return Found(
-        {(*path, *rest): fresh for path, one in found for rest, fresh in one.fresh.items()},
-        frozenset((*path, *rest) for path, one in found for rest in one.others),
+        {(*start, *rest): fresh for start, one in starts for rest, fresh in one.fresh.items()},
+        frozenset((*start, *rest) for start, one in starts for rest in one.others),
         all(one.rests for _, one in found),
     )
 

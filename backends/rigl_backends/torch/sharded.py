@@ -36,7 +36,7 @@ class ShardedLayer(SparseLayer):
         super().__init__(layer, recipe, param, optimizer)
 
     def own(self, tensor: Tensor) -> Tensor:
-        return local(tensor.detach())
+        return local(tensor)
 
     def indices(self) -> Tensor:
         return self.shards.indices().to(self.param.device)

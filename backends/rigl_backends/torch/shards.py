@@ -6,7 +6,6 @@ of them takes a second.
 
 from __future__ import annotations
 
-import math
 
 import torch
 import torch.distributed as dist
@@ -18,6 +17,10 @@ from torch.distributed.tensor.placement_types import Placement, _StridedShard
 class Shards:
     """How a layer lies in shards, and which of them this process holds; it may be an empty one.
 
+    Attributes:
+        replicas: the groups of processes that hold the same shard.
+        others: the groups of processes that hold other shards.
+
     Args:
         param: the layer's parameter.
     """
@@ -25,20 +28,10 @@ class Shards:
     def __init__(self, param: DTensor) -> None:
         self._mesh, self._placements = param.device_mesh, param.placements
         self._shape, self._stride = param.shape, param.stride()
-        sharding = [axis for axis, placement in enumerate(self._placements) if not placement.is_replicate()]
-        self._groups = [self._mesh.get_group(axis) for axis in sharding]
+        axes = dict(enumerate(self._placements))
+        self.replicas = [self._mesh.get_group(axis) for axis, placement in axes.items() if placement.is_replicate()]
+        self.others = [self._mesh.get_group(axis) for axis, placement in axes.items() if not placement.is_replicate()]
         self._rows = [_held(param, dim) for dim in range(param.ndim)]
-
-    @property
-    def size(self) -> int:
-        """The number of connections of the whole layer."""
-        return math.prod(self._shape)
-
-    @property
-    def replicas(self) -> list[dist.ProcessGroup]:
-        """The groups of processes that hold the same shard."""
-        axes = [axis for axis, placement in enumerate(self._placements) if placement.is_replicate()]
-        return [self._mesh.get_group(axis) for axis in axes]
 
     def indices(self) -> Tensor:
         """The int32 flat indices, in the whole layer, of the connections that are here."""
@@ -50,7 +43,7 @@ class Shards:
     def total(self, counts: Tensor) -> Tensor:
         """The sum of counts over all shards. Replicas of a shard count once."""
         summed = counts.to(self._mesh.device_type)
-        for group in self._groups:
+        for group in self.others:
             dist.all_reduce(summed, group=group)
         return summed.to(counts.device)
 

@@ -147,6 +147,11 @@ def _optimizers_of(optimizer: object) -> list[Optimizer]:
             "optimizer is L-BFGS, whose history mixes all weights, so it cannot follow a topology that moves: "
             "use a first-order optimizer."
         )
+    if getattr(optimizer, "_overlap_with_ddp", False):
+        raise ValueError(
+            "optimizer is a ZeroRedundancyOptimizer with overlap_with_ddp=True, which steps inside of backward(), where "
+            "no update can take the place of a step: use overlap_with_ddp=False."
+        )
     found = [
         inner for inner in found if {"_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"} <= set(vars(inner))
     ]

@@ -80,7 +80,7 @@ class WeightState:
             if fresh == 0:
                 zero_outside(values, inside)
             elif fresh is None:
-                own = local(self._param.detach()).reshape(-1).expand(values.numel() // mask.numel(), -1)
+                own = local(self._param).detach().reshape(-1).expand(values.numel() // mask.numel(), -1)
                 values.copy_(torch.where(inside, values, own.reshape(values.shape).to(values.dtype)))
             else:
                 values.masked_fill_(~inside, fresh)

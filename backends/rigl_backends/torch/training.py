@@ -16,6 +16,7 @@ from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.namespace import all_finite
 from rigl_backends.torch.notes import Step
+from rigl_backends.torch.replicas import Replicas
 from rigl_backends.torch.rollback import Rollback, evaluates_once
 from rigl_backends.torch.state import Counters, gradients_of, keeps_zeros
 from rigl_backends.torch.travel import Travel, is_empty_step
@@ -61,6 +62,7 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         self._is_empty_step = False
         # Calls of step() inside each other: a subclass's that calls its parent's runs the hooks of both.
         self._depth, self.kept = 0, Kept()
+        self._replicas = Replicas(layers.values())
         self._watch = Watch(model, layers.values(), optimizers, lambda: self.step)
         self._begin_with(scores, saved)
         self._travel = Travel(self, list(self._layers.values()), optimizers)
@@ -159,6 +161,7 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         for layer in self._layers.values():
             layer.check_shape()
             layer.state.check()
+        self._replicas.check(self.step, due=self._clock.due)
         self._travel.before_step(self.step, came=self.kept.loaded)
         lost = self.kept.lost()
         self.kept.forget()

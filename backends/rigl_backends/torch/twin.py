@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -53,8 +54,11 @@ def is_sharded(tensor: Tensor) -> bool:
 
 
 def local(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor: a DTensor's shard, or the tensor itself."""
-    return tensor.to_local() if is_sharded(tensor) else tensor  # type: ignore[attr-defined]
+    """What this process holds of a tensor: a DTensor's shard, of which it is no copy, or the tensor itself."""
+    if not is_sharded(tensor):
+        return tensor
+    with torch.no_grad():  # otherwise it would be a node of the graph
+        return tensor.to_local()  # type: ignore[attr-defined,no-any-return]
 
 
 class FirstValues(dict[Any, Any]):

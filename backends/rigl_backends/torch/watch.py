@@ -15,7 +15,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from rigl_backends.torch.active import ActiveLayer
 from rigl_backends.torch.layer import SparseLayer, writes_to
-from rigl_backends.torch.twin import params_of
+from rigl_backends.torch.twin import is_sharded, params_of
 from rigl_core.adapter import SparsityWarning, errors
 
 _NEVER = (0, 0)
@@ -128,10 +128,11 @@ class Watch:
             optimizer: the optimizer.
             held: its parameters.
         """
-        if any(optimizer is own for own in self._optimizers):
+        if any(optimizer is own for watch in _WATCHES for own in watch._optimizers):  # another training follows it
             return
         if held.isdisjoint(self._weights) and not self._holds_others_of_the_model(optimizer, held):
             return
+        self._refuse_shards()
         self._steps_of_others += 1
         if self._steps_of_others > 1:
             self._tell_replaced()
@@ -147,6 +148,12 @@ class Watch:
         if steps & (steps - 1) and not self._steps_of_others:  # no power of two
             return False
         return bool(self._replaced()) and not held.isdisjoint(self._model.parameters())
+
+    def _refuse_shards(self) -> None:
+        """Refuse a step of parameters that were sharded after `sparsify`: nobody shards a model to train it densely."""
+        new = {name for name, param in self._model.named_parameters() if is_sharded(param)}
+        if names := [name for name in self._replaced() if name in new]:
+            raise ValueError(errors.resharded(names))
 
     def _tell_replaced(self) -> None:
         if lost := self._replaced():
