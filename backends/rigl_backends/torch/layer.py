@@ -13,7 +13,7 @@ from rigl_backends.torch.bits import bits_of, fits, mask_of, set_bits, zero_outs
 from rigl_backends.torch.state import WeightState
 from rigl_backends.torch.twin import is_sharded, local
 from rigl_core import adapter
-from rigl_core.adapter import Connections, Layer, Recipe, errors
+from rigl_core.adapter import Connections, Layer, Namespace, Recipe, errors
 
 
 class SparseLayer(adapter.SparseLayer):
@@ -24,7 +24,7 @@ class SparseLayer(adapter.SparseLayer):
         state: what the optimizer holds for each weight.
     """
 
-    xp = torch_namespace
+    xp: Namespace = torch_namespace
 
     def __init__(self, layer: Layer, recipe: Recipe, param: nn.Parameter, optimizer: Optimizer) -> None:
         super().__init__(layer, recipe)

@@ -73,10 +73,9 @@ def _find(layers: Layers) -> list[_Among]:
 
 def _data_parallel(params: Collection[nn.Parameter]) -> Any:
     """The DistributedDataParallel that wraps these parameters, if any: neither they nor their module know of it."""
-    for found in gc.get_objects() if params else ():
-        if issubclass(type(found), DistributedDataParallel) and not params.isdisjoint(found.parameters()):  # type: ignore[attr-defined]
-            return found
-    return None
+    kinds = {DistributedDataParallel, *DistributedDataParallel.__subclasses__()}
+    wrappers: list[Any] = [found for found in gc.get_objects() if type(found) in kinds] if params else []
+    return next((found for found in wrappers if not params.isdisjoint(found.parameters())), None)  # type: ignore[attr-defined]
 
 
 def _differing(among: _Among) -> list[str]:

@@ -10,14 +10,31 @@ key has there. The rounds end early once all connections that have that value fi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from types import SimpleNamespace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rigl_backends.torch import namespace as torch_namespace
+from rigl_core.adapter import Namespace
+
 BITS = 8
 """Bits of a digit: 256 int32 counts are sent in a round, and float32 scores have four digits."""
 _INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+def namespace_of(indices: Callable[[], Tensor], size: int, total: Callable[[Tensor], Tensor]) -> Namespace:
+    """PyTorch's operations on the arrays of a shard, of which choices and counts are those of the whole layer.
+
+    Args:
+        indices: gives the int32 flat indices, in the layer, of the shard's connections.
+        size: the number of connections of the layer.
+        total: the sum of int32 counts over all shards.
+    """
+    choice = partial(best_of, indices=indices, size=size, total=total)
+    return SimpleNamespace(**{**vars(torch_namespace), "on_host": None, "best_of": choice, "total": total})
 
 
 def best_of(
@@ -37,9 +54,9 @@ def best_of(
         k: the number to choose from all shards; the same in all processes.
         among: bool, the connections to choose from; all if neither ``among`` nor ``outside`` is given.
         outside: bool, the connections not to choose from.
-        indices: gives the flat indices of the shard's connections in the layer. It is asked only if scores are equal.
-        size: of the whole layer.
-        total: the sum of int32 counts over all shards.
+        indices: as in `namespace_of`; it is asked only if scores are equal. So are ``size`` and ``total``.
+        size: of the layer.
+        total: of counts.
 
     Raises:
         ValueError: if there are fewer than ``k`` connections to choose from.

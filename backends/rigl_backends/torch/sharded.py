@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 
-from rigl_backends.torch import namespace as torch_namespace
 from rigl_backends.torch.layer import SparseLayer
-from rigl_backends.torch.selection import best_of
+from rigl_backends.torch.selection import namespace_of
 from rigl_backends.torch.shards import Shards
 from rigl_backends.torch.twin import local
 from rigl_core.adapter import Layer, Recipe
@@ -30,9 +27,7 @@ class ShardedLayer(SparseLayer):
     def __init__(self, layer: Layer, recipe: Recipe, param: nn.Parameter, optimizer: Optimizer) -> None:
         data: Any = param.detach()
         self.shards = Shards(data)
-        choice = partial(best_of, indices=self.indices, size=layer.size, total=self.shards.total)
-        changed = {"on_host": None, "best_of": choice, "total": self.shards.total}
-        self.xp: Any = SimpleNamespace(**{**vars(torch_namespace), **changed})
+        self.xp = namespace_of(self.indices, layer.size, self.shards.total)
         super().__init__(layer, recipe, param, optimizer)
 
     def own(self, tensor: Tensor) -> Tensor:

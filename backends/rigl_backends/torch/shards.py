@@ -6,7 +6,6 @@ of them takes a second.
 
 from __future__ import annotations
 
-
 import torch
 import torch.distributed as dist
 from torch import Tensor

@@ -149,8 +149,8 @@ def _optimizers_of(optimizer: object) -> list[Optimizer]:
         )
     if getattr(optimizer, "_overlap_with_ddp", False):
         raise ValueError(
-            "optimizer is a ZeroRedundancyOptimizer with overlap_with_ddp=True, which steps inside of backward(), where "
-            "no update can take the place of a step: use overlap_with_ddp=False."
+            "optimizer is a ZeroRedundancyOptimizer with overlap_with_ddp=True, which steps inside of backward(), "
+            "where no update can take the place of a step: use overlap_with_ddp=False."
         )
     found = [
         inner for inner in found if {"_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"} <= set(vars(inner))

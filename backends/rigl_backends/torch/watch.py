@@ -121,16 +121,21 @@ class Watch:
         if any(param.grad is None for param in self._weights):
             self._tell_replaced()
 
-    def on_step_of_any(self, optimizer: Optimizer, held: Set[nn.Parameter]) -> None:
+    def follows(self, optimizer: Optimizer) -> bool:
+        """Whether this is an optimizer of the training."""
+        return any(optimizer is own for own in self._optimizers)
+
+    def on_step_of_any(self, optimizer: Optimizer, held: Set[nn.Parameter], *, followed: bool) -> None:
         """Some optimizer makes a step: one that holds the model's layers should not do so without ours.
 
         Args:
             optimizer: the optimizer.
             held: its parameters.
+            followed: whether it is the optimizer of some training; then this one may be over.
         """
-        if any(optimizer is own for watch in _WATCHES for own in watch._optimizers):  # another training follows it
+        if self.follows(optimizer):
             return
-        if held.isdisjoint(self._weights) and not self._holds_others_of_the_model(optimizer, held):
+        if held.isdisjoint(self._weights) and (followed or not self._holds_others_of_the_model(optimizer, held)):
             return
         self._refuse_shards()
         self._steps_of_others += 1
@@ -182,8 +187,9 @@ def _listen() -> None:
 
     def on_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not torch.compiler.is_compiling():
-            held = set(params_of(optimizer))
-            for watch in list(_WATCHES):
-                watch.on_step_of_any(optimizer, held)
+            held, watches = set(params_of(optimizer)), list(_WATCHES)
+            followed = any(watch.follows(optimizer) for watch in watches)
+            for watch in watches:
+                watch.on_step_of_any(optimizer, held, followed=followed)
 
     register_optimizer_step_pre_hook(on_step)
