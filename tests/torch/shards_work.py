@@ -20,6 +20,7 @@ from torch.distributed.tensor import Partial, Shard
 from torch.distributed.tensor.parallel import ColwiseParallel, RowwiseParallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rigl_backends.torch import SparseTraining, sparsify
 from rigl_core import DNW, MAGNITUDE, NM, SNFS, Recipe, RigL, UpdateSchedule
@@ -213,6 +214,38 @@ def written_by_one(pair: DeviceMesh, rank: int) -> dict[str, Any]:
     return {"told": [str(warning.message) for warning in told], "zeroed": not model[0].weight.to_local()[outside].any()}
 
 
+def what_is_sent(pair: DeviceMesh) -> dict[str, dict[str, int]]:
+    """The names of collective operations, and the most bytes that each sends."""
+    training = started(by_fsdp(pair))
+    _, optimizer, sparse = training
+    found = {}
+    for name, act in {
+        "step": lambda: given_step(training, 0),
+        "update": lambda: given_step(training, 1),
+        "looks": lambda: (sparse.masks, sparse.state_dict(), optimizer.state_dict()),
+        "table": lambda: sparse.table,
+    }.items():
+        with Sent() as sent:
+            act()
+        found[name] = sent.bytes
+    return found
+
+
+class Sent(TorchDispatchMode):
+    """Remembers collective operations."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bytes: dict[str, int] = {}
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.namespace in ("c10d", "_c10d_functional"):
+            tensors = args[0] if isinstance(args[0], list | tuple) else [args[0]]
+            sent = sum(x.numel() * x.element_size() for x in tensors if isinstance(x, torch.Tensor))
+            self.bytes[func.overloadpacket.__name__] = max(sent, self.bytes.get(func.overloadpacket.__name__, 0))
+        return func(*args, **(kwargs or {}))
+
+
 def replicas(pair: DeviceMesh, rank: int) -> dict[str, str]:
     """What replicas are told whose masks differ, or are equal."""
     found = {}
@@ -283,7 +316,7 @@ def by_zero(pair: DeviceMesh, rank: int) -> list[str]:
     return found + ([] if "steps inside of backward()" in message else [message])
 
 
-def in_pair(pair: DeviceMesh, grid: DeviceMesh, rank: int, folder: str) -> dict[str, Any]:
+def in_pair(pair: DeviceMesh, rank: int) -> dict[str, Any]:
     return {
         "FSDP": as_one(by_fsdp(pair), rank),
         "FSDP, columns": as_one(by_fsdp(pair, place=columns_where_even), rank),
@@ -295,10 +328,11 @@ def in_pair(pair: DeviceMesh, grid: DeviceMesh, rank: int, folder: str) -> dict[
         "refusals": refusals(pair),
         "written by one": written_by_one(pair, rank),
         "replicas": replicas(pair, rank),
+        "sent": what_is_sent(pair),
     }
 
 
-def in_grid(pair: DeviceMesh | None, grid: DeviceMesh, rank: int, folder: str) -> dict[str, Any]:
+def in_grid(grid: DeviceMesh, rank: int) -> dict[str, Any]:
     def two_ways() -> nn.Module:
         model = by_tensor_parallel(grid["tp"])
         return fully_shard(model, mesh=grid["dp"])
@@ -322,8 +356,8 @@ def work(rank: int, folder: str) -> None:
     for name, check in {
         "every method": lambda: {} if pair is None else every_case(pair),
         "every layout": lambda: every_case(grid),
-        "pair": lambda: {} if pair is None else in_pair(pair, grid, rank, folder),
-        "grid": lambda: in_grid(pair, grid, rank, folder),
+        "pair": lambda: {} if pair is None else in_pair(pair, rank),
+        "grid": lambda: in_grid(grid, rank),
         "checkpoints": lambda: checkpoints(two, grid, rank, folder, RIGL),
         "checkpoints with memory": lambda: checkpoints(two, grid, rank, folder, DNW(0.7, schedule=SCHEDULE)),
     }.items():

@@ -74,6 +74,15 @@ def test_a_model_that_is_sharded_after_sparsify_is_refused_until_it_is_sparsifie
         assert found["steps"] == 4
 
 
+@checks("D2")
+def test_only_counts_are_sent(records: Records) -> None:
+    for sent in of_pair(records, "sent"):
+        assert sent["step"] == {}
+        assert sent["update"] == {"allreduce_": 1024}  # bytes
+        assert sent["looks"] == {}
+        assert sent["table"] == {"allreduce_": 4}
+
+
 @checks("P3", "D2")
 def test_what_shards_cannot_have_is_refused(records: Records) -> None:
     for found in of_pair(records, "refusals"):

@@ -8,8 +8,11 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.optim import Optimizer
 
-from rigl_backends.torch.twin import is_sharded, local
+from rigl_backends.torch.namespace import all_finite
+from rigl_backends.torch.state import gradients_of
+from rigl_backends.torch.twin import is_sharded, local, params_of
 
 
 def agreed(condition: bool, tensors: Iterable[Tensor]) -> bool:
@@ -27,8 +30,15 @@ def agreed(condition: bool, tensors: Iterable[Tensor]) -> bool:
     return condition
 
 
-def summed(gradient: Tensor) -> Tensor:
-    """What is here of a gradient. A DTensor whose parts are yet to be added up is so, in all processes."""
+def gradients_are_finite(optimizer: Optimizer) -> bool:
+    """Whether all gradients are finite, in all processes, also those of dense parameters, since clipping mixes them."""
+    overflow = getattr(optimizer, "found_inf", None)  # a gradient scaler's finding, for fused optimizers
+    finite = all_finite(_summed(gradient) for _, gradient in gradients_of(optimizer))
+    return agreed(finite and not (overflow is not None and overflow.item()), params_of(optimizer))
+
+
+def _summed(gradient: Tensor) -> Tensor:
+    """What is here of a gradient. If it is a DTensor whose parts are yet to be added up, all processes add them up."""
     held: Any = gradient
     if is_sharded(gradient) and any(placement.is_partial() for placement in held.placements):
         return held.full_tensor()  # type: ignore[no-any-return]

@@ -11,16 +11,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch.active import ActiveLayer, kept, layers_in
-from rigl_backends.torch.agreement import agreed, summed
+from rigl_backends.torch.agreement import gradients_are_finite
 from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
-from rigl_backends.torch.namespace import all_finite
 from rigl_backends.torch.notes import Step
 from rigl_backends.torch.replicas import Replicas
 from rigl_backends.torch.rollback import Rollback, evaluates_once
 from rigl_backends.torch.state import Counters, gradients_of, keeps_zeros
 from rigl_backends.torch.travel import Travel, is_empty_step
-from rigl_backends.torch.twin import is_sharded, params_of
+from rigl_backends.torch.twin import is_sharded
 from rigl_backends.torch.watch import Watch
 from rigl_core import adapter
 from rigl_core.adapter import Plan
@@ -172,7 +171,7 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         reads = self.reads_gradients or self._clock.due
         own = {i: layer.gradient for i, layer in self._layers.items()} if reads else {}
         gradients = {i: gradient for i, gradient in own.items() if gradient is not None}
-        update = self.due(gradients, finite=self._all_finite)
+        update = self.due(gradients, finite=lambda: gradients_are_finite(self._optimizer))
         if update is not None and self._rollback is not None:
             self._step = Step(update, {i: kept(x) for i, x in gradients.items()}, rollback=self._rollback)
         elif update is not None and self._rule.on_update == "replace":
@@ -228,13 +227,6 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
             step.counters.restore()
         self.advance(step.update)
         self._watch.settle()
-
-    def _all_finite(self) -> bool:
-        """Whether all gradients are finite, also those of dense parameters, since clipping mixes them."""
-        overflow = getattr(self._optimizer, "found_inf", None)  # a gradient scaler's finding, for fused optimizers
-        gradients = (summed(gradient) for _, gradient in gradients_of(self._optimizer))
-        finite = all_finite(gradients) and not (overflow is not None and overflow.item())
-        return agreed(finite, params_of(self._optimizer))
 
     # Where the arrays are.
 

@@ -29,7 +29,7 @@ from rigl_backends.torch.kept import Kept, nonzero_in
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.moving import dense_of
 from rigl_backends.torch.storage import in_storage
-from rigl_backends.torch.twin import is_sharded, local, optimizers_in, params_of
+from rigl_backends.torch.twin import is_in_parts, is_sharded, local, params_of
 from rigl_core.adapter import Layer, Plan, SparsityWarning, check_state, errors, from_bytes, to_bytes
 
 _PREFIX = "sparse_"
@@ -161,7 +161,7 @@ class Travel:
             for optimizer in optimizers
             if "_optimizer_state_dict_post_hooks" in vars(optimizer)  # a wrapper may leave its state to what it wraps
             for hook in (
-                *([] if _is_in_parts(optimizer) else [optimizer.register_state_dict_post_hook(self._on_save)]),
+                *([] if is_in_parts(optimizer) else [optimizer.register_state_dict_post_hook(self._on_save)]),
                 optimizer.register_load_state_dict_pre_hook(self._before_load),
                 optimizer.register_load_state_dict_post_hook(self._after_load),
             )
@@ -237,15 +237,6 @@ class Travel:
         if self._incoming is not None:
             self._training.kept.expected = self._nonzero
             self._training.load_state_dict(self._incoming, changed=self._training.changed)
-
-
-def _is_in_parts(optimizer: Optimizer) -> bool:
-    """Whether optimizers in it hold some of its parameters each: ZeroRedundancyOptimizer saves and loads their states.
-
-    Each process loads those of its own parameters, so a topology cannot travel there. The handle's own state can.
-    """
-    held = set(params_of(optimizer))
-    return any(set(params_of(inner)) < held for _, inner in optimizers_in(optimizer))
 
 
 class Travelling(Protocol):

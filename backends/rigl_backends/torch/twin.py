@@ -43,6 +43,15 @@ def optimizers_in(optimizer: Optimizer, path: Path = ()) -> Iterator[tuple[Path,
             yield from optimizers_in(value, (*path, name))
 
 
+def is_in_parts(optimizer: Optimizer) -> bool:
+    """Whether optimizers in it hold some of its parameters each, as in ZeroRedundancyOptimizer.
+
+    Each process then loads the state of its own parameters, so a topology cannot travel in it.
+    """
+    held = set(params_of(optimizer))
+    return any(set(params_of(inner)) < held for _, inner in optimizers_in(optimizer))
+
+
 def is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is no subclass, which may lack operations or hold its numbers in another form."""
     return type(tensor) in (Tensor, nn.Parameter)
