@@ -69,9 +69,9 @@ def probe(optimizer: Optimizer, param: nn.Parameter, *, like: bool = False) -> F
         if not inner:
             raise
     # A wrapper that cannot be copied, such as ZeroRedundancyOptimizer. Another process may hold the parameter's state.
-    # What is loaded into the wrapper is in its own state, too.
     found = [(path, _probe_once(held, param, like)) for path, held in inner]
-    starts = [(start, one) for path, one in found for start in (path, ())]
+    own: list[Path] = [()] if optimizer.state.get(param) else []  # what was loaded into the wrapper is there, too
+    starts = [(start, one) for path, one in found for start in (path, *own)]
     return Found(
         {(*start, *rest): fresh for start, one in starts for rest, fresh in one.fresh.items()},
         frozenset((*start, *rest) for start, one in starts for rest in one.others),
