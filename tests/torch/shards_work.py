@@ -25,7 +25,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rigl_backends.torch import SparseTraining, sparsify
 from rigl_core import DNW, MAGNITUDE, NM, SNFS, Recipe, RigL, UpdateSchedule
 from tests.torch.helpers import batch, hooks_of, loss_of, mlp
-from tests.torch.shards import WORLD, differences, every_case, hard_numbers, spread
+from tests.torch.shards import WORLD, differences, every_case, hard_numbers, same_part, spread
 
 SCHEDULE = UpdateSchedule(end=12, every=3, begin=1)
 RIGL = RigL(0.7, schedule=SCHEDULE)
@@ -157,23 +157,39 @@ def finish(many: Training, whole: Training) -> list[str]:
 def sharded_afterwards(pair: DeviceMesh) -> dict[str, Any]:
     """`fully_shard` after `sparsify`."""
     model = mlp()
-    first = sparsify(model, adamw(model), RIGL)
-    masks = first.masks
+    old_optimizer = adamw(model)
+    first = (model, old_optimizer, sparsify(model, old_optimizer, DNW(0.7, schedule=SCHEDULE)))
+    masks = first[2].masks
+    for step in range(3):
+        given_step(first, step)
+    moved = first[2].state_dict()
+    old_optimizer.zero_grad()
     for module in (model[0], model[2], model):
         fully_shard(module, mesh=pair)
     optimizer = adamw(model)
     weights = [param.full_tensor().clone() for param in model.parameters()]
     for param in model.parameters():
         param.grad = spread(torch.ones(param.shape), param)
-    message = error_of(optimizer.step)
+    message, old_message = error_of(optimizer.step), error_of(old_optimizer.step)
     stayed = all(torch.equal(a, b.full_tensor()) for a, b in zip(weights, model.parameters(), strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = (model, optimizer, sparsify(model, optimizer, RIGL))
+        again = (model, optimizer, sparsify(model, optimizer, DNW(0.7, schedule=SCHEDULE)))
         same = all(torch.equal(mask.full_tensor(), masks[name]) for name, mask in again[2].masks.items())
-        for step in range(4):
+        for step in range(2):
             given_step(again, step)
-    return {"message": message, "stayed": stayed, "same topology": same, "steps": again[2].step}
+    steps = again[2].step
+    again[2].load_state_dict(moved)
+    loaded = again[2].state_dict()
+    shadows = [(moved["memory"]["shadow"][name], shadow) for name, shadow in loaded["memory"]["shadow"].items()]
+    pairs = [*((moved["masks"][name], mask) for name, mask in loaded["masks"].items()), *shadows]
+    return {
+        "messages": {message, old_message},
+        "stayed": stayed,
+        "same topology": same,
+        "steps": steps,
+        "moved": loaded["step"] == 3 and all(same_part(whole, shards) for whole, shards in pairs),
+    }
 
 
 def refusals(pair: DeviceMesh) -> dict[str, tuple[str, int]]:

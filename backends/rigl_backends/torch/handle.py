@@ -24,6 +24,9 @@ class SparseTraining(Steps):
     Save and load the model's and the optimizer's state, in any order. This handle's own state is that part of the
     optimizer's which holds the topology; who saves it apart can load it apart.
 
+    In a sharded model, ``masks`` and the state hold DTensors, which lie as the parameters do. ``table`` counts in all
+    shards: all processes must ask for it at the same time. Warnings are about a process's own shards.
+
     Attributes:
         plan: the exact counts.
     """

@@ -79,14 +79,17 @@ def sparsify(
     zeroed at the next step. A warning tells of such weights: at that step, or before if you look at the masks, the
     table or the state. What you write through ``.data``, which PyTorch does not count, is zeroed at the next update;
     only a look tells of it. A warning also tells of weights that learn without steps of this optimizer: by another
-    optimizer, by hand, or because the model has got new parameters, as `fully_shard` gives it.
+    optimizer, by hand, or because the model has got new parameters.
+
+    Sharded models work, too: call `fully_shard` or `parallelize_module`, then make the optimizer, then call this
+    function; docs/devices.md says more. A step of a model that was sharded after it is an error.
 
     Three more things to know: compression between replicas that mixes weights (PowerSGD)
     hands clipping the whole gradient, and only the optimizer sees the sparse one; where a loss scaler skips an
     overflowing step, optimizers that it does not call (all but the fused ones) have made no step, so the
     schedule waits; and replicas must start with the same weights where a method looks at these (initial
-    magnitudes, signs, initial or shadow weights): wrap the model in DistributedDataParallel first, or seed every
-    process alike.
+    magnitudes, signs, initial or shadow weights), or the first step is an error: wrap the model in
+    DistributedDataParallel first, or seed every process alike.
 
     Args:
         model: any module; weights outside the initial topology become zero. Give the bare model, before

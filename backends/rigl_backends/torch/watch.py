@@ -119,6 +119,7 @@ class Watch:
         """The training makes a step: tell of weights outside, and if the model has parameters in place of ours."""
         self.tell_outside(lost, thorough=False)
         if any(param.grad is None for param in self._weights):
+            self._refuse_shards()
             self._tell_replaced()
 
     def follows(self, optimizer: Optimizer) -> bool:
