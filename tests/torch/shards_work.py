@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rigl_backends.torch import SparseTraining, sparsify
-from rigl_core import DNW, MAGNITUDE, NM, SNFS, Recipe, RigL, UpdateSchedule
+from rigl_core import DNW, MAGNITUDE, MOMENTUM, NM, SNFS, Recipe, RigL, UpdateSchedule
 from tests.torch.helpers import batch, hooks_of, loss_of, mlp
 from tests.torch.shards import WORLD, differences, every_case, hard_numbers, same_part, spread
 
@@ -156,9 +156,9 @@ def finish(many: Training, whole: Training) -> list[str]:
 
 def sharded_afterwards(pair: DeviceMesh) -> dict[str, Any]:
     """`fully_shard` after `sparsify`."""
-    model = mlp()
+    model, by_momentum = mlp(), RigL(0.7, schedule=SCHEDULE, grow=MOMENTUM)
     old_optimizer = adamw(model)
-    first = (model, old_optimizer, sparsify(model, old_optimizer, DNW(0.7, schedule=SCHEDULE)))
+    first = (model, old_optimizer, sparsify(model, old_optimizer, by_momentum))
     masks = first[2].masks
     for step in range(3):
         given_step(first, step)
@@ -174,17 +174,17 @@ def sharded_afterwards(pair: DeviceMesh) -> dict[str, Any]:
     stayed = all(torch.equal(a, b.full_tensor()) for a, b in zip(weights, model.parameters(), strict=True))
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        again = (model, optimizer, sparsify(model, optimizer, DNW(0.7, schedule=SCHEDULE)))
+        again = (model, optimizer, sparsify(model, optimizer, by_momentum))
         same = all(torch.equal(mask.full_tensor(), masks[name]) for name, mask in again[2].masks.items())
         for step in range(2):
             given_step(again, step)
     steps = again[2].step
     again[2].load_state_dict(moved)
     loaded = again[2].state_dict()
-    shadows = [(moved["memory"]["shadow"][name], shadow) for name, shadow in loaded["memory"]["shadow"].items()]
-    pairs = [*((moved["masks"][name], mask) for name, mask in loaded["masks"].items()), *shadows]
+    arrays = [(moved["masks"], loaded["masks"]), (moved["memory"]["momentum"], loaded["memory"]["momentum"])]
+    pairs = [(whole[name], shards) for whole, own in arrays for name, shards in own.items()]
     return {
-        "messages": {message, old_message},
+        "messages": [message, old_message],
         "stayed": stayed,
         "same topology": same,
         "steps": steps,

@@ -67,9 +67,9 @@ def test_distributed_checkpoints_go_on_in_any_number_of_processes(records: Recor
 @checks("P5", "P3")
 def test_a_model_that_is_sharded_after_sparsify_is_refused_until_it_is_sparsified_again(records: Records) -> None:
     for found in of_pair(records, "sharded afterwards"):
-        (message,) = found["messages"]
-        assert message.startswith("the layers '0.weight', '2.weight' were sharded after sparsify")
-        assert "then make the optimizer, then call sparsify" in message
+        for message in found["messages"]:  # of the new optimizer, and of the one that was sparsified
+            assert message.startswith("the layers '0.weight', '2.weight' were sharded after sparsify")
+            assert "then make the optimizer, then call sparsify" in message
         assert found["stayed"]
         assert found["same topology"]
         assert found["steps"] == 2
