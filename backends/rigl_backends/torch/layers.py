@@ -149,10 +149,11 @@ def _check(layer: Layer, parameter: nn.Parameter, *, unmade: bool) -> None:
             f"layer {layer.name!r} is a {type(parameter.detach()).__name__}: wrapped tensors, other than DTensors, "
             "cannot be sparsified; exclude the layer."
         )
-    if is_sharded(parameter) and any(placement.is_partial() for placement in parameter.placements):  # type: ignore[attr-defined]
+    placements: Any = getattr(parameter, "placements", ())
+    if any(placement.is_partial() for placement in placements):
         raise ValueError(
-            f"layer {layer.name!r} is a DTensor with the placements {parameter.placements}, whose parts must be added "  # type: ignore[attr-defined]
-            "up first: redistribute it, or exclude the layer."
+            f"layer {layer.name!r} is a DTensor with the placements {placements}, whose parts must be added up first: "
+            "redistribute it, or exclude the layer."
         )
     if not parameter.requires_grad:
         raise ValueError(f"layer {layer.name!r} is frozen (requires_grad=False): exclude it, or train it.")

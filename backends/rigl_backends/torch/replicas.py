@@ -25,6 +25,8 @@ class _Among(NamedTuple):
     layers: Layers
     replicas: list[Any]
     others: list[Any]
+    device: Any
+    """What these groups send lies there."""
 
 
 class Replicas:
@@ -36,7 +38,7 @@ class Replicas:
 
     def __init__(self, layers: Iterable[SparseLayer | ActiveLayer]) -> None:
         self._layers, self._among = list(layers), list[_Among]()
-        self._found = False
+        self._found = self._were_equal = False
 
     def check(self, step: int, *, due: bool) -> None:
         """Refuse masks that differ, before the first step and before those with an update.
@@ -44,11 +46,11 @@ class Replicas:
         Raises:
             ValueError: naming the layers, in all processes that hold them.
         """
-        first = not self._found
-        if first:
+        if not self._found:
             self._among, self._found = _find(self._layers), True
-        if self._among and (first or due):
+        if due or not self._were_equal:
             differ = [name for among in self._among for name in _differing(among)]
+            self._were_equal = not differ
             if differ:
                 raise ValueError(errors.replicas_differ(differ, step))
 
@@ -60,15 +62,18 @@ def _find(layers: Layers) -> list[_Among]:
     wrapper = _data_parallel({layer.param for layer in layers if not is_sharded(layer.param)})
     found: dict[Any, _Among] = {}
     for layer in layers:
-        if is_sharded(layer.param):
-            shards: Any = layer
-            replicas, others = shards.shards.replicas, shards.shards.others
-        else:
-            replicas, others = ([] if wrapper is None else [wrapper.process_group]), []
-        if replicas:
-            key = tuple(group.group_name for group in (*replicas, *others))
-            found.setdefault((key, len(others)), _Among([], replicas, others)).layers.append(layer)
+        one = _of_layer(layer, wrapper)
+        if one.replicas:
+            key = tuple(tuple(group.group_name for group in groups) for groups in (one.replicas, one.others))
+            found.setdefault(key, one).layers.append(layer)
     return list(found.values())
+
+
+def _of_layer(layer: SparseLayer | ActiveLayer, wrapper: Any) -> _Among:
+    if is_sharded(layer.param):
+        shards = layer.shards  # type: ignore[union-attr]
+        return _Among([], shards.replicas, shards.others, shards.device)
+    return _Among([], [] if wrapper is None else [wrapper.process_group], [], layer.param.device)
 
 
 def _data_parallel(params: Collection[nn.Parameter]) -> Any:
@@ -80,7 +85,7 @@ def _data_parallel(params: Collection[nn.Parameter]) -> Any:
 
 def _differing(among: _Among) -> list[str]:
     """The names of layers whose masks are not the same in all replicas."""
-    own = torch.stack([digest(_places(layer)) for layer in among.layers]).to(among.layers[0].param.device)
+    own = torch.stack([digest(_places(layer)) for layer in among.layers]).to(among.device)
     both = torch.cat([own, ~own])  # of which the largest are the largest and the smallest digests
     for group in among.replicas:
         dist.all_reduce(both, dist.ReduceOp.MAX, group=group)

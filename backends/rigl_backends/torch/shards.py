@@ -19,6 +19,7 @@ class Shards:
     Attributes:
         replicas: the groups of processes that hold the same shard.
         others: the groups of processes that hold other shards.
+        device: the kind of device whose tensors these groups send.
 
     Args:
         param: the layer's parameter.
@@ -26,7 +27,7 @@ class Shards:
 
     def __init__(self, param: DTensor) -> None:
         self._mesh, self._placements = param.device_mesh, param.placements
-        self._shape, self._stride = param.shape, param.stride()
+        self._shape, self.device = param.shape, param.device_mesh.device_type
         axes = dict(enumerate(self._placements))
         self.replicas = [self._mesh.get_group(axis) for axis, placement in axes.items() if placement.is_replicate()]
         self.others = [self._mesh.get_group(axis) for axis, placement in axes.items() if not placement.is_replicate()]
@@ -41,7 +42,7 @@ class Shards:
 
     def total(self, counts: Tensor) -> Tensor:
         """The sum of counts over all shards. Replicas of a shard count once."""
-        summed = counts.to(self._mesh.device_type)
+        summed = counts.to(self.device)
         for group in self.others:
             dist.all_reduce(summed, group=group)
         return summed.to(counts.device)

@@ -14,7 +14,18 @@ from rigl_backends.torch.layers import layers_of, parameters_of
 from rigl_backends.torch.storage import hold_active
 from rigl_backends.torch.travel import Parts, take_out, unpack
 from rigl_backends.torch.twin import is_sharded, optimizers_in, params_of
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, Storage, check_changed, check_state, errors, make_plan
+from rigl_core.adapter import (
+    Axes,
+    Layer,
+    Plan,
+    Recipe,
+    Storage,
+    Unstructured,
+    check_changed,
+    check_state,
+    errors,
+    make_plan,
+)
 
 
 def plan(
@@ -182,23 +193,22 @@ def _that_hold(optimizers: list[Optimizer], layers: Sequence[Layer], params: Seq
 
 
 def _check_shards(plan: Plan, params: Sequence[nn.Parameter]) -> None:
-    """Refuse recipes by which connections of several shards, or layers, are chosen in groups, if layers are sharded."""
+    """Refuse recipes whose choices need more than a layer's own counts, if layers are sharded."""
     sharded = [plan.layers[i] for i in plan.sparse_layers if is_sharded(params[i])]
-    recipe = plan.recipe
-    for parameter, given in (
-        ("structure", recipe.structure.arrangement(sharded[0]) is not None if sharded else False),
-        ("scope", recipe.scope == "global"),
-        ("redistribution", recipe.redistribution is not None),
-    ):
-        if sharded and given:
+    for parameter, (plain, reason) in _NOT_OF_SHARDS.items() if sharded else ():
+        given = getattr(plan.recipe, parameter)
+        if given != plain:
             raise ValueError(
-                f"layer {sharded[0].name!r} is sharded (a DTensor), and the recipe has {parameter}="
-                f"{getattr(recipe, parameter)!r}, for which single layers are chosen in whole processes: use "
-                f"{parameter}={_PLAIN[parameter]}, or exclude the layer."
+                f"layer {sharded[0].name!r} is sharded (a DTensor), and the recipe has {parameter}={given!r}, "
+                f"{reason}: use {parameter}={plain!r}, or exclude the layer."
             )
 
 
-_PLAIN = {"structure": "Unstructured()", "scope": "'layer'", "redistribution": "None"}
+_NOT_OF_SHARDS: Mapping[str, tuple[Any, str]] = {
+    "structure": (Unstructured(), "whose groups may lie in several shards"),
+    "scope": ("layer", "by which layers choose together, and shards choose layer by layer"),
+    "redistribution": (None, "which shares counts among layers, and shards count layer by layer"),
+}
 
 
 @contextmanager

@@ -46,8 +46,8 @@ def pack(state: Mapping[str, Any], layers: Sequence[SparseLayer | ActiveLayer], 
         name = layer.layer.name
         places = {_PLACES: torch.from_numpy(layer.index.flat())} if isinstance(layer, ActiveLayer) else {}
         own = places or {_MASK: state["masks"][name]}
-        memory = {_PREFIX + kind: layer.shaped(_as_bytes(layer.memory[kind].clone())) for kind in state["memory"]}
-        parts[layer.param] = {**own, **memory}
+        memory = {kind: layer.memory[kind].clone().unsqueeze(-1).view(torch.uint8) for kind in state["memory"]}
+        parts[layer.param] = own | {_PREFIX + kind: layer.shaped(array) for kind, array in memory.items()}
     header = {key: value for key, value in state.items() if key not in ("masks", "memory")}
     header["dtypes"] = {
         kind: [str(arrays[layer.layer.name].dtype).removeprefix("torch.") for layer in layers]
@@ -56,11 +56,6 @@ def pack(state: Mapping[str, Any], layers: Sequence[SparseLayer | ActiveLayer], 
     header["nonzero"] = {layer.layer.name: nonzero_in(layer.param) for layer in layers}
     parts[first][_HEADER] = torch.tensor(to_bytes(header), device=first.device)
     return parts
-
-
-def _as_bytes(array: Tensor) -> Tensor:
-    """An array as uint8, with one more axis for the bytes of a number."""
-    return array.unsqueeze(-1).view(torch.uint8)
 
 
 def unpack(parts: Parts, plan: Plan, params: Sequence[nn.Parameter]) -> tuple[dict[str, Any], dict[str, int | None]]:
