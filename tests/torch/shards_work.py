@@ -230,6 +230,24 @@ def written_by_one(pair: DeviceMesh, rank: int) -> dict[str, Any]:
     return {"told": [str(warning.message) for warning in told], "zeroed": not model[0].weight.to_local()[outside].any()}
 
 
+def with_another_sparsity(pair: DeviceMesh) -> list[str]:
+    """A topology that goes on under another recipe: what differs from one process."""
+    trainings = []
+    for model in (mlp(), by_fsdp(pair)):
+        before = started(model)
+        for step in range(3):
+            given_step(before, step)
+        state = before[2].state_dict()
+        before[2].remove()
+        again = (model, before[1], sparsify(model, before[1], RigL(0.8, schedule=SCHEDULE)))
+        again[2].load_state_dict(state, changed=["sparsity"])
+        for step in range(3, 6):
+            given_step(again, step)
+        trainings.append(again)
+    planned, active = sum(trainings[0][2].plan.active), trainings[1][2].table.total_active
+    return differences(trainings, "in the end") + ([] if active == planned else [f"{active} active, not {planned}"])
+
+
 def what_is_sent(pair: DeviceMesh) -> dict[str, dict[str, int]]:
     """The names of collective operations, and the most bytes that each sends."""
     training = started(by_fsdp(pair))
@@ -273,7 +291,7 @@ def replicas(pair: DeviceMesh, rank: int) -> dict[str, str]:
         sparse = sparsify(model, optimizer, RigL(0.7, schedule=SCHEDULE, initial=MAGNITUDE))
         replica = replica or wrap()
         loss_of(replica, batch(0, rank)).backward()
-        found[name] = error_of(optimizer.step)
+        found[name], found[f"{name}, again"] = error_of(optimizer.step), error_of(optimizer.step)
         found[f"{name}, step"] = str(sparse.step)
     return found
 
@@ -345,6 +363,7 @@ def in_pair(pair: DeviceMesh, rank: int) -> dict[str, Any]:
         "written by one": written_by_one(pair, rank),
         "replicas": replicas(pair, rank),
         "sent": what_is_sent(pair),
+        "another sparsity": with_another_sparsity(pair),
     }
 
 

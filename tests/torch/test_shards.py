@@ -64,6 +64,11 @@ def test_distributed_checkpoints_go_on_in_any_number_of_processes(records: Recor
         assert {where: differ for where, differ in records[rank][kind].items() if differ} == {}
 
 
+@checks("P2", "D1")
+def test_masks_of_another_sparsity_are_brought_to_the_counts_of_a_plan(records: Records) -> None:
+    assert of_pair(records, "another sparsity") == [[], []]
+
+
 @checks("P5", "P3")
 def test_a_model_that_is_sharded_after_sparsify_is_refused_until_it_is_sparsified_again(records: Records) -> None:
     for found in of_pair(records, "sharded afterwards"):
@@ -110,10 +115,11 @@ def test_what_one_process_writes_outside_is_told_there_and_nobody_waits(records:
 def test_replicas_whose_masks_differ_are_refused(records: Records) -> None:
     for found in of_pair(records, "replicas"):
         assert "different masks at step 0, in the layers '0.weight', '2.weight'" in found["unlike"]
+        assert found["unlike, again"] == found["unlike"]
         assert found["unlike, step"] == "0"
         for name in ("alike", "made alike"):
             assert found[name] == "no error"
-            assert found[f"{name}, step"] == "1"
+            assert found[f"{name}, step"] == "2"
     for rank in range(WORLD):  # also in those whose own shard is the same in all replicas
         message = records[rank]["grid"]["replicas that come apart"]
         assert "different masks at step 4, in the layers '0.weight':" in message
