@@ -43,6 +43,7 @@ from rigl_core.model.table import SparsityTable as SparsityTable
 from rigl_core.model.warnings import SparsityWarning as SparsityWarning
 from rigl_core.parts.criteria import CRITERIA as CRITERIA
 from rigl_core.parts.drop_fractions import drop_counts as drop_counts
+from rigl_core.parts.structures import Unstructured as Unstructured
 from rigl_core.plan import Counts as Counts
 from rigl_core.plan import Plan as Plan
 from rigl_core.plan import Tables as Tables

@@ -52,6 +52,10 @@ class Namespace(Protocol):
     def best_of(self) -> Callable[..., Array] | None:
         """A faster `rigl_core.arrays.topology.best_of`; None to use the definition. Optional."""
 
+    @property
+    def total(self) -> Callable[[Array], Array] | None:
+        """Adds up counts over all shards, if arrays are shards of layers; None if they are whole. Optional."""
+
     def abs(self, x: Array, /) -> Array:
         """Absolute values."""
 
@@ -103,5 +107,14 @@ class Namespace(Protocol):
 
 
 def count(x: Array, *, xp: Namespace) -> Array:
-    """The int32 sum along the last axis, which stays with size 1. True counts as 1."""
+    """The int32 sum over a layer's connections, which lie along the last axis; that stays with size 1. True is 1."""
+    own = add(x, xp=xp)
+    return own if xp.total is None else xp.total(own)
+
+
+def add(x: Array, *, xp: Namespace) -> Array:
+    """The int32 sum of what is here, along the last axis, which stays with size 1. True is 1.
+
+    Shards of a layer have a `count` in common. Arrays of such counts are the same in all shards: add these up.
+    """
     return xp.sum(x, axis=-1, dtype=xp.int32, keepdims=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 
-from rigl_core.arrays.namespace import Array, Namespace, count
+from rigl_core.arrays.namespace import Array, Namespace, add, count
 from rigl_core.arrays.topology import magnitude, top_k_mask
 
 _ROUNDS = 3
@@ -31,14 +31,14 @@ def in_proportion(total: Array, weights: Array, *, xp: Namespace) -> Array:
     Returns:
         Flat int32 that adds up to ``total``.
     """
-    weights = xp.where((weights * 0 + count(weights, xp=xp)) == 0, weights * 0 + 1, weights)
-    whole = count(weights, xp=xp)
+    weights = xp.where((weights * 0 + add(weights, xp=xp)) == 0, weights * 0 + 1, weights)
+    whole = add(weights, xp=xp)
     shares, rest = weights * 0, weights * 0
     for shift in range(30, -1, -3):  # long multiplication and division, three bits of ``total`` at a time
         rest = rest * 8 + (xp.bitwise_right_shift(total, shift) & 7) * weights
         shares = shares * 8 + rest // whole
         rest = rest % whole
-    left = total - count(shares, xp=xp)
+    left = total - add(shares, xp=xp)
     return shares + xp.astype(top_k_mask(rest, left, xp=xp), xp.int32)
 
 
@@ -61,11 +61,11 @@ def within_room(total: Array, weights: Array, room: Array, *, xp: Namespace) -> 
     given = room * 0
     for _ in range(_ROUNDS):
         open_weights = xp.where(given < room, weights, weights * 0)
-        share = in_proportion(total - count(given, xp=xp), open_weights, xp=xp)
+        share = in_proportion(total - add(given, xp=xp), open_weights, xp=xp)
         spare = room - given
         given = given + xp.where(share < spare, share, spare)
     spare = room - given
-    left = total - count(given, xp=xp)
+    left = total - add(given, xp=xp)
     filled_before = xp.cumulative_sum(spare, axis=-1, dtype=xp.int32) - spare
     more = left - filled_before
     more = xp.where(more < 0, more * 0, more)

@@ -7,7 +7,7 @@ explicit namespace ``xp`` (see `rigl_core.arrays.namespace`). Connections lie al
 
 from __future__ import annotations
 
-from rigl_core.arrays.namespace import Array, Namespace, count
+from rigl_core.arrays.namespace import Array, Namespace, add
 
 
 def updated_mask(
@@ -59,14 +59,16 @@ def best_of(
     """The mask of the ``k`` largest scores among some connections; among equals the lower index wins.
 
     Args:
-        scores: >= 0, without NaN; the choice is along the last axis.
+        scores: without NaN, and >= 0 where connections are left out; the choice is along the last axis.
         k: the number to choose, from 0 to the number of these connections.
         xp: the arrays' namespace.
-        among: bool array, the connections to choose from. Give either ``among`` or ``outside``.
+        among: bool array, the connections to choose from; all if neither ``among`` nor ``outside`` is given.
         outside: bool array, the connections not to choose from.
     """
-    if xp.best_of is not None:  # finds the same mask faster: `rigl_core.step.selection` on the host
+    if xp.best_of is not None:  # finds the same mask faster (`rigl_core.step.selection` on the host), or over shards
         return xp.best_of(scores, k, among=among, outside=outside)
+    if among is None and outside is None:
+        return top_k_mask(scores, k, xp=xp)
     lowest = xp.full_like(scores, -1)
     eligible = xp.where(among, scores, lowest) if outside is None else xp.where(outside, lowest, scores)
     return top_k_mask(eligible, k, xp=xp)
@@ -86,7 +88,7 @@ def top_k_mask(scores: Array, k: Array | int, *, xp: Namespace) -> Array:
     threshold = xp.kth_largest(scores, k)
     above = scores > threshold
     tied = scores == threshold
-    room = k - count(above, xp=xp)
+    room = k - add(above, xp=xp)
     return above | (tied & (xp.cumulative_sum(tied, axis=-1, dtype=xp.int32) <= room))
 
 

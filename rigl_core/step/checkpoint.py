@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rigl_core.arrays.namespace import Array
-from rigl_core.inspect.host import to_numpy
+from rigl_core.inspect.host import count_true, is_spread, to_numpy
 from rigl_core.model.layers import Layer
 from rigl_core.plan import Plan
 from rigl_core.step.clock import Clock
@@ -143,17 +143,18 @@ def _check_names(what: str, arrays: Any, names: Sequence[str]) -> None:
 
 
 def _check_mask(layer: Layer, saved: Array) -> None:
-    mask = to_numpy(saved)
-    if mask.dtype != np.bool_ or mask.shape != layer.shape:
+    mask = saved if is_spread(saved) else to_numpy(saved)
+    dtype, shape = str(mask.dtype).rpartition(".")[2], tuple(mask.shape)
+    if dtype != "bool" or shape != layer.shape:
         raise ValueError(
-            f"state has a {mask.dtype} mask of shape {mask.shape} for layer {layer.name!r}: "
+            f"state has a {dtype} mask of shape {shape} for layer {layer.name!r}: "
             f"it must be bool, of shape {layer.shape}."
         )
 
 
 def _check_flat(layer: Layer, kind: str, saved: Array) -> None:
     shape = tuple(np.shape(saved))
-    if shape != (layer.size,):
+    if shape not in ((layer.size,), layer.shape):  # sharded arrays keep the layer's axes
         raise ValueError(
             f"state has a {kind} array of shape {shape} for layer {layer.name!r}: "
             f"it must be flat, of {layer.size} numbers."
@@ -171,7 +172,7 @@ def check_pool(plan: Plan, pool: Sequence[int], saved: Sequence[Array]) -> None:
     Raises:
         ValueError: the message names the layers and both numbers.
     """
-    active = sum(int(np.count_nonzero(to_numpy(mask))) for mask in saved)
+    active = sum(map(count_true, saved))
     possible = plan.possible_counts(pool)
     if active not in possible:
         names = ", ".join(repr(plan.layers[i].name) for i in pool)

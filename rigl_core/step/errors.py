@@ -122,6 +122,25 @@ def replaced(layers: Sequence[str], step: int) -> str:
     )
 
 
+def replicas_differ(layers: Sequence[str], step: int) -> str:
+    """The error for replicas of a model that have different masks before a step with this number."""
+    return (
+        f"the replicas of the model have different masks at step {step}, in the layers {', '.join(map(repr, layers))}: "
+        "averaged gradients would mix different connections. Start all replicas from equal weights, scores and recipes "
+        "(wrap the model in what makes it parallel before sparsify, or seed every process alike), and load one "
+        "checkpoint into all of them."
+    )
+
+
+def resharded(layers: Sequence[str]) -> str:
+    """The error for parameters that were sharded after they were sparsified."""
+    return (
+        f"the layers {', '.join(map(repr, layers))} were sharded after sparsify, which gave the model new parameters, "
+        "so the topology does not move with them: shard the model first (fully_shard, parallelize_module), then make "
+        "the optimizer, then call sparsify. To train densely, call remove() on the handle first."
+    )
+
+
 def no_topology(step: int) -> str:
     """The message for an optimizer's state that was loaded, and that holds no topology."""
     return (

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from rigl_core.arrays import sharing, topology
 from rigl_core.arrays.connections import Connections
-from rigl_core.arrays.namespace import Array, Namespace, count
+from rigl_core.arrays.namespace import Array, Namespace, add, count
 from rigl_core.plan import Counts
 from rigl_core.recipe.rule import Rule
 
@@ -48,7 +48,7 @@ def _counts_beside(moving: Array, stay: Array, counts: Counts, xp: Namespace) ->
     weights = _sharing_weights(active, moving.shape[0], xp)
     dropped, grown = (
         sharing.in_proportion(array_of(number, active, xp), weights, xp=xp)[:1]
-        for number in (count(active, xp=xp) - counts.keep, counts.grow)
+        for number in (add(active, xp=xp) - counts.keep, counts.grow)
     )
     keep = active[:1] - dropped
     return xp.where(keep > 0, keep, keep * 0), grown
@@ -71,7 +71,7 @@ def redistributed(
     else:
         dropped = sharing.share_of(active, counts.digits, xp=xp)
         dropped = xp.where(informed, dropped, xp.zeros_like(dropped))
-        keep, grow = active - dropped, count(dropped, xp=xp)
+        keep, grow = active - dropped, add(dropped, xp=xp)
     keep = xp.where(informed, keep, active)
     room = xp.concat([count(~mask, xp=xp) for mask in masks]) + active - keep
     room = xp.where(informed, room, xp.zeros_like(room))
@@ -123,4 +123,4 @@ def split(joined: Array, like: Sequence[Array]) -> list[Array]:
 
 def array_of(number: Array | int, like: Array, xp: Namespace) -> Array:
     """A number as an int32 array with one entry, on the device of ``like``."""
-    return count(like, xp=xp) * 0 + number
+    return add(like, xp=xp) * 0 + number

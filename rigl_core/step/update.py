@@ -63,7 +63,7 @@ def initial_masks(
 
 def _initial_mask(scores: Array, arrangement: Arrangement | None, active: Array | int, xp: Namespace) -> Array:
     if arrangement is None:
-        return topology.top_k_mask(scores, active, xp=xp)
+        return topology.best_of(scores, active, xp=xp)
     of_each_group = active // arrangement.weights_per_choice
     units = topology.top_k_mask(arrangement.scores_by_unit(scores, xp=xp), of_each_group, xp=xp)
     return arrangement.mask_by_weight(units, xp=xp)

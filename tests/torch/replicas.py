@@ -14,13 +14,11 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.amp import GradScaler
 from torch.distributed.algorithms.ddp_comm_hooks import powerSGD_hook
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.tensor import Shard, distribute_tensor
 from torch.nn.parallel import DistributedDataParallel
 
 from rigl_backends.torch import sparsify
 from rigl_core import Recipe
-from tests.torch.helpers import METHODS, batch, dense_gradients, hooks_of, loss_of, rigl
+from tests.torch.helpers import METHODS, batch, dense_gradients, loss_of, rigl
 
 WORLD = 2
 STEPS = 13
@@ -82,7 +80,6 @@ def work(rank: int, folder: str) -> None:
     meeting, patience = f"file://{folder}/meeting", timedelta(minutes=2)
     dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=WORLD, timeout=patience)
     records: dict[str, Any] = {name: train(rank, scenario) for name, scenario in ALL_SCENARIOS.items()}
-    records["sharded"] = refuse_shards()
     torch.save(records, Path(folder) / f"{rank}.pt")
     dist.destroy_process_group()
 
@@ -134,16 +131,3 @@ def train(rank: int, scenario: Scenario) -> list[dict[str, Any]]:
 
 def weights_of(model: nn.Module) -> dict[str, Tensor]:
     return {name: param.detach().clone() for name, param in model.named_parameters()}
-
-
-def refuse_shards() -> tuple[str, int]:
-    """The error for a parameter that is sharded over the replicas, and the number of hooks that are left."""
-    model = nn.Sequential(nn.Linear(12, 16), nn.Linear(16, 6))
-    mesh = init_device_mesh("cpu", (WORLD,))
-    model[1].weight = nn.Parameter(distribute_tensor(model[1].weight.detach(), mesh, [Shard(0)]))
-    optimizer = torch.optim.SGD(model.parameters(), 0.1)
-    try:
-        sparsify(model, optimizer, rigl())
-    except ValueError as error:
-        return str(error), hooks_of(model, optimizer)
-    return "no error", hooks_of(model, optimizer)

@@ -84,7 +84,7 @@ def test_layers_on_several_devices_choose_together(name: str, monkeypatch: pytes
     for module in ("namespace", "bits"):
         monkeypatch.setattr(f"rigl_backends.torch.{module}.numpy_shares", lambda *tensors: False)
     # It asks once for each device, and cannot know those that are simulated.
-    monkeypatch.setattr("rigl_backends.torch.training.all_finite", lambda gradients: all(map(is_finite, gradients)))
+    monkeypatch.setattr("rigl_backends.torch.agreement.all_finite", lambda gradients: all(map(is_finite, gradients)))
     together = train(RECIPES[name], Devices(), number=1)
     devices = Devices()
     with pytest.raises(AssertionError, match=r"has tensors of \{'device .', 'device .'\}"):

@@ -129,11 +129,3 @@ def test_compression_that_mixes_weights_still_trains_sparsely(records: list[dict
             seen_whole += not SCHEDULE.fires(step) and bool(record["gradient"][name][~mask].any())
             assert not record["new weights"][name][~record["new masks"][name]].any()
     assert seen_whole > 0
-
-
-@checks("P3")
-def test_sharded_parameters_are_refused(records: list[dict[str, Any]]) -> None:
-    for rank in range(WORLD):
-        message, hooks = records[rank]["sharded"]
-        assert message.startswith("layer '1.weight' is a DTensor: sharded")
-        assert hooks == 0

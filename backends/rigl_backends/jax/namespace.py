@@ -23,6 +23,7 @@ from rigl_core.adapter import FloatInfo, Namespace
 int32 = jnp.int32
 on_host = None
 best_of = None
+total = None
 
 abs = jnp.abs
 where = jnp.where

@@ -20,6 +20,7 @@ from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.link import Floats, Sample
 from rigl_backends.torch.moving import common, is_same, moved, write
 from rigl_backends.torch.state import WeightState
+from rigl_backends.torch.twin import is_sharded
 from rigl_core import adapter
 from rigl_core.adapter import ActiveOnly, Index, Layer, Move, Plan, Recipe, errors, places_in
 
@@ -78,6 +79,10 @@ class ActiveLayer(adapter.ActiveLayer):
     def flat(self, array: Any) -> Any:
         """An array of the layer's shape, NumPy's or a tensor, as the core sees it."""
         return array.reshape(-1)
+
+    def shaped(self, array: Tensor) -> Tensor:
+        """A mask, flat, in the layer's shape; memory stays flat."""
+        return array.reshape(self.layer.shape) if array.dtype == torch.bool else array
 
     def take_move(self, move: Move, weight: Floats) -> None:
         self._write(move, weight, with_state=True)
@@ -215,7 +220,15 @@ def layers_in(
         if isinstance(module, SparseModule):
             active[i] = ActiveLayer(plan.layers[i], plan.recipe, module, optimizer)
     others = [i for i in plan.sparse_layers if i not in active]
-    return {i: SparseLayer(plan.layers[i], plan.recipe, params[i], optimizer) for i in others}, active
+    return {i: _with_mask(plan.layers[i], plan.recipe, params[i], optimizer) for i in others}, active
+
+
+def _with_mask(layer: Layer, recipe: Recipe, param: nn.Parameter, optimizer: Optimizer) -> SparseLayer:
+    if not is_sharded(param):
+        return SparseLayer(layer, recipe, param, optimizer)
+    from rigl_backends.torch.sharded import ShardedLayer  # only who has shards waits for the import of DTensors
+
+    return ShardedLayer(layer, recipe, param, optimizer)
 
 
 def kept(gradient: Any) -> Any:

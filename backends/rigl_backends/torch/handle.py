@@ -14,6 +14,7 @@ from rigl_backends.torch.bits import zero_outside
 from rigl_backends.torch.link import Link
 from rigl_backends.torch.storage import with_masks
 from rigl_backends.torch.training import Steps
+from rigl_backends.torch.twin import is_sharded
 from rigl_core.adapter import check_state, errors
 
 
@@ -22,6 +23,9 @@ class SparseTraining(Steps):
 
     Save and load the model's and the optimizer's state, in any order. This handle's own state is that part of the
     optimizer's which holds the topology; who saves it apart can load it apart.
+
+    In a sharded model, ``masks`` and the state hold DTensors, which lie as the parameters do. ``table`` counts in all
+    shards: all processes must ask for it at the same time. Warnings are about a process's own shards.
 
     Attributes:
         plan: the exact counts.
@@ -33,6 +37,15 @@ class SparseTraining(Steps):
         if not (self._travel.saving and self.kept):
             self._watch.on_look()
             self._watch.tell_outside(thorough=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """As `rigl_core.adapter.SparseTraining.state_dict`. What belongs to a DTensor is a DTensor of its shape."""
+        state = super().state_dict()
+        for layer in self._masked.values():
+            if is_sharded(layer.param):
+                for arrays in state["memory"].values():
+                    arrays[layer.layer.name] = layer.shaped(arrays[layer.layer.name])
+        return state
 
     def load_state_dict(self, state: Mapping[str, Any], *, changed: Collection[str] = ()) -> None:
         """Continue from a result of `state_dict`, as `rigl_core.adapter.SparseTraining.load_state_dict`.
@@ -55,7 +68,8 @@ class SparseTraining(Steps):
             TypeError, ValueError: naming ``model`` or the layer; nothing has been changed then.
         """
         for layer, param in zip(self._masked.values(), self._twins_in(model), strict=True):
-            zero_outside(param, layer.mask.reshape(param.shape))
+            own = layer.own(param)
+            zero_outside(own, layer.mask.reshape(own.shape))
 
     def _twins_in(self, model: nn.Module) -> list[nn.Parameter]:
         if not isinstance(model, nn.Module):

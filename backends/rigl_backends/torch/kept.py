@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from rigl_backends.torch.layer import SparseLayer
+from rigl_backends.torch.twin import is_sharded
 
 
 class Kept:
@@ -24,7 +25,7 @@ class Kept:
     def __init__(self) -> None:
         self._weights: dict[SparseLayer, Tensor] = {}
         self.loaded = False
-        self.expected: dict[str, int] = {}
+        self.expected: dict[str, int | None] = {}
 
     def __bool__(self) -> bool:
         return bool(self._weights)
@@ -34,15 +35,15 @@ class Kept:
         self.loaded = loaded
         for layer in layers:
             if self._is_only_masked(layer) and not self._is_expected(layer):
-                layer.param.detach().copy_(self._kept(layer))
+                layer.weight = self._kept(layer)
             else:
-                self._weights[layer] = layer.param.detach().clone()
+                self._weights[layer] = layer.weight.clone()
         self.expected = {}
 
     def lost(self) -> dict[str, int]:
         """The numbers of weights that a load zeroed, by layer name, where no other weights have been loaded since."""
         layers = [layer for layer in self._weights if self.loaded and self._is_only_masked(layer)]
-        return {layer.layer.name: int((self._kept(layer).reshape(-1) != 0)[~layer.mask].sum()) for layer in layers}
+        return {layer.layer.name: int((self._kept(layer) != 0)[~layer.mask].sum()) for layer in layers}
 
     def forget(self) -> None:
         """A step is made with the weights as they are."""
@@ -53,12 +54,17 @@ class Kept:
         """Whether the weights are those kept, but for zeros outside the mask. Moving a model writes weights, too."""
         if layer not in self._weights:
             return False
-        kept = self._kept(layer)
-        return torch.equal(layer.param.detach(), kept.where(layer.mask.reshape(kept.shape), 0))
+        return torch.equal(layer.weight, self._kept(layer).where(layer.mask, 0))
 
     def _is_expected(self, layer: SparseLayer) -> bool:
         """Whether the weights lack nothing of the checkpoint's, and so may be its own."""
-        return self.expected.get(layer.layer.name) == int(layer.param.count_nonzero())
+        expected = self.expected.get(layer.layer.name)
+        return expected is not None and expected == nonzero_in(layer.param)
 
     def _kept(self, layer: SparseLayer) -> Tensor:
-        return self._weights[layer].to(layer.param)
+        return self._weights[layer].to(layer.param.device, layer.param.dtype)
+
+
+def nonzero_in(param: Tensor) -> int | None:
+    """The number of weights that are not 0; None for shards, whose processes would have to ask at the same time."""
+    return None if is_sharded(param) else int(param.count_nonzero())

@@ -11,8 +11,9 @@ from torch.optim import Optimizer
 from rigl_backends.torch import namespace as torch_namespace
 from rigl_backends.torch.bits import bits_of, fits, mask_of, set_bits, zero_outside
 from rigl_backends.torch.state import WeightState
+from rigl_backends.torch.twin import is_sharded, local
 from rigl_core import adapter
-from rigl_core.adapter import Connections, Layer, Recipe, errors
+from rigl_core.adapter import Connections, Layer, Namespace, Recipe, errors
 
 
 class SparseLayer(adapter.SparseLayer):
@@ -23,34 +24,44 @@ class SparseLayer(adapter.SparseLayer):
         state: what the optimizer holds for each weight.
     """
 
-    xp = torch_namespace
+    xp: Namespace = torch_namespace
 
     def __init__(self, layer: Layer, recipe: Recipe, param: nn.Parameter, optimizer: Optimizer) -> None:
         super().__init__(layer, recipe)
         self.param = param
         self._optimizer = optimizer
-        self._bits = bits_of(torch.ones_like(param, dtype=torch.bool), param)
+        self._bits = bits_of(torch.ones_like(self.own(param), dtype=torch.bool), self.own(param))
         self._memory: dict[str, Tensor] = {}
         self._seen: list[tuple[int, int]] = []
         self.state = WeightState(layer, optimizer, param)
 
     # Where the arrays are.
 
+    def own(self, tensor: Tensor) -> Tensor:
+        """What this process holds of the parameter, or of a tensor that lies as the parameter does."""
+        return tensor
+
+    def shaped(self, array: Tensor) -> Tensor:
+        """A flat array of the layer, and perhaps with more axes, with the layer's axes in place of the first one."""
+        return array.reshape(*self.layer.shape, *array.shape[1:])
+
     @property
     def weight(self) -> Tensor:
-        return self.param.detach().reshape(-1)
+        return self.own(self.param).detach().reshape(-1)
 
     @weight.setter
     def weight(self, weight: Tensor) -> None:
-        self.param.detach().copy_(weight.reshape(self.layer.shape))
+        own = self.own(self.param).detach()
+        own.copy_(weight.reshape(own.shape))
 
     @property
     def mask(self) -> Tensor:
-        return mask_of(self.bits_for(self.param)).reshape(-1)
+        return mask_of(self.bits_for(self.own(self.param))).reshape(-1)
 
     @mask.setter
     def mask(self, mask: Tensor) -> None:
-        set_bits(self.bits_for(self.param), mask.reshape(self.layer.shape))
+        bits = self.bits_for(self.own(self.param))
+        set_bits(bits, mask.reshape(bits.shape))
         self._seen = []  # weights and state outside the new mask may not be fresh
 
     @property
@@ -64,7 +75,7 @@ class SparseLayer(adapter.SparseLayer):
         self._memory = memory
 
     def bits_for(self, values: Tensor) -> Tensor:
-        """The mask as bits (`rigl_backends.torch.bits`) that fit the parameter or its gradient, in the layer's shape.
+        """The mask as bits (`rigl_backends.torch.bits`) that fit `own` of the parameter or its gradient, in its shape.
 
         They are made anew once after the model moved to another device or dtype.
         """
@@ -75,7 +86,7 @@ class SparseLayer(adapter.SparseLayer):
     @property
     def gradient(self) -> Tensor | None:
         """The gradient that the optimizer sees, flat and unscaled; None if the layer was not used."""
-        return None if self.param.grad is None else self._unscaled(self.param.grad)
+        return None if self.param.grad is None else self._unscaled(self.own(self.param.grad))
 
     def indices(self) -> Tensor:
         return torch.arange(self.layer.size, dtype=torch.int32, device=self.param.device)
@@ -84,14 +95,15 @@ class SparseLayer(adapter.SparseLayer):
         return array.to(self.param.device) if isinstance(array, Tensor) else array
 
     def zero_weight_outside(self, mask: Tensor) -> None:
-        zero_outside(self.param, mask.reshape(self.layer.shape))
+        own = self.own(self.param)
+        zero_outside(own, mask.reshape(own.shape))
 
     def zero_state_outside(self, mask: Tensor) -> None:
         self.state.make_fresh_outside(mask)
 
     def zero_what_is_outside(self) -> None:
         """Zero the weights outside the mask, and make their optimizer state fresh unless they learn there."""
-        self.zero_weight_outside(self.bits_for(self.param))
+        self.zero_weight_outside(self.bits_for(self.own(self.param)))
         if not self.rule.shadow:
             self.zero_state_outside(self.mask)
 
@@ -103,14 +115,16 @@ class SparseLayer(adapter.SparseLayer):
     def zero_gradient_outside(self) -> None:
         """Set the gradient outside the mask to zero."""
         if self.param.grad is not None:
-            zero_outside(self.param.grad, self.bits_for(self.param.grad))
+            own = self.own(self.param.grad)
+            zero_outside(own, self.bits_for(own))
 
     def add_noise(self, step: int) -> None:
         """Add the pull and the noise of the recipe to the gradient."""
-        grad, scale = self.param.grad, self._scale
-        if grad is not None and self.rule.changes_gradient:
-            noisy = self.noisy(self._unscaled(grad), step).reshape(self.layer.shape)
-            grad.detach().copy_(noisy if scale is None else noisy * scale)
+        scale = self._scale
+        if self.param.grad is not None and self.rule.changes_gradient:
+            grad = self.own(self.param.grad).detach()
+            noisy = self.noisy(self._unscaled(grad), step).reshape(grad.shape)
+            grad.copy_(noisy if scale is None else noisy * scale)
 
     def remember_writes(self) -> None:
         """After a step: remember how often weights and state, which are fresh outside the mask, have been written."""
@@ -144,8 +158,15 @@ class SparseLayer(adapter.SparseLayer):
 
     def _writes(self) -> list[tuple[int, int]]:
         """Where weights and state are in memory, and how often they were written, as PyTorch counts it."""
-        held = [self.param, *(values for values, _ in self.state.arrays())]
-        return [(tensor.data_ptr(), tensor._version) for tensor in held]
+        return [writes_to(tensor) for tensor in (self.param, *self.state.tensors())]
+
+
+def writes_to(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor is in memory, and how often it was written. A DTensor and its shard count on their own."""
+    if not is_sharded(tensor):
+        return tensor.data_ptr(), tensor._version
+    shard = local(tensor)
+    return shard.data_ptr(), shard._version + tensor._version
 
 
 def _wide(tensor: Tensor) -> torch.dtype:

@@ -11,6 +11,7 @@ from torch.nn.modules.conv import _ConvNd, _ConvTransposeNd
 from torch.nn.parameter import UninitializedParameter
 
 from rigl_backends.torch.computed import Computed, computed_weights, warn_of
+from rigl_backends.torch.twin import is_sharded
 from rigl_core.adapter import Axes, Choice, Layer, check_layers, errors, first_match, with_axes
 
 _OUT_IN: dict[str, Any] = {"in_axes": (1,), "out_axes": (0,)}
@@ -143,10 +144,16 @@ def _check(layer: Layer, parameter: nn.Parameter, *, unmade: bool) -> None:
             f"layer {layer.name!r} is on the meta device, without values: materialize it first, or let it hold active "
             "weights alone (storage='active')."
         )
-    if type(parameter.detach()) is not Tensor:
+    if type(parameter.detach()) is not Tensor and not is_sharded(parameter):
         raise ValueError(
-            f"layer {layer.name!r} is a {type(parameter.detach()).__name__}: sharded and other wrapped tensors cannot "
-            "be sparsified; exclude the layer, or replicate it."
+            f"layer {layer.name!r} is a {type(parameter.detach()).__name__}: wrapped tensors, other than DTensors, "
+            "cannot be sparsified; exclude the layer."
+        )
+    placements: Any = getattr(parameter, "placements", ())
+    if any(placement.is_partial() for placement in placements):
+        raise ValueError(
+            f"layer {layer.name!r} is a DTensor with the placements {placements}, whose parts must be added up first: "
+            "redistribute it, or exclude the layer."
         )
     if not parameter.requires_grad:
         raise ValueError(f"layer {layer.name!r} is frozen (requires_grad=False): exclude it, or train it.")

@@ -18,6 +18,7 @@ from rigl_core import adapter
 
 int32 = torch.int32
 best_of = None
+total = None
 finfo = torch.finfo
 
 abs = torch.abs
@@ -73,7 +74,7 @@ def on_host(choose: Callable[..., npt.NDArray[np.bool_]], /, *arrays: Tensor | i
 
 
 def all_finite(tensors: Iterable[Tensor]) -> bool:
-    """Whether all numbers are finite. The gradient of an embedding may be a sparse tensor.
+    """Whether all numbers that are here are finite. The gradient of an embedding may be a sparse tensor.
 
     The host waits once for each device that is not its own.
     """
@@ -81,11 +82,7 @@ def all_finite(tensors: Iterable[Tensor]) -> bool:
     flags: dict[torch.device, list[Tensor]] = {}
     for x in tensors:
         values = (x.coalesce().values() if x.layout == torch.sparse_coo else x).detach()
-        if hasattr(values, "full_tensor"):  # a DTensor: all processes must find the same
-            part: Any = torch.isfinite(values).all()
-            flag = part.full_tensor()
-            flags.setdefault(flag.device, []).append(flag)
-        elif numpy_shares(values) and values.dtype in (torch.float16, torch.float32, torch.float64):
+        if numpy_shares(values) and values.dtype in (torch.float16, torch.float32, torch.float64):
             arrays.append(values.numpy())
         elif values.numel():  # the smallest and the largest number tell, a NaN going before both
             real = torch.view_as_real(values) if values.is_complex() else values

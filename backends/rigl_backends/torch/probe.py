@@ -69,10 +69,12 @@ def probe(optimizer: Optimizer, param: nn.Parameter, *, like: bool = False) -> F
         if not inner:
             raise
     # A wrapper that cannot be copied, such as ZeroRedundancyOptimizer. Another process may hold the parameter's state.
-    found = [(path, _probe_once(held, param, like)) for path, held in inner if group_of(held, param) is not None]
+    found = [(path, _probe_once(held, param, like)) for path, held in inner]
+    own: list[Path] = [()] if optimizer.state.get(param) else []  # what was loaded into the wrapper is there, too
+    starts = [(start, one) for path, one in found for start in (path, *own)]
     return Found(
-        {(*path, *rest): fresh for path, one in found for rest, fresh in one.fresh.items()},
-        frozenset((*path, *rest) for path, one in found for rest in one.others),
+        {(*start, *rest): fresh for start, one in starts for rest, fresh in one.fresh.items()},
+        frozenset((*start, *rest) for start, one in starts for rest in one.others),
         all(one.rests for _, one in found),
     )
 

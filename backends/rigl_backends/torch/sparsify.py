@@ -13,7 +13,7 @@ from rigl_backends.torch.handle import SparseTraining, is_sparsified
 from rigl_backends.torch.layers import layers_of, parameters_of
 from rigl_backends.torch.storage import hold_active
 from rigl_backends.torch.travel import Parts, take_out, unpack
-from rigl_backends.torch.twin import optimizers_in, params_of
+from rigl_backends.torch.twin import is_sharded, optimizers_in, params_of
 from rigl_core.adapter import (
     Axes,
     Initial,
@@ -21,6 +21,7 @@ from rigl_core.adapter import (
     Plan,
     Recipe,
     Storage,
+    Unstructured,
     check_changed,
     check_state,
     errors,
@@ -92,14 +93,17 @@ def sparsify(
     zeroed at the next step. A warning tells of such weights: at that step, or before if you look at the masks, the
     table or the state. What you write through ``.data``, which PyTorch does not count, is zeroed at the next update;
     only a look tells of it. A warning also tells of weights that learn without steps of this optimizer: by another
-    optimizer, by hand, or because the model has got new parameters, as `fully_shard` gives it.
+    optimizer, by hand, or because the model has got new parameters.
+
+    Sharded models work, too: call `fully_shard` or `parallelize_module`, then make the optimizer, then call this
+    function; docs/devices.md says more. A step of a model that was sharded after it is an error.
 
     Three more things to know: compression between replicas that mixes weights (PowerSGD)
     hands clipping the whole gradient, and only the optimizer sees the sparse one; where a loss scaler skips an
     overflowing step, optimizers that it does not call (all but the fused ones) have made no step, so the
     schedule waits; and replicas must start with the same weights where a method looks at these (initial
-    magnitudes, signs, initial or shadow weights): wrap the model in DistributedDataParallel first, or seed every
-    process alike.
+    magnitudes, signs, initial or shadow weights), or the first step is an error: wrap the model in
+    DistributedDataParallel first, or seed every process alike.
 
     Args:
         model: any module; weights outside the initial topology become zero. Give the bare model, before
@@ -143,6 +147,7 @@ def sparsify(
     recipe, scores = start_from(recipe, chosen, initial, scores)
     own = _plan(model, recipe, chosen, layers)
     params = parameters_of(model, own.layers)
+    _check_shards(own, params)
     optimizers = _that_hold(found, own.layers, params)
     errors.check_scores(own, scores)
     with _without_topology(optimizers) as parts:
@@ -162,6 +167,11 @@ def _optimizers_of(optimizer: object) -> list[Optimizer]:
         raise ValueError(
             "optimizer is L-BFGS, whose history mixes all weights, so it cannot follow a topology that moves: "
             "use a first-order optimizer."
+        )
+    if getattr(optimizer, "_overlap_with_ddp", False):
+        raise ValueError(
+            "optimizer is a ZeroRedundancyOptimizer with overlap_with_ddp=True, which steps inside of backward(), "
+            "where no update can take the place of a step: use overlap_with_ddp=False."
         )
     found = [
         inner for inner in found if {"_optimizer_step_pre_hooks", "_optimizer_step_post_hooks"} <= set(vars(inner))
@@ -187,6 +197,25 @@ def _that_hold(optimizers: list[Optimizer], layers: Sequence[Layer], params: Seq
                 f"layer {layer.name!r} is already sparsified with another optimizer: call remove() on its handle."
             )
     return [optimizer for optimizer in optimizers if set(params) <= set(params_of(optimizer))]
+
+
+def _check_shards(plan: Plan, params: Sequence[nn.Parameter]) -> None:
+    """Refuse recipes whose choices need more than a layer's own counts, if layers are sharded."""
+    sharded = [plan.layers[i] for i in plan.sparse_layers if is_sharded(params[i])]
+    for parameter, (plain, reason) in _NOT_OF_SHARDS.items() if sharded else ():
+        given = getattr(plan.recipe, parameter)
+        if given != plain:
+            raise ValueError(
+                f"layer {sharded[0].name!r} is sharded (a DTensor), and the recipe has {parameter}={given!r}, "
+                f"{reason}: use {parameter}={plain!r}, or exclude the layer."
+            )
+
+
+_NOT_OF_SHARDS: Mapping[str, tuple[Any, str]] = {
+    "structure": (Unstructured(), "whose groups may lie in several shards"),
+    "scope": ("layer", "by which layers choose together, and shards choose layer by layer"),
+    "redistribution": (None, "which shares counts among layers, and shards count layer by layer"),
+}
 
 
 @contextmanager

@@ -13,7 +13,7 @@ from torch.optim import ASGD, SGD, Adadelta, Adagrad, Adam, AdamW, NAdam, Optimi
 from rigl_backends.torch.bits import zero_outside
 from rigl_backends.torch.probe import Found, Fresh, probe
 from rigl_backends.torch.small_training import state_in
-from rigl_backends.torch.twin import is_plain, optimizers_in, params_of
+from rigl_backends.torch.twin import is_plain, is_sharded, local, optimizers_in, params_of
 from rigl_core.adapter import Layer
 
 _ELEMENT_WISE = (SGD, Adam, AdamW, RMSprop, Adagrad, Adadelta, NAdam, RAdam, ASGD)
@@ -32,6 +32,8 @@ class WeightState:
 
     def __init__(self, layer: Layer, optimizer: Optimizer, param: nn.Parameter) -> None:
         self._layer, self._optimizer, self._param = layer, optimizer, param
+        if is_sharded(param):  # of which a process holds the state of its shard
+            self._layer = replace(layer, shape=(local(param).numel(),), in_axes=(), out_axes=())
         self._parts = tuple(optimizers_in(optimizer))
         self._found = self._probe()
         self.check()
@@ -60,18 +62,25 @@ class WeightState:
 
     def arrays(self) -> list[tuple[Tensor, Fresh]]:
         """The arrays that hold one number for each weight, and what a new weight gets in them."""
+        return [(local(tensor), fresh) for tensor, fresh in self._held()]
+
+    def tensors(self) -> list[Tensor]:
+        """The tensors in the optimizer's state that have these arrays."""
+        return [tensor for tensor, _ in self._held()]
+
+    def _held(self) -> list[tuple[Tensor, Fresh]]:
         fresh = self._found.fresh
         state = state_in(self._parts, self._param)
         return [(tensor, fresh[path]) for path, tensor in state.items() if path in fresh]
 
     def make_fresh_outside(self, mask: Tensor) -> None:
         """Give all weights outside a mask, which has the layer's shape, the state of new weights."""
-        for values, fresh in self.arrays():
+        for values, fresh in self.arrays() if mask.numel() else ():
             inside = mask.reshape(-1).expand(values.numel() // mask.numel(), -1).reshape(values.shape)
             if fresh == 0:
                 zero_outside(values, inside)
             elif fresh is None:
-                own = self._param.detach().reshape(-1).expand(values.numel() // mask.numel(), -1)
+                own = local(self._param).detach().reshape(-1).expand(values.numel() // mask.numel(), -1)
                 values.copy_(torch.where(inside, values, own.reshape(values.shape).to(values.dtype)))
             else:
                 values.masked_fill_(~inside, fresh)
@@ -81,7 +90,8 @@ class WeightState:
         found, size = self._found, self._layer.size
         if not size:
             return ""
-        for path, tensor in state_in(self._parts, self._param).items():
+        for path, held in state_in(self._parts, self._param).items():
+            tensor = local(held)
             whole = tensor.numel() >= size and tensor.numel() % size == 0
             if path in found.fresh:
                 known = whole and is_plain(tensor) and tensor.is_floating_point() != isinstance(found.fresh[path], int)

@@ -15,6 +15,7 @@ from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.layers import uses_by_parameter
 from rigl_backends.torch.moving import dense_of, positions
 from rigl_backends.torch.state import WeightState
+from rigl_backends.torch.twin import is_sharded
 from rigl_backends.torch.unmade import check_can_be_made, make, make_rest
 from rigl_core.adapter import Index, Layer, Plan, Storage, active_layers, first_indices, places_in, saved_indices
 
@@ -103,6 +104,8 @@ def _why_not(model: nn.Module, plan: Plan, params: Sequence[nn.Parameter]) -> di
             found[layer.name] = "is not read as (outputs, inputs)"
         elif len(uses[param]) > 1:
             found[layer.name] = f"is also {uses[param][1].name!r}"
+        elif is_sharded(param):
+            found[layer.name] = "is sharded (a DTensor), and a shard has no rows of its own"
         elif param.dtype != torch.float32:
             found[layer.name] = f"is {str(param.dtype).removeprefix('torch.')}, and the kernels multiply float32"
         elif param.device.type not in ("cpu", "meta"):

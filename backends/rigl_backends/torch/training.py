@@ -11,13 +11,15 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch.active import ActiveLayer, kept, layers_in
+from rigl_backends.torch.agreement import gradients_are_finite
 from rigl_backends.torch.kept import Kept
 from rigl_backends.torch.layer import SparseLayer
-from rigl_backends.torch.namespace import all_finite
 from rigl_backends.torch.notes import Step
+from rigl_backends.torch.replicas import Replicas
 from rigl_backends.torch.rollback import Rollback, evaluates_once
 from rigl_backends.torch.state import Counters, gradients_of, keeps_zeros
 from rigl_backends.torch.travel import Travel, is_empty_step
+from rigl_backends.torch.twin import is_sharded
 from rigl_backends.torch.watch import Watch
 from rigl_core import adapter
 from rigl_core.adapter import Plan
@@ -59,6 +61,7 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         self._is_empty_step = False
         # Calls of step() inside each other: a subclass's that calls its parent's runs the hooks of both.
         self._depth, self.kept = 0, Kept()
+        self._replicas = Replicas(layers.values())
         self._watch = Watch(model, layers.values(), optimizers, lambda: self.step)
         self._begin_with(scores, saved)
         self._travel = Travel(self, list(self._layers.values()), optimizers)
@@ -157,6 +160,7 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         for layer in self._layers.values():
             layer.check_shape()
             layer.state.check()
+        self._replicas.check(self.step, due=self._clock.due)
         self._travel.before_step(self.step, came=self.kept.loaded)
         lost = self.kept.lost()
         self.kept.forget()
@@ -167,7 +171,7 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         reads = self.reads_gradients or self._clock.due
         own = {i: layer.gradient for i, layer in self._layers.items()} if reads else {}
         gradients = {i: gradient for i, gradient in own.items() if gradient is not None}
-        update = self.due(gradients, finite=self._all_finite)
+        update = self.due(gradients, finite=lambda: gradients_are_finite(self._optimizer))
         if update is not None and self._rollback is not None:
             self._step = Step(update, {i: kept(x) for i, x in gradients.items()}, rollback=self._rollback)
         elif update is not None and self._rule.on_update == "replace":
@@ -224,18 +228,11 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         self.advance(step.update)
         self._watch.settle()
 
-    def _all_finite(self) -> bool:
-        """Whether all gradients are finite, also those of dense parameters, since clipping mixes them."""
-        overflow = getattr(self._optimizer, "found_inf", None)  # a gradient scaler's finding, for fused optimizers
-        found = [] if overflow is None else [torch.where(overflow != 0, torch.inf, overflow)]
-        return all_finite([*found, *(gradient for _, gradient in gradients_of(self._optimizer))])
-
     # Where the arrays are.
 
     def _mask(self, position: int) -> Tensor:
-        shape = self.plan.layers[position].shape
         if position in self._layers:
-            return torch.as_tensor(self._layers[position].mask).reshape(shape)
+            return self._layers[position].shaped(torch.as_tensor(self._layers[position].mask))
         return torch.ones_like(self.params[position], dtype=torch.bool)
 
     def _array(self, saved: Any) -> Tensor:
@@ -245,5 +242,8 @@ class Steps(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         return array.clone()
 
     def _may_use_threads(self) -> bool:
-        # A GPU's current stream is a thread's own; layers of active weights use several threads themselves.
-        return not self._active and all(param.device.type == "cpu" for param in self._of_param)
+        # A GPU's current stream is a thread's own; layers of active weights use several threads themselves; and the
+        # processes that hold shards must exchange counts in one order.
+        return not self._active and all(
+            param.device.type == "cpu" and not is_sharded(param) for param in self._of_param
+        )

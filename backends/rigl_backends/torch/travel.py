@@ -4,7 +4,8 @@ In the saved dict, each sparse parameter has in its part of ``state``
 
 - ``sparse_mask``: its mask, bool, in its shape; or, if it holds active weights alone, ``sparse_places``: the flat index
   of each, int32;
-- ``sparse_<kind>``: each array of its memory, as uint8 bytes, which no cast of an optimizer's state can change.
+- ``sparse_<kind>``: each array of its memory, as uint8 bytes, which no cast of an optimizer's state can change, and
+  which have an axis of their own.
 
 The first layer's parameter also has ``sparse_header``: the rest of the training's state as JSON, in uint8. Zeros
 fill it up, since `torch.distributed.checkpoint` loads arrays in place, into those of a new training. Its strict loading
@@ -23,11 +24,12 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from rigl_backends.torch.active import ActiveLayer
-from rigl_backends.torch.kept import Kept
+from rigl_backends.torch.agreement import agreed
+from rigl_backends.torch.kept import Kept, nonzero_in
 from rigl_backends.torch.layer import SparseLayer
 from rigl_backends.torch.moving import dense_of
 from rigl_backends.torch.storage import in_storage
-from rigl_backends.torch.twin import params_of
+from rigl_backends.torch.twin import is_in_parts, is_sharded, local, params_of
 from rigl_core.adapter import Layer, Plan, SparsityWarning, check_state, errors, from_bytes, to_bytes
 
 _PREFIX = "sparse_"
@@ -42,22 +44,21 @@ def pack(state: Mapping[str, Any], layers: Sequence[SparseLayer | ActiveLayer], 
     parts: Parts = {first: {}}
     for layer in layers:
         name = layer.layer.name
-        memory = {_PREFIX + kind: arrays[name].view(torch.uint8) for kind, arrays in state["memory"].items()}
-        if isinstance(layer, ActiveLayer):
-            parts[layer.param] = {_PLACES: torch.from_numpy(layer.index.flat()), **memory}
-        else:
-            parts[layer.param] = {_MASK: state["masks"][name], **memory}
+        places = {_PLACES: torch.from_numpy(layer.index.flat())} if isinstance(layer, ActiveLayer) else {}
+        own = places or {_MASK: state["masks"][name]}
+        memory = {kind: layer.memory[kind].clone().unsqueeze(-1).view(torch.uint8) for kind in state["memory"]}
+        parts[layer.param] = own | {_PREFIX + kind: layer.shaped(array) for kind, array in memory.items()}
     header = {key: value for key, value in state.items() if key not in ("masks", "memory")}
     header["dtypes"] = {
         kind: [str(arrays[layer.layer.name].dtype).removeprefix("torch.") for layer in layers]
         for kind, arrays in state["memory"].items()
     }
-    header["nonzero"] = {layer.layer.name: int(layer.param.count_nonzero()) for layer in layers}
+    header["nonzero"] = {layer.layer.name: nonzero_in(layer.param) for layer in layers}
     parts[first][_HEADER] = torch.tensor(to_bytes(header), device=first.device)
     return parts
 
 
-def unpack(parts: Parts, plan: Plan, params: Sequence[nn.Parameter]) -> tuple[dict[str, Any], dict[str, int]]:
+def unpack(parts: Parts, plan: Plan, params: Sequence[nn.Parameter]) -> tuple[dict[str, Any], dict[str, int | None]]:
     """The state of a training, as `pack` got it, and the numbers of weights that were not 0, by layer name.
 
     Args:
@@ -81,19 +82,24 @@ def unpack(parts: Parts, plan: Plan, params: Sequence[nn.Parameter]) -> tuple[di
     }
     memory = {
         kind: {
-            plan.layers[i].name: parts[params[i]][_PREFIX + kind].to(torch.uint8).view(getattr(torch, dtype))
+            plan.layers[i].name: _from_bytes(parts[params[i]][_PREFIX + kind], getattr(torch, dtype))
             for i, dtype in zip(sparse, dtypes, strict=True)
         }
         for kind, dtypes in state.pop("dtypes").items()
     }
-    nonzero: dict[str, int] = state.pop("nonzero")
+    nonzero: dict[str, int | None] = state.pop("nonzero")
     return {**state, "masks": masks, "memory": memory}, nonzero
+
+
+def _from_bytes(saved: Tensor, dtype: torch.dtype) -> Tensor:
+    array = saved.to(torch.uint8).view(dtype)
+    return array.squeeze(-1) if is_sharded(array) else array.reshape(-1)
 
 
 def _mask_in(part: Mapping[str, Tensor], layer: Layer) -> Tensor:
     """The mask of a layer, from what travelled with its parameter; all true for a dense layer."""
     if _PLACES not in part:
-        return part.get(_MASK, torch.ones(layer.shape)).to(torch.bool)
+        return part.get(_MASK, torch.ones((), dtype=torch.bool).expand(layer.shape)).to(torch.bool)
     places = part[_PLACES].cpu()
     return dense_of(torch.ones_like(places, dtype=torch.bool), places, layer.shape)
 
@@ -122,10 +128,10 @@ def is_empty_step(optimizer: Optimizer, args: Sequence[Any], kwargs: Mapping[str
     """
     if optimizer.state or len(args) != 1 or dict(kwargs) != {"closure": None}:
         return False
+    if any(float(group.get("lr", 0)) != 0 for group in optimizer.param_groups):
+        return False
     params = [param for param in params_of(optimizer) if param.requires_grad]
-    return all(float(group.get("lr", 0)) == 0 for group in optimizer.param_groups) and all(
-        param.grad is not None and not param.grad.any() for param in params
-    )
+    return agreed(all(param.grad is not None and not local(param.grad).any() for param in params), params)
 
 
 class Travel:
@@ -142,7 +148,7 @@ class Travel:
     ) -> None:
         self._training, self._layers = training, layers
         self._incoming: dict[str, Any] | None = None
-        self._nonzero: dict[str, int] = {}
+        self._nonzero: dict[str, int | None] = {}
         self.saving, self.missing = False, False
         self._places: Optimizer | None = None
         self.hooks = [
@@ -150,7 +156,7 @@ class Travel:
             for optimizer in optimizers
             if "_optimizer_state_dict_post_hooks" in vars(optimizer)  # a wrapper may leave its state to what it wraps
             for hook in (
-                optimizer.register_state_dict_post_hook(self._on_save),
+                *([] if is_in_parts(optimizer) else [optimizer.register_state_dict_post_hook(self._on_save)]),
                 optimizer.register_load_state_dict_pre_hook(self._before_load),
                 optimizer.register_load_state_dict_post_hook(self._after_load),
             )

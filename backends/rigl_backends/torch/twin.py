@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -42,9 +43,31 @@ def optimizers_in(optimizer: Optimizer, path: Path = ()) -> Iterator[tuple[Path,
             yield from optimizers_in(value, (*path, name))
 
 
+def is_in_parts(optimizer: Optimizer) -> bool:
+    """Whether optimizers in it hold some of its parameters each, as in ZeroRedundancyOptimizer.
+
+    Each process then loads the state of its own parameters, so a topology cannot travel in it.
+    """
+    held = set(params_of(optimizer))
+    return any(set(params_of(inner)) < held for _, inner in optimizers_in(optimizer))
+
+
 def is_plain(tensor: Tensor) -> bool:
     """Whether a tensor is no subclass, which may lack operations or hold its numbers in another form."""
     return type(tensor) in (Tensor, nn.Parameter)
+
+
+def is_sharded(tensor: Tensor) -> bool:
+    """Whether a tensor is a DTensor, whose import takes a second and which this module does without."""
+    return hasattr(tensor, "full_tensor")
+
+
+def local(tensor: Tensor) -> Tensor:
+    """What this process holds of a tensor: a DTensor's shard, of which it is no copy, or the tensor itself."""
+    if not is_sharded(tensor):
+        return tensor
+    with torch.no_grad():  # otherwise it would be a node of the graph
+        return tensor.to_local()  # type: ignore[attr-defined,no-any-return]
 
 
 class FirstValues(dict[Any, Any]):

@@ -14,8 +14,8 @@ from torch.optim import Optimizer
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from rigl_backends.torch.active import ActiveLayer
-from rigl_backends.torch.layer import SparseLayer
-from rigl_backends.torch.twin import params_of
+from rigl_backends.torch.layer import SparseLayer, writes_to
+from rigl_backends.torch.twin import is_sharded, params_of
 from rigl_core.adapter import SparsityWarning, errors
 
 _NEVER = (0, 0)
@@ -36,7 +36,7 @@ class _Weights:
     @property
     def _writes(self) -> tuple[int, int]:
         """Where the weights are in memory, and how often they were written."""
-        return self.layer.param.data_ptr(), self.layer.param._version
+        return writes_to(self.layer.param)
 
     def outside(self, *, thorough: bool) -> int:
         """The number of weights outside the mask; 0 if it was told. ``thorough`` finds writes through ``.data`` too."""
@@ -119,19 +119,26 @@ class Watch:
         """The training makes a step: tell of weights outside, and if the model has parameters in place of ours."""
         self.tell_outside(lost, thorough=False)
         if any(param.grad is None for param in self._weights):
+            self._refuse_shards()
             self._tell_replaced()
 
-    def on_step_of_any(self, optimizer: Optimizer, held: Set[nn.Parameter]) -> None:
+    def follows(self, optimizer: Optimizer) -> bool:
+        """Whether this is an optimizer of the training."""
+        return any(optimizer is own for own in self._optimizers)
+
+    def on_step_of_any(self, optimizer: Optimizer, held: Set[nn.Parameter], *, followed: bool) -> None:
         """Some optimizer makes a step: one that holds the model's layers should not do so without ours.
 
         Args:
             optimizer: the optimizer.
             held: its parameters.
+            followed: whether it is the optimizer of some training; then this one may be over.
         """
-        if any(optimizer is own for own in self._optimizers):
+        if self.follows(optimizer):
             return
-        if held.isdisjoint(self._weights) and not self._holds_others_of_the_model(optimizer, held):
+        if held.isdisjoint(self._weights) and (followed or not self._holds_others_of_the_model(optimizer, held)):
             return
+        self._refuse_shards()
         self._steps_of_others += 1
         if self._steps_of_others > 1:
             self._tell_replaced()
@@ -147,6 +154,12 @@ class Watch:
         if steps & (steps - 1) and not self._steps_of_others:  # no power of two
             return False
         return bool(self._replaced()) and not held.isdisjoint(self._model.parameters())
+
+    def _refuse_shards(self) -> None:
+        """Refuse a step of parameters that were sharded after `sparsify`: nobody shards a model to train it densely."""
+        new = {name for name, param in self._model.named_parameters() if is_sharded(param)}
+        if names := [name for name in self._replaced() if name in new]:
+            raise ValueError(errors.resharded(names))
 
     def _tell_replaced(self) -> None:
         if lost := self._replaced():
@@ -175,8 +188,9 @@ def _listen() -> None:
 
     def on_step(optimizer: Optimizer, args: Any, kwargs: Any) -> None:
         if not torch.compiler.is_compiling():
-            held = set(params_of(optimizer))
-            for watch in list(_WATCHES):
-                watch.on_step_of_any(optimizer, held)
+            held, watches = set(params_of(optimizer)), list(_WATCHES)
+            followed = any(watch.follows(optimizer) for watch in watches)
+            for watch in watches:
+                watch.on_step_of_any(optimizer, held, followed=followed)
 
     register_optimizer_step_pre_hook(on_step)
