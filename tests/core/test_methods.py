@@ -165,7 +165,7 @@ def test_what_means_nothing_to_a_static_topology_is_refused(parameter: str, valu
         (lambda: rigl.SmallRandom(0), "scale is 0: it must be positive"),
         (lambda: rigl.GradientStep(-0.1), "size is -0.1: it must be positive"),
         (lambda: rigl.magnitude_and_gradient(-1), "share is -1: it must be at least 0"),
-        (lambda: methods.OneShotPruning(0.5, at=-1), "begin is -1: it must be at least 0"),
+        (lambda: methods.OneShotPruning(0.5, at=-1), "at is -1: it must be at least 0"),
     ],
 )
 def test_bad_parts_of_methods_are_refused_by_name(make: Any, message: str) -> None:
