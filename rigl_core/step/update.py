@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from rigl_core.arrays import sharing, topology
 from rigl_core.arrays.connections import Connections
 from rigl_core.arrays.namespace import Array, Namespace, count
+from rigl_core.parts import slices
 from rigl_core.parts.criteria import Criterion
 from rigl_core.parts.structures import Arrangement
 from rigl_core.plan import Counts
@@ -93,8 +94,8 @@ def move_pool(
 
 
 def arrangement_of(rule: Rule, connections: Connections) -> Arrangement | None:
-    """The groups in which connections of this layer are chosen; None without a structure."""
-    return None if connections.layer is None else rule.structure.arrangement(connections.layer)
+    """The groups in which connections of this layer are chosen; None without a structure and without slices."""
+    return None if connections.layer is None else slices.arrangement_of(rule.structure, connections.layer)
 
 
 def chooses_freely(rule: Rule, connections: Connections) -> bool:

@@ -14,7 +14,19 @@ from rigl_backends.torch.layers import layers_of, parameters_of
 from rigl_backends.torch.storage import hold_active
 from rigl_backends.torch.travel import Parts, take_out, unpack
 from rigl_backends.torch.twin import optimizers_in, params_of
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, Storage, check_changed, check_state, errors, make_plan
+from rigl_core.adapter import (
+    Axes,
+    Fused,
+    Layer,
+    Plan,
+    Recipe,
+    Stacked,
+    Storage,
+    check_changed,
+    check_state,
+    errors,
+    make_plan,
+)
 
 
 def plan(
@@ -25,18 +37,20 @@ def plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> Plan:
     """The plan that `sparsify` would make of this model; nothing is changed. Print it to see the layers.
 
     Args:
         model: any module.
         recipe: how to train sparsely.
-        layers: as for `sparsify`; so are ``include``, ``exclude`` and ``axes``.
+        layers: as for `sparsify`; so are ``include``, ``exclude``, ``axes``, ``stacked`` and ``fused``.
 
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    return _plan(model, recipe, layers_of(model, layers, include, exclude, axes), layers)
+    return _plan(model, recipe, layers_of(model, layers, include, exclude, axes, stacked, fused), layers)
 
 
 def _plan(model: nn.Module, recipe: Recipe, chosen: Sequence[Layer], layers: Sequence[Layer] | None) -> Plan:
@@ -54,6 +68,8 @@ def sparsify(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     scores: Mapping[str, Any] | None = None,
     changed: Collection[str] = (),
     storage: Storage = "masks",
@@ -101,6 +117,10 @@ def sparsify(
             without ``layers``.
         exclude: name patterns of parameters to leave alone, outside every count; only without ``layers``.
         axes: in and out axes by name pattern; only without ``layers``.
+        stacked: the axis, or axes, along which layers are stacked, by name pattern, such as ``{"layers/*": 0}``. Each
+            slice then chooses, and gets its share of the budget, as a layer of its own; only without ``layers``.
+        fused: the number of equal parts of the out axis that choose in the same way, each on its own, by name pattern,
+            such as ``{"*in_proj_weight": 3}``; for another axis, give (axis, parts). Only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
         changed: fields of the recipe, such as "schedule", that were changed on purpose since the state was saved that
@@ -123,7 +143,7 @@ def sparsify(
     """
     check_changed(changed)
     found = _optimizers_of(optimizer)
-    chosen = layers_of(model, layers, include, exclude, axes, unmade=storage != "masks")
+    chosen = layers_of(model, layers, include, exclude, axes, stacked, fused, unmade=storage != "masks")
     own = _plan(model, recipe, chosen, layers)
     params = parameters_of(model, own.layers)
     optimizers = _that_hold(found, own.layers, params)
