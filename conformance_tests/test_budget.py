@@ -152,10 +152,10 @@ def sliced_layers(draw: st.DrawFn) -> list[Layer]:
             continue
         if draw(st.booleans()):
             fused = (1, parts) if parts else ()
-            layers.append(Layer(layer.name, (stack, *shape), (2,), (1,), stack_axes=(0,), fused=fused))
+            layers.append(Layer(layer.name, (stack, *shape), (2,), (1,), stacked=(0,), fused=fused))
         else:
             inner = (shape[0], stack, *rest)
-            layers.append(Layer(layer.name, inner, (2,), (0,), stack_axes=(1,), fused=fused))
+            layers.append(Layer(layer.name, inner, (2,), (0,), stacked=(1,), fused=fused))
     return layers
 
 

@@ -11,7 +11,7 @@ from conformance_tests import test_budget
 from conformance_tests.mutants.registry import caught_by
 from rigl_core.parts import distributions, slices
 from rigl_core.parts.structures import Arrangement
-from rigl_core.step import pools
+from rigl_core.step import on_host, pools
 from rigl_core.testing.properties import test_slices
 
 
@@ -36,12 +36,12 @@ def groups_in_the_order_of_the_whole_array(patch: pytest.MonkeyPatch) -> None:
     """The structure is asked about the whole array, so an output of a stack is one of all its layers."""
 
     def arrangement_of(structure: Any, layer: Any) -> Any:
-        return structure.arrangement(replace(layer, stack_axes=(), fused=()))
+        return structure.arrangement(replace(layer, stacked=(), fused=()))
 
     patch.setattr(slices, "arrangement_of", arrangement_of)
 
 
-@caught_by(test_slices.test_slices_are_layers_of_their_own, "RigL")
+@caught_by(test_slices.test_slices_are_layers_of_their_own, "SRigL")
 def information_of_the_whole_stack(patch: pytest.MonkeyPatch) -> None:
     """A slice without a gradient moves if another slice of its layer has one."""
 
@@ -51,12 +51,28 @@ def information_of_the_whole_stack(patch: pytest.MonkeyPatch) -> None:
     patch.setattr("rigl_core.step.update.has_information", has_information)
 
 
+@caught_by(test_slices.test_slices_are_layers_of_their_own, "RigL")
+def numpy_looks_at_the_information_of_the_whole_stack(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(on_host, "any_normal", lambda gradient, mask, *, outside: True)
+
+
+@caught_by(test_slices.test_slices_are_layers_of_their_own, "RigL")
+def numpy_cuts_the_flat_array(patch: pytest.MonkeyPatch) -> None:
+    """Slices are equal runs of the flat array, wherever the axis of the stack is."""
+
+    def parts_of_slices(layer: Any) -> list[slice]:
+        size = layer.size // layer.slices
+        return [slice(i * size, (i + 1) * size) for i in range(layer.slices)]
+
+    patch.setattr(on_host, "parts_of_slices", parts_of_slices)
+
+
 @caught_by(test_budget.test_slices_share_the_budget_as_layers_of_their_own)
 def density_by_the_shape_of_the_stack(patch: pytest.MonkeyPatch) -> None:
     original = distributions.ScaledByShape.densities
 
     def densities(self: Any, layers: Any, active: int) -> Any:
-        return original(self, [replace(layer, stack_axes=(), fused=()) for layer in layers], active)
+        return original(self, [replace(layer, stacked=(), fused=()) for layer in layers], active)
 
     patch.setattr(distributions.ScaledByShape, "densities", densities)
 

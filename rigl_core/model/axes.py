@@ -45,7 +45,7 @@ def _with_axes(layer: Layer, axes: Axes, stacked: Stacked | None) -> Layer:
     if (pair := first_match(layer.name, axes)) is not None:
         own |= {"in_axes": tuple(pair[0]), "out_axes": tuple(pair[1])}
     if stack_axes := stack_axes_of(layer.name, stacked):
-        own["stack_axes"] = stack_axes
+        own["stacked"] = stack_axes
     return replace(layer, **own) if own else layer
 
 

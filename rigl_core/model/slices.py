@@ -59,7 +59,7 @@ def beside_stack(axes: Sequence[int], stack_axes: Sequence[int]) -> tuple[int, .
 
 
 def check_slices(
-    name: str, shape: Sequence[int], used: Sequence[int], stack_axes: Sequence[int], fused: Sequence[int]
+    name: str, shape: Sequence[int], used: Sequence[int], stacked: Sequence[int], fused: Sequence[int]
 ) -> None:
     """Refuse slices that do not fit a layer.
 
@@ -67,29 +67,27 @@ def check_slices(
         name: the layer's name.
         shape: its shape.
         used: its in and out axes.
-        stack_axes: the axes of its stack.
+        stacked: the axes along which it is a stack.
         fused: (axis, parts), or empty.
 
     Raises:
         ValueError: the message names the layer and what does not fit.
     """
     last = len(shape) - 1
-    if len(set(stack_axes)) < len(stack_axes) or any(not 0 <= axis <= last for axis in stack_axes):
+    if len(set(stacked)) < len(stacked) or any(not 0 <= axis <= last for axis in stacked):
         raise ValueError(
-            f"stack_axes of layer {name!r} is {tuple(stack_axes)}: they must be different axes from 0 to {last}."
+            f"stacked of layer {name!r} is {tuple(stacked)}: they must be different axes from 0 to {last}."
         )
-    if stack_axes and len(stack_axes) == len(shape):
+    if stacked and len(stacked) == len(shape):
+        raise ValueError(f"stacked of layer {name!r} names all of its {len(shape)} axes: a slice has no connections.")
+    if both := sorted({*stacked} & {*used}):
         raise ValueError(
-            f"stack_axes of layer {name!r} names all of its {len(shape)} axes: a slice has no connections."
-        )
-    if both := sorted({*stack_axes} & {*used}):
-        raise ValueError(
-            f"stack_axes of layer {name!r} names axis {both[0]}, which is one of its in or out axes: correct stacked, "
-            "or give the layer's axes."
+            f"stacked of layer {name!r} names axis {both[0]}, which is one of its in or out axes: correct it, or "
+            "give the layer's axes."
         )
     if not fused:
         return
-    if len(fused) != 2 or not 0 <= fused[0] <= last or fused[0] in stack_axes:
+    if len(fused) != 2 or not 0 <= fused[0] <= last or fused[0] in stacked:
         raise ValueError(
             f"fused of layer {name!r} is {tuple(fused)}: it must be (axis, parts), with an axis from 0 to {last} along "
             "which nothing is stacked."

@@ -5,6 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
+
+from rigl_core.arrays import numpy_namespace
 from rigl_core.model.layers import Layer
 from rigl_core.parts.structures import Arrangement, Structure
 
@@ -15,7 +19,7 @@ def arrangement_of(structure: Structure, layer: Layer) -> Arrangement | None:
     Raises:
         ValueError: if the structure does not fit a slice.
     """
-    if not layer.stack_axes and not layer.fused:
+    if not layer.stacked and not layer.fused:
         return structure.arrangement(layer)
     own = structure.arrangement(layer.one_slice)
     if own is None:
@@ -29,13 +33,21 @@ def slices_as_groups(layer: Layer) -> Arrangement:
     return _in_each_slice(layer, Arrangement(shape, tuple(range(len(shape))), 1, math.prod(shape)))
 
 
+def parts_of_slices(layer: Layer) -> list[slice | npt.NDArray[np.intp]]:
+    """The flat indices of each slice: a range, where its weights lie side by side, or an array."""
+    own = slices_as_groups(layer)
+    if own.order == tuple(range(len(own.order))):
+        return [slice(i * own.units, (i + 1) * own.units) for i in range(own.groups)]
+    return [*own.mask_by_unit(np.arange(layer.size), xp=numpy_namespace)]
+
+
 def _in_each_slice(layer: Layer, own: Arrangement) -> Arrangement:
     """The arrangement of the whole layer, whose groups are those of the first slice, then of the next one."""
     pieces = iter(_pieces(own.split, layer.one_slice.shape))
     split: list[int] = []
     slices, places = [], []
     for axis, size in enumerate(layer.shape):
-        if axis in layer.stack_axes:
+        if axis in layer.stacked:
             slices.append(len(split))
             split.append(size)
             continue

@@ -22,7 +22,7 @@ def slice_sizes(layer: Layer) -> dict[int, int]:
     """The sizes of the axes of one slice, by the axes of the whole layer (rule B12)."""
     axis, parts = layer.fused or (-1, 1)
     sizes = {i: size // parts if i == axis else size for i, size in enumerate(layer.shape)}
-    return {i: size for i, size in sizes.items() if i not in layer.stack_axes}
+    return {i: size for i, size in sizes.items() if i not in layer.stacked}
 
 
 def densities(scales: Sequence[Fraction], sizes: Sequence[int], budget: int) -> list[Fraction]:

@@ -198,10 +198,10 @@ def slices_of(layer: Layer) -> list[set[int]]:
 def _place_in_slice(layer: Layer, place: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """The slice of a place in the layer's array, and the place as counted from the slice's beginning."""
     if not layer.fused:
-        return tuple(place[axis] for axis in layer.stack_axes), place
+        return tuple(place[axis] for axis in layer.stacked), place
     axis, parts = layer.fused
     part, within = divmod(place[axis], layer.shape[axis] // parts)
-    return (*(place[i] for i in layer.stack_axes), part), (*place[:axis], within, *place[axis + 1 :])
+    return (*(place[i] for i in layer.stacked), part), (*place[:axis], within, *place[axis + 1 :])
 
 
 def groups_of(recipe: Recipe, layer: Layer) -> Groups:

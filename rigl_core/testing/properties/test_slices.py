@@ -25,8 +25,8 @@ from rigl_core.testing.recording import start
 
 LAYERS: tuple[Layer, ...] = (
     Layer("fc0.weight", (12, 8), in_axes=(1,), out_axes=(0,), fused=(0, 3)),
-    Layer("stack1.weight", (3, 4, 8), in_axes=(1,), out_axes=(2,), stack_axes=(0,)),
-    Layer("both2.weight", (4, 2, 12), in_axes=(0,), out_axes=(2,), stack_axes=(1,), fused=(2, 3)),
+    Layer("stack1.weight", (3, 4, 8), in_axes=(1,), out_axes=(2,), stacked=(0,)),
+    Layer("both2.weight", (4, 2, 12), in_axes=(0,), out_axes=(2,), stacked=(1,), fused=(2, 3)),
     Layer("fc3.weight", (8, 12), in_axes=(1,), out_axes=(0,)),
     Layer("conv4.weight", (8, 4, 3, 1), in_axes=(1,), out_axes=(0,), groups=2, fused=(0, 2)),
 )
