@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from conformance_tests import test_budget
@@ -57,14 +58,11 @@ def numpy_looks_at_the_information_of_the_whole_stack(patch: pytest.MonkeyPatch)
 
 
 @caught_by(test_slices.test_slices_are_layers_of_their_own, "RigL")
-def numpy_cuts_the_flat_array(patch: pytest.MonkeyPatch) -> None:
-    """Slices are equal runs of the flat array, wherever the axis of the stack is."""
-
-    def parts_of_slices(layer: Any) -> list[slice]:
-        size = layer.size // layer.slices
-        return [slice(i * size, (i + 1) * size) for i in range(layer.slices)]
-
-    patch.setattr(on_host, "parts_of_slices", parts_of_slices)
+def ties_to_the_higher_index_in_a_stack(patch: pytest.MonkeyPatch) -> None:
+    original = on_host.parts_of_slices
+    patch.setattr(
+        on_host, "parts_of_slices", lambda layer: [np.arange(layer.size)[part][::-1] for part in original(layer)]
+    )
 
 
 @caught_by(test_budget.test_slices_share_the_budget_as_layers_of_their_own)

@@ -135,8 +135,7 @@ def has_information(recipe: Recipe, state: LayerState, among: set[int] | None = 
         of_all = of_all or (criterion is not None and criterion.reads_momentum)
     of_all = of_all or (recipe.grow is not None and recipe.grow.reads_gradient)
     seen = state.everything if of_all else state.mask
-    seen = [i for i in seen if among is None or i in among]
-    return any(oracle.magnitude(state.gradient[i], state.dtype) for i in seen)
+    return any(oracle.magnitude(state.gradient[i], state.dtype) for i in seen if among is None or i in among)
 
 
 def _largest_of_all(scores: Sequence[Sequence[float]], among: Sequence[set[int]], count: int) -> list[set[int]]:
