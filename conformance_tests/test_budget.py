@@ -139,6 +139,63 @@ def test_an_explicit_sparsity_for_every_layer(layers: list[Layer], own: list[str
     assert list(plan.active) == [rounded(s, layer.size) for s, layer in zip(own, layers, strict=False)]
 
 
+@st.composite
+def sliced_layers(draw: st.DrawFn) -> list[Layer]:
+    """Layers of which some are stacks, along the first axis or an inner one, and some are fused along the out axis."""
+    layers = []
+    for layer in draw(layer_lists(min_size=2)):
+        stack, parts = draw(st.sampled_from([0, 1, 3])), draw(st.sampled_from([0, 1, 2, 3]))
+        out, *rest = layer.shape
+        shape, fused = (max(parts, 1) * out, *rest), (0, parts) if parts else ()
+        if not stack:
+            layers.append(Layer(layer.name, shape, (1,), (0,), fused=fused))
+            continue
+        if draw(st.booleans()):
+            fused = (1, parts) if parts else ()
+            layers.append(Layer(layer.name, (stack, *shape), (2,), (1,), stacked=(0,), fused=fused))
+        else:
+            inner = (shape[0], stack, *rest)
+            layers.append(Layer(layer.name, inner, (2,), (0,), stacked=(1,), fused=fused))
+    return layers
+
+
+def scale_of_a_slice(distribution: Distribution, layer: Layer) -> Fraction:
+    sizes = budget_oracle.slice_sizes(layer).values()
+    by_kind = {
+        "uniform": Fraction(1),
+        "er": budget_oracle.erdos_renyi_scale(layer),
+        "erk": Fraction(sum(sizes), math.prod(sizes)),
+    }
+    return by_kind[distribution.kind]
+
+
+def slices_of(layer: Layer) -> list[Layer]:
+    """The slices of a layer as layers of their own."""
+    sizes = budget_oracle.slice_sizes(layer)
+    axes = [tuple([*sizes].index(axis) for axis in own) for own in (layer.in_axes, layer.out_axes)]
+    slices = layer.size // math.prod(sizes.values())
+    return [Layer(f"{layer.name}.{i}", tuple(sizes.values()), *axes) for i in range(slices)]
+
+
+@checks("B12", "B7", "B8", "B3")
+@given(sliced_layers(), sparsities, distributions)
+def test_slices_share_the_budget_as_layers_of_their_own(
+    layers: list[Layer], sparsity: str, distribution: Distribution
+) -> None:
+    """Densities equal those of a network of single layers; counts are the nearest that all slices can share."""
+    recipe = Static(float(sparsity), distribution=distribution)
+    plan = make_plan(recipe, layers)
+    sizes, slices = [layer.size for layer in layers], [slices_of(layer) for layer in layers]
+    alone = make_plan(recipe, [one for own in slices for one in own])
+    assert [density for density, own in zip(plan.densities, slices, strict=True) for _ in own] == list(alone.densities)
+    assert plan.epsilon == alone.epsilon
+    scales = [scale_of_a_slice(distribution, layer) for layer in layers]
+    counts = budget_oracle.counts(scales, sizes, rounded(sparsity, sum(sizes)))
+    assert list(plan.active) == [
+        len(own) * round(Fraction(count, len(own))) for count, own in zip(counts, slices, strict=True)
+    ]
+
+
 RESNET50 = specs.resnet50()
 
 

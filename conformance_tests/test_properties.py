@@ -18,6 +18,7 @@ from rigl_core.testing.properties.test_order import *
 from rigl_core.testing.properties.test_outside import *
 from rigl_core.testing.properties.test_precisions import *
 from rigl_core.testing.properties.test_resume import *
+from rigl_core.testing.properties.test_slices import *
 from rigl_core.testing.properties.test_told import *
 from rigl_core.testing.properties.test_topology import *
 from rigl_core.testing.properties.test_training import *

@@ -39,10 +39,16 @@ from rigl_core.model.patterns import Choice as Choice
 from rigl_core.model.patterns import check_pattern_list as check_pattern_list
 from rigl_core.model.patterns import check_patterns as check_patterns
 from rigl_core.model.patterns import first_match as first_match
+from rigl_core.model.slices import Fused as Fused
+from rigl_core.model.slices import Stacked as Stacked
+from rigl_core.model.slices import beside_stack as beside_stack
+from rigl_core.model.slices import stack_axes_of as stack_axes_of
+from rigl_core.model.slices import without_stack as without_stack
 from rigl_core.model.table import SparsityTable as SparsityTable
 from rigl_core.model.warnings import SparsityWarning as SparsityWarning
 from rigl_core.parts.criteria import CRITERIA as CRITERIA
 from rigl_core.parts.drop_fractions import drop_counts as drop_counts
+from rigl_core.parts.slices import arrangement_of as arrangement_of
 from rigl_core.parts.structures import Unstructured as Unstructured
 from rigl_core.plan import Counts as Counts
 from rigl_core.plan import Plan as Plan

@@ -10,24 +10,24 @@ import pytest
 from conformance_tests.mutants.registry import caught_by
 from rigl_core.arrays.namespace import count
 from rigl_core.recipe.rule import Rule
-from rigl_core.step import pools, update
+from rigl_core.step import on_host, pools, update
 from rigl_core.testing.properties import test_methods
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL")
 def zeros_are_information(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(update, "any_normal", lambda values, mask, *, outside: True)
+    patch.setattr(on_host, "any_normal", lambda values, mask, *, outside: True)
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "SET")
 def what_reads_no_gradient_moves_always(patch: pytest.MonkeyPatch) -> None:
-    original = update.any_normal
-    patch.setattr(update, "any_normal", lambda *arrays, outside: not outside or original(*arrays, outside=outside))
+    original = on_host.any_normal
+    patch.setattr(on_host, "any_normal", lambda *arrays, outside: not outside or original(*arrays, outside=outside))
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL")
 def subnormal_gradients_are_information(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(update, "any_normal", lambda values, mask, *, outside: bool((values != 0).any()))
+    patch.setattr(on_host, "any_normal", lambda values, mask, *, outside: bool((values != 0).any()))
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "RigL, blocks of 2")
@@ -52,8 +52,8 @@ def quiet_layers_share_the_growth(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "MEST")
 def every_method_sees_inactive_gradients(patch: pytest.MonkeyPatch) -> None:
     """A layer with gradients at inactive weights alone moves, also by methods that see active ones."""
-    original = update.any_normal
-    patch.setattr(update, "any_normal", lambda values, mask, *, outside: original(values, mask, outside=True))
+    original = on_host.any_normal
+    patch.setattr(on_host, "any_normal", lambda values, mask, *, outside: original(values, mask, outside=True))
 
 
 @caught_by(test_methods.test_every_method_chooses_as_the_oracle, "gradual pruning, all layers")

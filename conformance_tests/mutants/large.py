@@ -12,7 +12,7 @@ import pytest
 from conformance_tests.mutants.registry import caught_by
 from rigl_backends.numpy.layer import SparseLayer
 from rigl_core.arrays import numpy_namespace
-from rigl_core.step import scoring, selection, update, workers
+from rigl_core.step import on_host, scoring, selection, workers
 from rigl_core.testing.properties import test_large
 
 
@@ -39,7 +39,7 @@ def finite_by_the_first_part(patch: pytest.MonkeyPatch) -> None:
 @caught_by(test_large.test_every_part_of_a_large_layer_counts)
 def information_of_the_first_part(patch: pytest.MonkeyPatch) -> None:
     original, first = workers.any_normal, slice(0, workers.PART)
-    patch.setattr(update, "any_normal", lambda x, mask, *, outside: original(x[first], mask[first], outside=outside))
+    patch.setattr(on_host, "any_normal", lambda x, mask, *, outside: original(x[first], mask[first], outside=outside))
 
 
 @caught_by(test_large.test_random_numbers_of_a_large_layer)

@@ -40,5 +40,5 @@ for the ReLU.
 
 
 def outputs(layer: Layer) -> int:
-    """The number of features that a layer computes at each position."""
-    return layer.n_out * (layer.groups if layer.grouped_axes == "out" else 1)
+    """The number of features that a layer, or all layers of a stack, compute at each position."""
+    return layer.n_out * layer.stack_size * (layer.groups if layer.grouped_axes == "out" else 1)

@@ -137,7 +137,7 @@ class CostTable:
         rows = [("layer", "shape", "positions", "density", "dense FLOPs", "FLOPs", "bytes")]
         columns = (self.layers, self.positions, self.active, self.dense_flops, self.flops, self.weight_bytes())
         for layer, positions, active, dense, sparse, stored in zip(*columns, strict=True):
-            shape, density = "x".join(map(str, layer.shape)), active / (layer.size or 1)
+            shape, density = layer.shape_text, active / (layer.size or 1)
             numbers = (f"{positions:,}", f"{density:.4f}", _whole(dense), _whole(sparse), _whole(stored))
             rows.append((layer.name, shape, *numbers))
         density = sum(self.active) / sum(layer.size for layer in self.layers)

@@ -72,7 +72,7 @@ class Network(Sequence[Layer]):
     def __str__(self) -> str:
         rows = [("layer", "shape", "positions", "weights")]
         for layer in self.weights:
-            shape = "x".join(map(str, layer.shape)) + ("" if layer in self.layers else " (dense)")
+            shape = layer.shape_text + ("" if layer in self.layers else " (dense)")
             rows.append((layer.name, shape, f"{self.positions[layer.name]:,}", f"{layer.size:,}"))
         rows.append(("total", "", "", f"{sum(layer.size for layer in self.weights):,}"))
         return "\n".join(([self.name] if self.name else []) + aligned(rows))

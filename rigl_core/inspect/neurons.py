@@ -80,7 +80,7 @@ def effective_architecture(
             it puts all channels of one pixel side by side.
 
     Raises:
-        ValueError: if the layers are no chain, or their in and out axes are unknown.
+        ValueError: if the layers are no chain, one is a stack of layers, or their in and out axes are unknown.
     """
     layers = check_layers(layers)
     counts = [connections(layer, masks.get(layer.name, np.ones(layer.shape, bool))) for layer in layers]
@@ -173,9 +173,14 @@ def connections(layer: Layer, mask: Any) -> Array:
         mask: bool array of the layer's shape.
 
     Raises:
-        ValueError: for another shape, or axes that are unknown.
+        ValueError: for a stack of layers, another shape, or axes that are unknown.
     """
     mask = np.asarray(to_numpy(mask), bool)
+    if layer.stacked:
+        raise ValueError(
+            f"layer {layer.name!r} is a stack of {layer.stack_size} layers: give one layer of it, without stacked, and "
+            "its part of the mask."
+        )
     if mask.shape != layer.shape:
         raise ValueError(f"masks has the shape {mask.shape} for layer {layer.name!r}: it must be {layer.shape}.")
     ordered = mask.transpose(*layer.in_axes, *layer.out_axes, *layer.kernel_axes)

@@ -1,33 +1,54 @@
-"""In and out axes that a user gives, for layers whose axes the model does not tell."""
+"""What a user says of axes, for layers whose axes and slices the model does not tell."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 from rigl_core.model.layers import Layer
 from rigl_core.model.patterns import check_patterns, first_match
+from rigl_core.model.slices import Fused, Stacked, fused_of, stack_axes_of
 
 Axes = Mapping[str, tuple[Sequence[int], Sequence[int]]]
 """In and out axes by name pattern: ``{"*/query/kernel": ((0,), (1, 2))}``."""
 
 
-def with_axes(layers: Sequence[Layer], axes: Axes | None, names: Sequence[str]) -> list[Layer]:
-    """The layers, each with the axes of the first pattern that matches its name.
+def with_axes(
+    layers: Sequence[Layer],
+    axes: Axes | None,
+    names: Sequence[str],
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
+) -> list[Layer]:
+    """The layers, each with the axes and the slices of the first pattern that matches its name.
 
     Args:
         layers: the layers as the adapter describes them; those that no pattern matches stay as they are.
-        axes: (in axes, out axes) by name pattern; None changes nothing.
+        axes: (in axes, out axes) by name pattern, counted in the whole array; None changes nothing.
         names: the names of all parameters. Every pattern has to match at least one of them.
+        stacked: the axis or axes along which layers are stacked, by name pattern.
+        fused: the number of parts that are fused along the out axis, or (axis, parts), by name pattern.
 
     Raises:
-        ValueError: if a pattern matches no parameter, or axes do not fit a layer's shape.
+        TypeError, ValueError: if a pattern matches no parameter, or what is given does not fit a layer's shape.
     """
-    if not axes:
-        return list(layers)
-    check_patterns("axes", axes, names)
-    given = [(layer, first_match(layer.name, axes)) for layer in layers]
-    return [
-        layer if pair is None else replace(layer, in_axes=tuple(pair[0]), out_axes=tuple(pair[1]))
-        for layer, pair in given
-    ]
+    for parameter, given in {"axes": axes, "stacked": stacked, "fused": fused}.items():
+        if given is not None and not isinstance(given, Mapping):
+            raise TypeError(f"{parameter} is {given!r}: give a mapping from name pattern to what is meant.")
+        check_patterns(parameter, given or {}, names)
+    return [_with_fused(_with_axes(layer, axes or {}, stacked), fused) for layer in layers]
+
+
+def _with_axes(layer: Layer, axes: Axes, stacked: Stacked | None) -> Layer:
+    own: dict[str, Any] = {}
+    if (pair := first_match(layer.name, axes)) is not None:
+        own |= {"in_axes": tuple(pair[0]), "out_axes": tuple(pair[1])}
+    if stack_axes := stack_axes_of(layer.name, stacked):
+        own["stacked"] = stack_axes
+    return replace(layer, **own) if own else layer
+
+
+def _with_fused(layer: Layer, fused: Fused | None) -> Layer:
+    own = fused_of(layer.name, fused, layer.out_axes)
+    return replace(layer, fused=own) if own else layer

@@ -6,6 +6,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rigl_core.model.slices import check_slices
+
 
 @dataclass(frozen=True)
 class Layer:
@@ -23,6 +25,8 @@ class Layer:
         grouped_axes: the axes whose stored size is the layer's size divided by ``groups``: ``"in"`` (convolutions)
             or ``"out"`` (PyTorch's transposed convolutions).
         depthwise: whether every input channel has its own kernels.
+        stacked: axes along which layers of one shape are stacked: every position there is a slice.
+        fused: (axis, parts): the axis is cut into this number of equal parts, and each is a slice; empty for none.
 
     Raises:
         ValueError: for an empty name, a scalar, a negative size, or axes that do not fit the shape.
@@ -35,9 +39,11 @@ class Layer:
     groups: int = 1
     grouped_axes: str = "in"
     depthwise: bool = False
+    stacked: tuple[int, ...] = ()
+    fused: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        for field in ("shape", "in_axes", "out_axes"):
+        for field in ("shape", "in_axes", "out_axes", "stacked", "fused"):
             object.__setattr__(self, field, tuple(int(n) for n in getattr(self, field)))
         if not self.name:
             raise ValueError("name is empty: give the layer the parameter's name in your model.")
@@ -57,6 +63,7 @@ class Layer:
             raise ValueError(f"groups of layer {self.name!r} is {self.groups}: it must be at least 1.")
         if self.grouped_axes not in ("in", "out"):
             raise ValueError(f"grouped_axes of layer {self.name!r} is {self.grouped_axes!r}: use 'in' or 'out'.")
+        check_slices(self.name, self.shape, self.in_axes + self.out_axes, self.stacked, self.fused)
 
     @property
     def size(self) -> int:
@@ -64,9 +71,40 @@ class Layer:
         return math.prod(self.shape)
 
     @property
+    def slices(self) -> int:
+        """Number of slices, each of which is chosen, and gets its share of the budget, as a layer of its own."""
+        return self.stack_size * (self.fused[1] if self.fused else 1)
+
+    @property
+    def stack_size(self) -> int:
+        """Number of layers of a stack, each of which may have fused parts; 1 for a layer that is no stack."""
+        return math.prod(self.shape[axis] for axis in self.stacked)
+
+    @property
+    def one_slice(self) -> Layer:
+        """One slice as a layer, under the name of the whole; a layer without slices is its own one."""
+        if not self.stacked and not self.fused:
+            return self
+        axis, parts = self.fused or (-1, 1)
+        own = [i for i in range(len(self.shape)) if i not in self.stacked]
+        shape = [self.shape[i] // parts if i == axis else self.shape[i] for i in own]
+        in_axes, out_axes = (tuple(map(own.index, axes)) for axes in (self.in_axes, self.out_axes))
+        # The groups of a convolution lie along the axes whose size is stored in full.
+        across = axis in (self.out_axes if self.grouped_axes == "in" else self.in_axes)
+        groups = self.groups // math.gcd(self.groups, parts) if across else self.groups
+        return Layer(self.name, tuple(shape), in_axes, out_axes, groups, self.grouped_axes, self.depthwise)
+
+    @property
+    def shape_text(self) -> str:
+        """The shape for tables: ``300x784``, or ``24 of 512x2048`` for a layer of 24 slices."""
+        text = "x".join(map(str, self.one_slice.shape))
+        return f"{self.slices} of {text}" if self.stacked or self.fused else text
+
+    @property
     def kernel_axes(self) -> tuple[int, ...]:
-        """The axes that are neither in nor out axes: positions in a convolution's kernel."""
-        return tuple(axis for axis in range(len(self.shape)) if axis not in self.in_axes + self.out_axes)
+        """The axes that are neither in, out nor stack axes: positions in a convolution's kernel."""
+        known = self.in_axes + self.out_axes + self.stacked
+        return tuple(axis for axis in range(len(self.shape)) if axis not in known)
 
     @property
     def n_in(self) -> int:
@@ -75,7 +113,7 @@ class Layer:
 
     @property
     def n_out(self) -> int:
-        """Product of the stored sizes of the out axes."""
+        """Product of the stored sizes of the out axes (in a stack: of one of its layers)."""
         return self._extent(self.out_axes, "out_axes")
 
     @property

@@ -40,7 +40,7 @@ class SparsityTable:
         densities = self.densities or [share(n, layer.size) for n, layer in zip(self.active, self.layers, strict=True)]
         rows = [("layer", "shape", "density", "active", "zeros")]
         for layer, active, density in zip(self.layers, self.active, densities, strict=True):
-            shape = "x".join(map(str, layer.shape))
+            shape = layer.shape_text
             rows.append((layer.name, shape, f"{density:.4f}", f"{active:,}", f"{layer.size - active:,}"))
         active, size = self.total_active, self.total_size
         rows.append(("total", "", f"{share(active, size):.4f}", f"{active:,}", f"{size - active:,}"))

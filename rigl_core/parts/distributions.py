@@ -63,7 +63,7 @@ class ScaledByShape:
     """
 
     def scale(self, layer: Layer) -> Fraction:
-        """The layer's density at epsilon = 1."""
+        """The layer's density at epsilon = 1. Of a layer with slices, it gets one slice."""
         raise NotImplementedError
 
     def pinned(self, layers: Sequence[Layer]) -> dict[str, float]:
@@ -71,14 +71,14 @@ class ScaledByShape:
 
     def densities(self, layers: Sequence[Layer], active: int) -> list[Fraction]:
         epsilon, dense = self._solve(layers, active)
-        return [Fraction(1) if layer in dense else epsilon * self.scale(layer) for layer in layers]
+        return [Fraction(1) if layer in dense else epsilon * self.scale(layer.one_slice) for layer in layers]
 
     def epsilon(self, layers: Sequence[Layer], active: int) -> Fraction:
         """The factor by which the layers that did not become dense meet the rest of the budget."""
         return self._solve(layers, active)[0]
 
     def _solve(self, layers: Sequence[Layer], active: int) -> tuple[Fraction, set[Layer]]:
-        scales = {layer: self.scale(layer) for layer in layers if layer.size}
+        scales = {layer: self.scale(layer.one_slice) for layer in layers if layer.size}
         sparse_size = {layer: scales[layer] * layer.size for layer in scales}
         dense, budget, size = {layer for layer in layers if not layer.size}, Fraction(active), sum(sparse_size.values())
         largest_first = sorted(scales, key=lambda layer: -scales[layer])

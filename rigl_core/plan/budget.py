@@ -11,6 +11,7 @@ from rigl_core.model.layers import Layer
 from rigl_core.model.numbers import active_count, check_sparsity, decimal, largest_remainder
 from rigl_core.model.patterns import check_patterns, first_match, matches
 from rigl_core.parts.distributions import ScaledByShape
+from rigl_core.parts.slices import arrangement_of
 from rigl_core.recipe import Recipe
 
 _DECIMALS = 12
@@ -82,7 +83,7 @@ def _fitting(recipe: Recipe, layer: Layer, active: int) -> int:
     """The count nearest to ``active`` that the recipe's structure allows; a dense layer keeps its count."""
     if active == layer.size:
         return active
-    arrangement = recipe.structure.arrangement(layer)
+    arrangement = arrangement_of(recipe.structure, layer)
     return active if arrangement is None else arrangement.rounded(active)
 
 

@@ -13,6 +13,7 @@ from rigl_core.model.layers import Layer, check_layers
 from rigl_core.parts.drop_fractions import counts_of, fraction_digits, fraction_numbers
 from rigl_core.plan.budget import Shared, share_budget
 from rigl_core.plan.plan import Plan, Table, Tables, weights_per_count_of
+from rigl_core.recipe.compatibility import decides_alone
 from rigl_core.recipe.recipe import Recipe, check_recipe
 
 _WEIGHTS = 2**31
@@ -40,6 +41,7 @@ def make_plan(recipe: Recipe, layers: Sequence[Layer], others: Mapping[str, int]
         at_start = share_budget(recipe, layers, progress=0.0).active
         initial = tuple(max(start, *column) for start, column in zip(at_start, targets.T.tolist(), strict=True))
     pools = _pools(recipe, layers, final, initial)
+    _check_slices(recipe, [layers[i] for pool in pools for i in pool])
     for pool in pools:
         _check_size(recipe, [layers[i] for i in pool])
     keep, grow, digits = _count_tables(recipe, layers, pools, targets)
@@ -80,6 +82,24 @@ def _pools(
         return tuple((i,) for i in sparse)
     free = tuple(i for i, layer in enumerate(layers) if layer.name not in final.pinned and layer.size)
     return ((free,) if free else ()) + tuple((i,) for i in sparse if i not in free)
+
+
+def _check_slices(recipe: Recipe, layers: Sequence[Layer]) -> None:
+    """Refuse layers with slices in a recipe that cannot choose in each slice."""
+    parameter, why = "drop", "decides from the weights of a whole layer how many it drops: use another drop"
+    if recipe.scope == "global":
+        parameter, why = "scope", "gives no slice a number of its own: use scope='layer'"
+    elif recipe.redistribution is not None:
+        parameter, why = "redistribution", "moves single connections between layers: leave it out"
+    elif not decides_alone(recipe.drop):
+        return
+    for layer in layers:
+        if layer.slices > 1:
+            given = recipe.drop.name if parameter == "drop" else getattr(recipe, parameter)
+            raise ValueError(
+                f"{parameter} is {given!r}, and layer {layer.name!r} has {layer.slices} slices (stacked, fused). It "
+                f"{why}, or do not say that the layer has slices."
+            )
 
 
 def _check_size(recipe: Recipe, pool: Sequence[Layer]) -> None:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 from rigl_core.arrays.namespace import Array
 from rigl_core.model.layers import Layer
 from rigl_core.model.table import SparsityTable
+from rigl_core.parts.slices import arrangement_of
 from rigl_core.recipe.recipe import Recipe
 
 Table = npt.NDArray[np.int32]
@@ -151,5 +152,5 @@ class Plan:
 
 def weights_per_count_of(recipe: Recipe, layers: Sequence[Layer], pool: Sequence[int]) -> int:
     """The number of weights for each unit of the counts of a pool: 1 without a structure."""
-    arrangement = recipe.structure.arrangement(layers[pool[0]])
+    arrangement = arrangement_of(recipe.structure, layers[pool[0]])
     return 1 if arrangement is None else max(arrangement.weights_per_choice, 1)

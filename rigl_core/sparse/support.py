@@ -62,6 +62,8 @@ def why_not_layer(layer: Layer, *, convolutions: bool = False) -> str | None:
     axes = len(layer.shape)
     if layer.depthwise:
         return "is depthwise, and has few connections for each input"
+    if layer.stacked or layer.fused:
+        return "has slices (stacked, fused), which choose on their own, and active weights choose as one layer"
     if axes != 2 and not (convolutions and axes == 4):
         return "is not a matrix or the kernel of a two-dimensional convolution" if convolutions else "is not a matrix"
     if axes == 2 and layer.groups != 1:

@@ -6,10 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
+from rigl_core.arrays import numpy_namespace
 from rigl_core.arrays.namespace import Array
 from rigl_core.inspect.host import count_true, is_spread, to_numpy
 from rigl_core.model.layers import Layer
+from rigl_core.parts.slices import slices_as_groups
 from rigl_core.plan import Plan
 from rigl_core.step.clock import Clock
 
@@ -121,11 +124,9 @@ def _check_masks(plan: Plan, masks: Any, *, counted: bool) -> None:
     _check_names("masks", masks, [layer.name for layer in plan.layers])
     for layer in plan.layers:
         _check_mask(layer, masks[layer.name])
-    if not counted:
-        return
     dense = set(range(len(plan.layers))).difference(*plan.pools)
     for pool in (*plan.pools, *((i,) for i in sorted(dense))):
-        check_pool(plan, pool, [masks[plan.layers[i].name] for i in pool])
+        check_pool(plan, pool, [masks[plan.layers[i].name] for i in pool], counted=counted)
 
 
 def _check_memory(plan: Plan, memory: Any) -> None:
@@ -161,17 +162,23 @@ def _check_flat(layer: Layer, kind: str, saved: Array) -> None:
         )
 
 
-def check_pool(plan: Plan, pool: Sequence[int], saved: Sequence[Array]) -> None:
-    """Refuse saved masks with a number of active weights that this plan never has.
+def check_pool(plan: Plan, pool: Sequence[int], saved: Sequence[Array], *, counted: bool = True) -> None:
+    """Refuse saved masks with a number of active weights that this plan never has, or with unequal slices.
 
     Args:
         plan: the plan.
         pool: the positions of layers that choose together.
         saved: the masks of these layers.
+        counted: whether their number is one of this plan; otherwise only their slices are looked at.
 
     Raises:
         ValueError: the message names the layers and both numbers.
     """
+    for i, mask in zip(pool, saved, strict=True):
+        if plan.layers[i].slices > 1:
+            _check_slices(plan.layers[i], to_numpy(mask))
+    if not counted:
+        return
     active = sum(map(count_true, saved))
     possible = plan.possible_counts(pool)
     if active not in possible:
@@ -179,3 +186,14 @@ def check_pool(plan: Plan, pool: Sequence[int], saved: Sequence[Array]) -> None:
         least, most = min(possible), max(possible)
         planned = str(least) if least == most else f"from {least} to {most}"
         raise ValueError(f"state has {active} active weights in layer {names}; the plan has {planned}.")
+
+
+def _check_slices(layer: Layer, mask: npt.NDArray[np.bool_]) -> None:
+    if layer.slices <= 1:
+        return
+    active = slices_as_groups(layer).mask_by_unit(mask.reshape(-1), xp=numpy_namespace).sum(axis=1)
+    if active.min() < active.max():
+        raise ValueError(
+            f"state has from {active.min()} to {active.max()} active weights in the slices of layer {layer.name!r}: "
+            "they must have equal numbers. Go on with stacked and fused as they were when it was saved."
+        )

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from rigl_core.arrays import sharing, topology
 from rigl_core.arrays.connections import Connections
 from rigl_core.arrays.namespace import Array, Namespace, add, count
+from rigl_core.parts.slices import slices_as_groups
 from rigl_core.plan import Counts
 from rigl_core.recipe.rule import Rule
 
@@ -99,9 +100,19 @@ def _sharing_weights(numbers: Array, size: int, xp: Namespace) -> Array:
 
 
 def has_information(rule: Rule, connections: Connections, mask: Array, xp: Namespace) -> Array:
-    """Whether a layer's gradient, as far as the rule reads it, is not 0 everywhere (T4, T6): bool array, one entry."""
+    """Whether a layer's gradient, as far as the rule reads it, is not 0 everywhere (T4, T6).
+
+    Returns:
+        Bool array with one entry; or, in a layer with slices, with what is known of its slice for each connection.
+    """
     seen = topology.magnitude(connections.gradient, xp=xp) > 0
-    return count(seen if rule.sees_inactive else xp.logical_and(seen, mask), xp=xp) > 0
+    seen = seen if rule.sees_inactive else xp.logical_and(seen, mask)
+    layer = connections.layer
+    if layer is None or layer.slices == 1:
+        return count(seen, xp=xp) > 0
+    own = slices_as_groups(layer)
+    seen = own.mask_by_unit(seen, xp=xp)
+    return own.mask_by_weight((seen | ~seen) & (count(seen, xp=xp) > 0), xp=xp)
 
 
 def both_scores(rule: Rule, connections: Connections, xp: Namespace) -> tuple[Array, Array | None]:

@@ -14,14 +14,13 @@ from dataclasses import dataclass
 from rigl_core.arrays import sharing, topology
 from rigl_core.arrays.connections import Connections
 from rigl_core.arrays.namespace import Array, Namespace, count
-from rigl_core.parts.criteria import Criterion
+from rigl_core.parts import slices
 from rigl_core.parts.structures import Arrangement
 from rigl_core.plan import Counts
 from rigl_core.recipe.compatibility import decides_alone
 from rigl_core.recipe.rule import Rule
+from rigl_core.step.on_host import choose_on_host
 from rigl_core.step.pools import array_of, as_one_layer, both_scores, has_information, join, redistributed, split
-from rigl_core.step.scoring import host_namespace, scores_of
-from rigl_core.step.workers import any_normal
 
 
 @dataclass(frozen=True)
@@ -93,24 +92,27 @@ def move_pool(
 
 
 def arrangement_of(rule: Rule, connections: Connections) -> Arrangement | None:
-    """The groups in which connections of this layer are chosen; None without a structure."""
-    return None if connections.layer is None else rule.structure.arrangement(connections.layer)
+    """The groups in which connections of this layer are chosen; None without a structure and without slices."""
+    return None if connections.layer is None else slices.arrangement_of(rule.structure, connections.layer)
 
 
 def chooses_freely(rule: Rule, connections: Connections) -> bool:
-    """Whether a single layer keeps its best connections and grows the best others, without any other condition.
+    """Whether a single layer, or each of its slices, keeps its best connections and grows the best others.
 
-    The survivors of its update then follow from the old and the new mask.
+    There is no other condition, so the survivors of its update follow from the old and the new mask.
     """
-    free = arrangement_of(rule, connections) is None and not decides_alone(rule.drop)
-    return free and rule.redistribution is None and rule.regrown == "keep"
+    layer = connections.layer
+    free = layer is None or rule.structure.arrangement(layer.one_slice) is None
+    return free and not decides_alone(rule.drop) and rule.redistribution is None and rule.regrown == "keep"
 
 
 def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp: Namespace) -> tuple[Array, Array]:
     """The new mask of a single layer, and the connections that it keeps."""
     if xp.on_host is not None and chooses_freely(rule, connections):
         arrays = connections.arrays
-        choose = functools.partial(_on_host, rule, connections.with_arrays(range(len(arrays))))  # without traced arrays
+        choose = functools.partial(
+            choose_on_host, rule, connections.with_arrays(range(len(arrays)))
+        )  # without traced arrays
         if (new := xp.on_host(choose, mask, counts.keep, counts.grow, *arrays)) is not None:
             return new, new
     old, informed = mask, has_information(rule, connections, mask, xp)
@@ -131,30 +133,6 @@ def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp
     if arrangement is not None:
         new, kept = (arrangement.mask_by_weight(chosen, xp=xp) for chosen in (new, kept))
     return (new & informed) | (old & ~informed), (kept & informed) | (old & ~informed)
-
-
-def _on_host(rule: Rule, like: Connections, mask: Array, keep: Array, grow: Array, *arrays: Array) -> Array:
-    """The new mask of a layer that `chooses_freely`, computed by NumPy, which reads the scores part by part.
-
-    Args:
-        rule: the rule that chooses.
-        like: connections with the same fields, to be filled with ``arrays``.
-        mask: the current mask.
-        keep: the number of connections to keep.
-        grow: the number of connections to grow.
-        *arrays: the arrays of the connections, as in `Connections.arrays`.
-    """
-    connections = like.with_arrays(arrays)
-    if not any_normal(connections.gradient, mask, outside=rule.sees_inactive):
-        return mask
-    drop_scores = scores_of(rule.drop, _read_by(rule.drop, connections.for_dropping))
-    grow_scores = None if rule.grow is None else scores_of(rule.grow, _read_by(rule.grow, connections))
-    return topology.updated_mask(drop_scores, grow_scores, mask, int(keep), int(grow), xp=host_namespace)[0]
-
-
-def _read_by(criterion: Criterion, connections: Connections) -> Connections:
-    """The connections without a gradient that the criterion does not read: there is less to cut into parts."""
-    return connections if criterion.reads_gradient else connections.replace(gradient=None)
 
 
 def weights_after(rule: Rule, connections: Connections, old: Array, updated: Updated, *, xp: Namespace) -> Array:

@@ -73,7 +73,7 @@ def _layer(told: Any) -> Layer:
         raise _wrong("grouped_axes", told["grouped_axes"])
     if not isinstance(told["depthwise"], bool):
         raise _wrong("depthwise", told["depthwise"])
-    axes = {key: _axes(key, told[key]) for key in ("shape", "in_axes", "out_axes")}
+    axes = {key: _axes(key, told[key]) for key in ("shape", "in_axes", "out_axes", "stacked", "fused")}
     return Layer(**{**told, **axes, "groups": _whole("groups", told["groups"], 1 << 31)})
 
 

@@ -17,6 +17,7 @@ from rigl_core.model.layers import Layer
 from rigl_core.model.patterns import matches
 from rigl_core.parts.criteria import SCORES
 from rigl_core.parts.distributions import Given
+from rigl_core.parts.slices import arrangement_of
 from rigl_core.plan import Plan, make_plan
 from rigl_core.recipe import Recipe
 from rigl_core.recipe.recipe import check_recipe
@@ -137,7 +138,7 @@ def _check_structure(plan: Plan, masks: Mapping[str, Mask]) -> None:
     rule = plan.recipe.rule
     for i in plan.sparse_layers:
         layer = plan.layers[i]
-        if rule.structure.arrangement(layer) is None:
+        if arrangement_of(rule.structure, layer) is None:
             continue
         scores = masks[layer.name].reshape(-1).astype(np.float32)
         connections = Connections(scores, scores=scores, layer=layer)

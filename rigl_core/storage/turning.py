@@ -1,6 +1,7 @@
 """Masks of one layout in another, by the axes of their layers.
 
-Between any two layouts stands one form: (outputs, inputs, positions of the kernel ...).
+Between any two layouts stands one form: (outputs, inputs, positions of the kernel ...). The layers of a stack count
+among these positions, before the kernel's.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ def has_axes(layer: Layer) -> bool:
 
 def matrix_shape(layer: Layer) -> tuple[int, ...]:
     """(outputs, inputs, positions of the kernel ...)."""
-    return layer.n_out, layer.n_in, *(layer.shape[axis] for axis in layer.kernel_axes)
+    return layer.n_out, layer.n_in, *(layer.shape[axis] for axis in _positions(layer))
 
 
 def to_matrix(mask: Mask, layer: Layer) -> Mask:
@@ -79,12 +80,15 @@ def in_layout(layer: Layer, layout: Layout) -> Layer:
     check_layout(layout)
     matrix_shape(layer)
     kernel, inputs, outputs = layer.kernel_axes, layer.in_axes, layer.out_axes
-    order = (*outputs, *inputs, *kernel) if layout == "torch" else (*kernel, *inputs, *outputs)
+    own = (*outputs, *inputs, *kernel) if layout == "torch" else (*kernel, *inputs, *outputs)
+    order = (*layer.stacked, *own)
     return replace(
         layer,
         shape=tuple(layer.shape[axis] for axis in order),
         in_axes=tuple(order.index(axis) for axis in inputs),
         out_axes=tuple(order.index(axis) for axis in outputs),
+        stacked=tuple(order.index(axis) for axis in layer.stacked),
+        fused=(order.index(layer.fused[0]), layer.fused[1]) if layer.fused else (),
     )
 
 
@@ -105,4 +109,8 @@ def check_layout(layout: str) -> None:
 
 
 def _axes(layer: Layer) -> tuple[int, ...]:
-    return layer.out_axes + layer.in_axes + layer.kernel_axes
+    return layer.out_axes + layer.in_axes + _positions(layer)
+
+
+def _positions(layer: Layer) -> tuple[int, ...]:
+    return layer.stacked + layer.kernel_axes

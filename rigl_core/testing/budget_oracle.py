@@ -12,9 +12,17 @@ from rigl_core.testing import method_oracle
 
 
 def erdos_renyi_scale(layer: Layer) -> Fraction:
-    """The density of a layer at epsilon = 1; the sizes of the axes are the stored ones (rule B7)."""
-    inputs, outputs = (math.prod(layer.shape[axis] for axis in axes) for axes in (layer.in_axes, layer.out_axes))
+    """The density of a layer, or of its slices (B12), at epsilon = 1; sizes of axes are the stored ones (B7)."""
+    sizes = slice_sizes(layer)
+    inputs, outputs = (math.prod(sizes[axis] for axis in axes) for axes in (layer.in_axes, layer.out_axes))
     return Fraction(inputs + outputs, inputs * outputs)
+
+
+def slice_sizes(layer: Layer) -> dict[int, int]:
+    """The sizes of the axes of one slice, by the axes of the whole layer (rule B12)."""
+    axis, parts = layer.fused or (-1, 1)
+    sizes = {i: size // parts if i == axis else size for i, size in enumerate(layer.shape)}
+    return {i: size for i, size in sizes.items() if i not in layer.stacked}
 
 
 def densities(scales: Sequence[Fraction], sizes: Sequence[int], budget: int) -> list[Fraction]:

@@ -43,8 +43,6 @@ def update(
 
 
 def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tuple[set[int], set[int]]:
-    if not has_information(recipe, state):
-        return state.mask, state.mask
     drop, grow = score_oracle.drop_and_grow(recipe, state, number)
     groups = groups_of(recipe, state.layer)
     of_each = len(groups) * len(groups[0][0]) if groups and groups[0] else 1
@@ -52,7 +50,11 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
     moves = math.floor(Fraction(fraction) * target) if recipe.grow is not None else 0
     kept: set[int] = set()
     new: set[int] = set()
+    slices = slices_of(state.layer)
+    silent = {i for own in slices if not has_information(recipe, state, own) for i in own & state.mask}
     for group in groups:
+        if not has_information(recipe, state, next(own for own in slices if group[0][0] in own)):
+            continue
         drop_of, grow_of = (
             [unit_score(criterion.name, scores, unit, state.real) for unit in group] if criterion is not None else []
             for criterion, scores in ((recipe.drop, drop), (recipe.grow, grow))
@@ -64,7 +66,7 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
         grown = oracle.largest(grow_of, others, grows) if grow_of else set()
         kept |= {position for i in stay for position in group[i]}
         new |= {position for i in stay | grown for position in group[i]}
-    return new, kept
+    return new | silent, kept | silent
 
 
 def _staying(recipe: Recipe, state: LayerState, scores: Sequence[float], active: Sequence[int], keep: int) -> set[int]:
@@ -126,14 +128,14 @@ def _kept_together(
     return kept, sum(dropped)
 
 
-def has_information(recipe: Recipe, state: LayerState) -> bool:
-    """Whether a layer's gradient, as far as the method sees it, is not 0 everywhere (rule T6)."""
+def has_information(recipe: Recipe, state: LayerState, among: set[int] | None = None) -> bool:
+    """Whether the gradient of a layer, or of some positions, as far as the method sees it, is not 0 everywhere (T6)."""
     of_all = recipe.grown.kind == "gradient_step" or recipe.shadow
     for criterion in (recipe.drop, recipe.grow):
         of_all = of_all or (criterion is not None and criterion.reads_momentum)
     of_all = of_all or (recipe.grow is not None and recipe.grow.reads_gradient)
     seen = state.everything if of_all else state.mask
-    return any(oracle.magnitude(state.gradient[i], state.dtype) for i in seen)
+    return any(oracle.magnitude(state.gradient[i], state.dtype) for i in seen if among is None or i in among)
 
 
 def _largest_of_all(scores: Sequence[Sequence[float]], among: Sequence[set[int]], count: int) -> list[set[int]]:
@@ -184,27 +186,46 @@ def mean_scores(scores: Sequence[Sequence[float]], masks: Sequence[set[int]]) ->
     ]
 
 
+def slices_of(layer: Layer) -> list[set[int]]:
+    """The flat positions of each slice (rule B12); a layer without slices is one."""
+    slices: dict[Any, set[int]] = {}
+    for i, place in enumerate(product(*map(range, layer.shape))):
+        slices.setdefault(_place_in_slice(layer, place)[0], set()).add(i)
+    return list(slices.values())
+
+
+def _place_in_slice(layer: Layer, place: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The slice of a place in the layer's array, and the place as counted from the slice's beginning."""
+    if not layer.fused:
+        return tuple(place[axis] for axis in layer.stacked), place
+    axis, parts = layer.fused
+    part, within = divmod(place[axis], layer.shape[axis] // parts)
+    return (*(place[i] for i in layer.stacked), part), (*place[:axis], within, *place[axis + 1 :])
+
+
 def groups_of(recipe: Recipe, layer: Layer) -> Groups:
-    """The groups of a structure and their units; ties go to the earlier unit."""
+    """The groups of a structure in each slice, and their units; ties go to the earlier unit."""
     structure: Any = recipe.structure
     positions = list(product(*map(range, layer.shape)))
     flat = {place: i for i, place in enumerate(positions)}
     if structure.kind == "unstructured":
-        return [[(i,) for i in range(layer.size)]]
+        return [[(i,) for i in sorted(own)] for own in slices_of(layer)]
     keyed: dict[Any, list[int]] = {}
-    for place in positions:
+    for whole in positions:
+        own, place = _place_in_slice(layer, whole)
         out = tuple(place[axis] for axis in layer.out_axes)
         inputs = tuple(place[axis] for axis in layer.in_axes)
         kernel = tuple(place[axis] for axis in layer.kernel_axes)
         if structure.kind == "constant_fan_in":
-            key: Any = out
+            key: Any = (own, out)
         elif structure.kind == "n_of_m":
-            key = (out, kernel, inputs[0] // structure.m)
+            key = (own, out, kernel, inputs[0] // structure.m)
         else:
-            key = (out[0] // structure.size, inputs[0] // structure.size, kernel)
-        keyed.setdefault(key, []).append(flat[place])
+            key = (own, out[0] // structure.size, inputs[0] // structure.size, kernel)
+        keyed.setdefault(key, []).append(flat[whole])
     if structure.kind == "blocks":
-        return [sorted((tuple(sorted(block)) for block in keyed.values()), key=lambda block: block[0])]
+        blocks = sorted((tuple(sorted(block)) for block in keyed.values()), key=lambda block: block[0])
+        return [[block for block in blocks if block[0] in own] for own in slices_of(layer)]
     return [[(i,) for i in sorted(group)] for group in keyed.values()]
 
 

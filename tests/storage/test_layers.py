@@ -31,6 +31,18 @@ def test_oihw_is_hwio_transposed() -> None:
 
 
 @checks("P6")
+def test_stacked_layers_stay_first() -> None:
+    """Also where a framework stacks them along another axis."""
+    stack = Layer("a", (5, 3, 4), (2,), (0,), stacked=(1,), fused=(0, 5))  # (outputs, layers, inputs)
+    other = Layer("a", (3, 4, 5), (1,), (2,), stacked=(0,), fused=(2, 5))
+    topology = single(stack)
+    turned = topology.in_layout("jax")
+    assert turned.layers == (other,)
+    np.testing.assert_array_equal(turned.masks["a"], topology.masks["a"].transpose(1, 2, 0), strict=True)
+    assert_equal(topology.for_layers([other]), turned)
+
+
+@checks("P6")
 def test_heads_of_attention_are_a_matrix() -> None:
     heads, matrix = Layer("a", (6, 2, 3), (0,), (1, 2)), Layer("a", (6, 6), (1,), (0,))
     topology = single(heads)

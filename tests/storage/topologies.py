@@ -12,6 +12,7 @@ LAYERS = (
     Layer("fc.weight", (5, 7), (1,), (0,)),
     Layer("empty.weight", (0, 4), (1,), (0,)),
     Layer("größe", (9,)),
+    Layer("stack", (3, 4, 6), (1,), (2,), stacked=(0,), fused=(2, 2)),
 )
 RECIPE = RigL(0.5, schedule=UpdateSchedule(end=90, every=10), dense=["fc*"])
 

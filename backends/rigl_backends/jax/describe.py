@@ -11,7 +11,7 @@ import jax
 
 from rigl_backends.jax.layers import choose_layers
 from rigl_backends.jax.trees import Tree, called, named_leaves, shape_of, with_leaves
-from rigl_core.adapter import Axes, MultiplyAdds, Network, Parts, errors, made_of, positions_of
+from rigl_core.adapter import Axes, Fused, MultiplyAdds, Network, Parts, Stacked, errors, made_of, positions_of
 
 
 def describe(
@@ -21,6 +21,8 @@ def describe(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     examples: int = 1,
 ) -> Network:
     """Read a model's layers, and how often one example uses each of their weights, by tracing it once.
@@ -38,6 +40,8 @@ def describe(
         include: name patterns of arrays to choose besides the default ones, as for `sparsify`.
         exclude: name patterns of arrays not to choose, as for `sparsify`.
         axes: in and out axes by name pattern, as for `sparsify`.
+        stacked: axes along which layers are stacked, as for `sparsify`.
+        fused: parts that are fused along an axis, as for `sparsify`.
         examples: how many examples the inputs hold: their batch size.
 
     Returns:
@@ -47,11 +51,15 @@ def describe(
     Raises:
         TypeError, ValueError: naming the parameter, or the array that is used in a loop of unknown length.
     """
-    layers = choose_layers(params, include, exclude, axes)
+    layers = choose_layers(params, include, exclude, axes, stacked, fused)
     chosen = {layer.name for layer in layers}
     arrays = {name: leaf for name, leaf in named_leaves(params).items() if hasattr(leaf, "dtype")}
     rest = [glob.escape(name) for name, array in arrays.items() if name not in chosen and _is_weight(name, array)]
-    others = [layer for layer in choose_layers(params, rest, axes=axes) if layer.name not in chosen]
+    others = [
+        layer
+        for layer in choose_layers(params, rest, axes=axes, stacked=stacked, fused=fused)
+        if layer.name not in chosen
+    ]
 
     def run(arrays: dict[str, Any], *inputs: Any) -> Any:
         return apply(with_leaves(params, arrays), *inputs)

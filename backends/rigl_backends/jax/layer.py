@@ -73,7 +73,7 @@ def nameless(layer: Layer, rule: Rule) -> Layer:
 
     Layers whose connections are chosen alike are equal then.
     """
-    free = rule.structure.arrangement(layer) is None
+    free = adapter.arrangement_of(rule.structure, layer) is None
     return Layer("layer", (layer.size,)) if free else dataclasses.replace(layer, name="layer")
 
 

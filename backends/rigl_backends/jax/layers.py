@@ -9,7 +9,18 @@ from typing import Any, NamedTuple
 from jax.tree_util import DictKey, GetAttrKey, SequenceKey, tree_flatten_with_path
 
 from rigl_backends.jax.trees import Path, Tree, is_floating, name_of, named_leaves, shape_of
-from rigl_core.adapter import Axes, Choice, Layer, errors, with_axes
+from rigl_core.adapter import (
+    Axes,
+    Choice,
+    Fused,
+    Layer,
+    Stacked,
+    beside_stack,
+    errors,
+    stack_axes_of,
+    with_axes,
+    without_stack,
+)
 
 _ATTENTION = ("query", "key", "value", "out")
 _AXES_OF_CONV = 5
@@ -24,7 +35,12 @@ class _Use(NamedTuple):
 
 
 def choose_layers(
-    params: Tree, include: Sequence[str] = (), exclude: Sequence[str] = (), axes: Axes | None = None
+    params: Tree,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> list[Layer]:
     """The layers of a parameter tree, in the order of its leaves (JAX sorts the keys of dicts).
 
@@ -37,38 +53,48 @@ def choose_layers(
     In and out axes come from the same conventions and are unknown otherwise, as for plain dicts; only ER and
     structures ask for them, and refuse a layer whose axes are unknown: give ``axes``. flax: (in, out), for names with
     "conv" (..., in, out), for attention (in, heads, depth) and (heads, depth, out). equinox: (out, in, ...).
-    Stacks of layers, as flax's ``nn.scan`` and equinox's ``filter_vmap`` make them, have unknown axes.
+    Of stacks of layers, as flax's ``nn.scan`` and equinox's ``filter_vmap`` make them, they are known if ``stacked``
+    names the axis of the stack: the conventions then tell of one of its layers.
 
     Args:
         params: any pytree of arrays (or of their shapes and dtypes).
         include: name patterns of arrays to choose besides.
         exclude: name patterns of arrays not to choose; goes before ``include``.
         axes: in and out axes by name pattern (first match wins), before any convention.
+        stacked: axes along which layers are stacked, as for `sparsify`.
+        fused: parts that are fused along an axis, as for `sparsify`.
 
     Raises:
         TypeError, ValueError: for a pattern that matches no array, or an array that cannot be a layer.
     """
     arrays = named_leaves(params)
     is_chosen = Choice(include, exclude, list(arrays))
-    shapes = {name: shape_of(array) for name, array in arrays.items()}
+    stacks = {name: stack_axes_of(name, stacked) for name in arrays}
+    shapes = {name: without_stack(shape_of(array), stacks[name]) for name, array in arrays.items()}
     uses = {name_of(path): _use(params, path, leaf, shapes) for path, leaf in tree_flatten_with_path(params)[0]}
     named = any(use is not None and use.sparse for use in uses.values())
     chosen = []
     for name, array in arrays.items():
-        use = uses[name] or _Use(not named and _may_be_plain_layer(name, array), {})
+        use = uses[name] or _Use(not named and _may_be_plain_layer(name, array, shapes[name]), {})
         if is_chosen(name, default=use.sparse):
-            chosen.append(Layer(name, shape_of(array), **use.axes))
+            chosen.append(Layer(name, shape_of(array), **_beside_stack(use.axes, stacks[name])))
     _check_dtypes(chosen, arrays)
-    return with_axes(chosen, axes, list(arrays))
+    return with_axes(chosen, axes, list(arrays), stacked, fused)
 
 
 def layers_of(
-    params: Tree, layers: Sequence[Layer] | None, include: Sequence[str], exclude: Sequence[str], axes: Axes | None
+    params: Tree,
+    layers: Sequence[Layer] | None,
+    include: Sequence[str],
+    exclude: Sequence[str],
+    axes: Axes | None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> tuple[Layer, ...]:
     """The layers that the user gave, or those that `choose_layers` finds."""
-    check_choice(layers, include, exclude, axes)
+    check_choice(layers, include, exclude, axes, stacked, fused)
     if layers is None:
-        return tuple(choose_layers(params, include, exclude, axes))
+        return tuple(choose_layers(params, include, exclude, axes, stacked, fused))
     arrays = named_leaves(params)
     for layer in layers:
         if layer.name not in arrays or shape_of(arrays[layer.name]) != layer.shape:
@@ -84,9 +110,9 @@ def other_sizes(params: Tree, layers: Sequence[Layer]) -> dict[str, int]:
 
 
 def check_choice(layers: Sequence[Layer] | None, *others: object) -> None:
-    """Refuse layers together with ``include``, ``exclude`` or ``axes``."""
+    """Refuse layers together with ``include``, ``exclude`` and the like."""
     if layers is not None and any(others):
-        raise errors.too_many_choices("include", "exclude", "axes")
+        raise errors.too_many_choices("include", "exclude", "axes", "stacked", "fused")
 
 
 def transposed_layers(params: Tree) -> set[str]:
@@ -108,7 +134,8 @@ def _check_dtypes(layers: Sequence[Layer], arrays: Mapping[str, Any]) -> None:
 
 def _use(params: Tree, path: Path, leaf: Any, shapes: Mapping[str, tuple[int, ...]]) -> _Use | None:
     """Ask the conventions of the library that owns a leaf; None if none is known."""
-    name, shape = name_of(path), shape_of(leaf)
+    name = name_of(path)
+    shape = shapes[name]
     own_name = name.rpartition("/")[2]
     owner = _owner(params, path)
     if type(owner).__module__.startswith("equinox.nn"):
@@ -174,5 +201,11 @@ def _owner(node: Any, path: Path) -> Any:
     return node
 
 
-def _may_be_plain_layer(name: str, array: Any) -> bool:
-    return len(shape_of(array)) >= 2 and name.rpartition("/")[2] not in _NEVER_BY_RANK and is_floating(array)
+def _beside_stack(axes: Mapping[str, Any], stack_axes: Sequence[int]) -> dict[str, Any]:
+    """The axes of one layer of a stack, counted in the whole array."""
+    own = {key: beside_stack(axes[key], stack_axes) for key in ("in_axes", "out_axes") if key in axes}
+    return {**axes, **own}
+
+
+def _may_be_plain_layer(name: str, array: Any, shape: tuple[int, ...]) -> bool:
+    return len(shape) >= 2 and name.rpartition("/")[2] not in _NEVER_BY_RANK and is_floating(array)

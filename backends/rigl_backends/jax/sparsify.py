@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import optax
 from jax.typing import ArrayLike
@@ -16,10 +17,12 @@ from rigl_backends.jax.transformation import SparseTraining
 from rigl_backends.jax.trees import Tree
 from rigl_core.adapter import (
     Axes,
+    Fused,
     Initial,
     Layer,
     Plan,
     Recipe,
+    Stacked,
     Storage,
     check_recipe,
     errors,
@@ -36,6 +39,8 @@ def sparsify(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     scores: Mapping[str, ArrayLike] | None = None,
     initial: Initial | None = None,
     callbacks: bool = True,
@@ -79,6 +84,10 @@ def sparsify(
         include: name patterns of arrays to sparsify besides the default ones; only without ``layers``.
         exclude: name patterns of arrays to leave alone, outside every count; only without ``layers``.
         axes: in and out axes by name pattern, where conventions do not tell; only without ``layers``.
+        stacked: the axis, or axes, along which layers are stacked, by name pattern, such as ``{"layers/*": 0}``. Each
+            slice then chooses, and gets its share of the budget, as a layer of its own; only without ``layers``.
+        fused: the number of equal parts of the out axis that choose in the same way, each on its own, by name pattern,
+            such as ``{"*in_proj_weight": 3}``; for another axis, give (axis, parts). Only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets; see `grasp_scores` and `synflow_scores`).
         initial: the masks to begin with, in place of random ones: the path of a file of `rigl_core.storage`, a
@@ -100,11 +109,12 @@ def sparsify(
     if not (callable(getattr(inner, "init", None)) and callable(getattr(inner, "update", None))):
         raise errors.wrong_type("inner", inner, "optax.GradientTransformation")
     check_recipe(recipe)
-    check_choice(layers, include, exclude, axes)
+    check_choice(layers, include, exclude, axes, stacked, fused)
     check_storage(recipe, storage, callbacks=callbacks)
     given = read_initial(initial)
 
-    choose = functools.partial(layers_of, layers=layers, include=include, exclude=exclude, axes=axes)
+    choice: dict[str, Any] = {"layers": layers, "include": include, "exclude": exclude, "axes": axes}
+    choose = functools.partial(layers_of, stacked=stacked, fused=fused, **choice)
 
     def sparse(inner: optax.GradientTransformation) -> optax.GradientTransformationExtraArgs:
         training = SparseTraining(
@@ -143,13 +153,15 @@ def plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> Plan:
     """The plan of a recipe for a model, before anything is changed. ``print(plan(params, recipe))`` shows a table.
 
     Args:
         params: any pytree of arrays (or of their shapes and dtypes); it stays as it is.
         recipe: as for `sparsify`.
-        layers: as for `sparsify`; so are ``include``, ``exclude`` and ``axes``.
+        layers: as for `sparsify`; so are ``include``, ``exclude``, ``axes``, ``stacked`` and ``fused``.
 
     Returns:
         The plan that a training has after ``sparsify(inner, recipe, ...).init(params)``.
@@ -158,5 +170,5 @@ def plan(
         TypeError, ValueError: as for `sparsify` and its ``init``, naming the parameter.
     """
     check_recipe(recipe)
-    chosen = layers_of(params, layers, include, exclude, axes)
+    chosen = layers_of(params, layers, include, exclude, axes, stacked, fused)
     return make_plan(recipe, chosen, other_sizes(params, chosen) if layers is None else None)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_backends.numpy.layers import choose_layers
-from rigl_core.adapter import Axes, Layer, MultiplyAdds, Network, Parts, made_of, positions_of
+from rigl_core.adapter import Axes, Fused, Layer, MultiplyAdds, Network, Parts, Stacked, made_of, positions_of
 
 Array = npt.NDArray[Any]
 
@@ -21,6 +21,8 @@ def describe(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     examples: int = 1,
 ) -> Network:
     """Read a model's layers, and how often one example uses each of their weights, by running it once.
@@ -35,6 +37,8 @@ def describe(
         include: name patterns of arrays to choose besides the default ones, as for `sparsify`.
         exclude: name patterns of arrays not to choose, as for `sparsify`.
         axes: in and out axes by name pattern, as for `sparsify`.
+        stacked: axes along which layers are stacked, as for `sparsify`.
+        fused: parts that are fused along an axis, as for `sparsify`.
         examples: how many examples the inputs hold: their batch size.
 
     Returns:
@@ -44,7 +48,7 @@ def describe(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    layers = choose_layers(params, include, exclude, axes)
+    layers = choose_layers(params, include, exclude, axes, stacked, fused)
     chosen = {layer.name for layer in layers}
     others = [Layer(name, x.shape) for name, x in params.items() if x.ndim >= 2 and name not in chosen]
     counted = MultiplyAdds(layers)

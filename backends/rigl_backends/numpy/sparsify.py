@@ -12,11 +12,13 @@ from rigl_backends.numpy.optimizers import Optimizer, Params
 from rigl_backends.numpy.training import Array, SparseTraining
 from rigl_core.adapter import (
     Axes,
+    Fused,
     Index,
     Initial,
     Layer,
     Plan,
     Recipe,
+    Stacked,
     Storage,
     active_layers,
     errors,
@@ -34,18 +36,20 @@ def plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> Plan:
     """The plan that `sparsify` would make of these arrays; nothing is changed. Print it to see the layers.
 
     Args:
         params: the model's arrays by name.
         recipe: how to train sparsely.
-        layers: as for `sparsify`; so are ``include``, ``exclude`` and ``axes``.
+        layers: as for `sparsify`; so are ``include``, ``exclude``, ``axes``, ``stacked`` and ``fused``.
 
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    chosen = layers_of(params, layers, include, exclude, axes)
+    chosen = layers_of(params, layers, include, exclude, axes, stacked, fused)
     names = {layer.name for layer in chosen}
     others = {name: array.size for name, array in params.items() if name not in names and layers is None}
     return make_plan(recipe, chosen, others)
@@ -60,6 +64,8 @@ def sparsify(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     scores: Mapping[str, Array] | None = None,
     initial: Initial | None = None,
     storage: Storage = "masks",
@@ -79,6 +85,10 @@ def sparsify(
         include: name patterns of arrays to sparsify besides the default ones; only without ``layers``.
         exclude: name patterns of arrays to leave alone, outside every count; only without ``layers``.
         axes: in and out axes by name pattern; only without ``layers``.
+        stacked: the axis, or axes, along which layers are stacked, by name pattern, such as ``{"layers/*": 0}``. Each
+            slice then chooses, and gets its share of the budget, as a layer of its own; only without ``layers``.
+        fused: the number of equal parts of the out axis that choose in the same way, each on its own, by name pattern,
+            such as ``{"*in_proj_weight": 3}``; for another axis, give (axis, parts). Only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
         initial: the masks to begin with, in place of random ones: the path of a file of `rigl_core.storage`, a
@@ -100,9 +110,9 @@ def sparsify(
         raise errors.wrong_type("optimizer", optimizer, "rigl_backends.numpy.Optimizer")
     if "step" in vars(optimizer):
         raise errors.already_sparsified("optimizer")
-    chosen = layers_of(params, layers, include, exclude, axes)
+    chosen = layers_of(params, layers, include, exclude, axes, stacked, fused)
     recipe, scores = start_from(recipe, chosen, initial, scores)
-    own = plan(params, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
+    own = plan(params, recipe, layers=layers, include=include, exclude=exclude, axes=axes, stacked=stacked, fused=fused)
     for layer in own.layers:
         if optimizer.params.get(layer.name) is not params[layer.name]:
             raise errors.not_held(layer)

@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from rigl_backends.tf.active_kernel import check_dense
 from rigl_backends.tf.layers import choose_layers, layers_among, variable_name
-from rigl_core.adapter import Axes, Layer, MultiplyAdds, Network, Parts, errors, made_of, positions_of
+from rigl_core.adapter import Axes, Fused, Layer, MultiplyAdds, Network, Parts, Stacked, errors, made_of, positions_of
 
 
 def describe(
@@ -22,6 +22,8 @@ def describe(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     examples: int = 1,
 ) -> Network:
     """Read a model's layers, and how often one example uses each of their weights, by tracing it once.
@@ -37,6 +39,8 @@ def describe(
         include: name patterns of variables to choose besides the default ones, as for `sparsify`.
         exclude: name patterns of variables not to choose, as for `sparsify`.
         axes: in and out axes by name pattern, as for `sparsify`.
+        stacked: axes along which layers are stacked, as for `sparsify`.
+        fused: parts that are fused along an axis, as for `sparsify`.
         examples: how many examples the inputs hold: their batch size.
 
     Returns:
@@ -52,7 +56,7 @@ def describe(
     named_inputs = named_inputs or {}
     if not model.built:
         model(*example_inputs, **named_inputs, training=False)
-    layers = choose_layers(model, include, exclude, axes)
+    layers = choose_layers(model, include, exclude, axes, stacked, fused)
     others = _others(model, {layer.name for layer in layers})
     sizes = {layer.name: layer.size for layer in [*layers, *others]}
 

@@ -16,7 +16,7 @@ import tensorflow as tf
 from keras import layers as kl
 
 from rigl_backends.tf.moving import shape_of
-from rigl_core.adapter import Axes, Choice, Layer, check_layers, errors, with_axes
+from rigl_core.adapter import Axes, Choice, Fused, Layer, Stacked, check_layers, errors, with_axes
 
 
 class _Kind(NamedTuple):
@@ -67,6 +67,8 @@ def choose_layers(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> list[Layer]:
     """The layers of a model, or among variables, in their order.
 
@@ -81,12 +83,16 @@ def choose_layers(
         include: name patterns of variables to choose besides.
         exclude: name patterns of variables not to choose; goes before ``include``.
         axes: in and out axes by name pattern (first match wins), before what the model tells.
+        stacked: axes along which layers are stacked, as for `sparsify`.
+        fused: parts that are fused along an axis, as for `sparsify`.
 
     Raises:
         TypeError, ValueError: for what is no built model, a pattern that matches no variable, axes that do not fit, or
             a path that does not tell a depthwise kernel from others.
     """
-    return layers_among(variables_of(model), model if isinstance(model, kl.Layer) else None, include, exclude, axes)
+    return layers_among(
+        variables_of(model), model if isinstance(model, kl.Layer) else None, include, exclude, axes, stacked, fused
+    )
 
 
 def layers_of(
@@ -95,15 +101,18 @@ def layers_of(
     include: Sequence[str],
     exclude: Sequence[str],
     axes: Axes | None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> tuple[Layer, ...]:
     """The layers that the user gave, or those that `choose_layers` finds.
 
     Raises:
         TypeError, ValueError: naming the parameter or the layer, also if it is one that cannot be sparsified.
     """
-    if layers is not None and (include or exclude or axes):
-        raise errors.too_many_choices("include", "exclude", "axes")
-    chosen, variables = choose_layers(model, include, exclude, axes) if layers is None else layers, variables_of(model)
+    if layers is not None and (include or exclude or axes or stacked or fused):
+        raise errors.too_many_choices("include", "exclude", "axes", "stacked", "fused")
+    variables = variables_of(model)
+    chosen = choose_layers(model, include, exclude, axes, stacked, fused) if layers is None else layers
     if layers is None and not chosen:
         raise errors.nothing_chosen([f"{variable_name(one)!r} {tuple(one.shape)}" for one in variables])
     chosen = check_layers(chosen)
@@ -126,7 +135,13 @@ def variables_of(model: Any) -> list[Any]:
 
 
 def layers_among(
-    variables: Sequence[Any], model: kl.Layer | None, include: object, exclude: object, axes: Axes | None = None
+    variables: Sequence[Any],
+    model: kl.Layer | None,
+    include: object,
+    exclude: object,
+    axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> list[Layer]:
     """The layers among some variables of a model, or among variables whose paths decide; see `choose_layers`."""
     names = [variable_name(variable) for variable in variables]
@@ -144,7 +159,7 @@ def layers_among(
             )
         if is_chosen:
             chosen.append(Layer(name, shape, **_counted_from_front(kind.axes, len(shape))))
-    return with_axes(chosen, axes, names)
+    return with_axes(chosen, axes, names, stacked, fused)
 
 
 def others_among(variables: Sequence[Any], layers: Sequence[Layer]) -> dict[str, int]:

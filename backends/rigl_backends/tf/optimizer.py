@@ -38,6 +38,8 @@ class SparseOptimizer(Wrapper):
         include: name patterns of variables to sparsify besides the default ones.
         exclude: name patterns of variables to leave alone, outside every count.
         axes: in and out axes by name pattern.
+        stacked: axes along which layers are stacked, by name pattern.
+        fused: parts that are fused along an axis, by name pattern.
         scores: arrays by layer name, for recipes that ask for them. They are no part of the configuration.
         changed: fields of the recipe that may differ from the recipe of a state that is loaded; see `sparsify`.
         name: the optimizer's name.
@@ -53,6 +55,8 @@ class SparseOptimizer(Wrapper):
         include: Sequence[str] = (),
         exclude: Sequence[str] = (),
         axes: Axes | None = None,
+        stacked: Mapping[str, Any] | None = None,
+        fused: Mapping[str, Any] | None = None,
         scores: Mapping[str, Any] | None = None,
         changed: Collection[str] = (),
         name: str | None = None,
@@ -63,7 +67,7 @@ class SparseOptimizer(Wrapper):
         self._positions = None if positions is None else tuple(positions)
         self._include, self._exclude = tuple(include), tuple(exclude)
         # Keras would wrap attributes, and save them.
-        self.__dict__.update(_axes=axes, _scores=scores, _others=None, _kept=None)
+        self.__dict__.update(_axes=(axes, stacked, fused), _scores=scores, _others=None, _kept=None)
         self._saved_recipe = SavedRecipe(recipe, changed, self._tell_outside)
         self._awaits_state = False
         self._training: SparseTraining | None = None
@@ -177,7 +181,7 @@ class SparseOptimizer(Wrapper):
 
     def get_config(self) -> dict[str, Any]:
         """Plain data."""
-        axes = self.__dict__["_axes"]
+        axes, stacked, fused = self.__dict__["_axes"]
         return {
             "name": self.name,
             "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
@@ -187,6 +191,8 @@ class SparseOptimizer(Wrapper):
             "include": list(self._include),
             "exclude": list(self._exclude),
             "axes": axes and {pattern: [list(own) for own in pair] for pattern, pair in axes.items()},
+            "stacked": stacked and dict(stacked),
+            "fused": fused and dict(fused),
         }
 
     @classmethod
@@ -208,7 +214,7 @@ class SparseOptimizer(Wrapper):
     def _make_plan(self, variables: Sequence[Any]) -> Plan:
         layers, others = self._layers, self.__dict__["_others"]
         if layers is None:
-            layers = layers_of(variables, None, self._include, self._exclude, self.__dict__["_axes"])
+            layers = layers_of(variables, None, self._include, self._exclude, *self.__dict__["_axes"])
             others = others_among(variables, layers)
         plan = make_plan(self.recipe, layers, others)
         if sum(plan.initial_active) == sum(layer.size for layer in plan.layers):

@@ -95,8 +95,9 @@ class SavedRecipe(tf.train.experimental.PythonState):  # type: ignore[misc]
             if (shape := tuple(store[number[id(variable)]].shape)) != tuple(variable.shape):
                 raise ValueError(f"state has the shape {shape} for {variable.path!r}: it must be {variable.shape}.")
         pools = [pool for pool in self._plan.pools if pool[0] in masks]
-        for pool in () if self._changed else pools:
-            check_pool(self._plan, pool, [store[number[id(masks[i])]][...] for i in pool])
+        for pool in pools:
+            saved_masks = [store[number[id(masks[i])]][...] for i in pool]
+            check_pool(self._plan, pool, saved_masks, counted=not self._changed)
 
 
 def _check_storage(plan: Plan, saved: Sequence[int], active: Sequence[int]) -> None:

@@ -12,10 +12,12 @@ from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.storage import hold_active
 from rigl_core.adapter import (
     Axes,
+    Fused,
     Initial,
     Layer,
     Plan,
     Recipe,
+    Stacked,
     Storage,
     check_pattern_list,
     check_recipe,
@@ -33,18 +35,20 @@ def plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> Plan:
     """The plan that `sparsify` would make of this model; nothing is changed. Print it to see the layers.
 
     Args:
         model: a built model, or the variables that the optimizer would be built with.
         recipe: how to train sparsely.
-        layers: as for `sparsify`; so are ``include``, ``exclude`` and ``axes``.
+        layers: as for `sparsify`; so are ``include``, ``exclude``, ``axes``, ``stacked`` and ``fused``.
 
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    chosen = layers_of(model, layers, include, exclude, axes)
+    chosen = layers_of(model, layers, include, exclude, axes, stacked, fused)
     return make_plan(recipe, chosen, others_among(variables_of(model), chosen) if layers is None else None)
 
 
@@ -57,6 +61,8 @@ def sparsify(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     scores: Mapping[str, Any] | None = None,
     initial: Initial | None = None,
     changed: Collection[str] = (),
@@ -94,6 +100,10 @@ def sparsify(
             embeddings.
         exclude: name patterns of variables to leave alone, outside every count.
         axes: in and out axes by name pattern, where neither model nor paths tell.
+        stacked: the axis, or axes, along which layers are stacked, by name pattern, such as ``{"layers/*": 0}``. Each
+            slice then chooses, and gets its share of the budget, as a layer of its own.
+        fused: the number of equal parts of the out axis that choose in the same way, each on its own, by name pattern,
+            such as ``{"*in_proj_weight": 3}``; for another axis, give (axis, parts).
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets; see `grasp_scores` and `synflow_scores`).
         initial: the masks to begin with, in place of random ones: the path of a file of `rigl_core.storage`, a
@@ -119,17 +129,20 @@ def sparsify(
     _check_optimizer(optimizer)
     check_recipe(recipe)
     include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
-    _check_choice(model, storage, layers, any((include, exclude, axes)))
+    _check_choice(model, storage, layers, any((include, exclude, axes, stacked, fused)))
     if initial is not None and model is None and layers is None:
         raise ValueError("initial is given, and neither model nor layers, which its masks are for: give model.")
     if model is None:
         recipe, scores = start_from(recipe, layers or (), initial, scores)
         choice: dict[str, Any] = {"layers": layers, "include": include, "exclude": exclude, "axes": axes}
+        choice |= {"stacked": stacked, "fused": fused}
         return SparseOptimizer(optimizer, recipe, scores=scores, changed=changed, **choice)
     check_keras("model", model, keras.layers.Layer, "keras.Model")
-    chosen = layers_of(model, layers, include, exclude, axes)
+    chosen = layers_of(model, layers, include, exclude, axes, stacked, fused)
     recipe, scores = start_from(recipe, chosen, initial, scores)
-    planned = plan(model, recipe, layers=layers, include=include, exclude=exclude, axes=axes)
+    planned = plan(
+        model, recipe, layers=layers, include=include, exclude=exclude, axes=axes, stacked=stacked, fused=fused
+    )
     sparse = SparseOptimizer(optimizer, recipe, layers=planned.layers, scores=scores, changed=changed)
     sparse.__dict__["_others"] = planned.others
     variables = variables_of(model)
@@ -143,7 +156,7 @@ def _check_choice(model: Any, storage: Storage, layers: Sequence[Layer] | None, 
     if storage != "masks" and model is None:
         raise ValueError("storage is not 'masks', and there is no model, whose layers would change: give model.")
     if layers is not None and (has_others or (model is not None and storage == "masks")):
-        raise errors.too_many_choices("model", "include", "exclude", "axes")
+        raise errors.too_many_choices("model", "include", "exclude", "axes", "stacked", "fused")
 
 
 def _check_optimizer(optimizer: Any) -> None:

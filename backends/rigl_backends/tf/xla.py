@@ -53,10 +53,11 @@ def _once_if(condition: tf.Tensor, act: Callable[[], None]) -> None:
 
 
 def _can_lie_in_a_pack(pool: Pool) -> bool:
-    """Whether it is a layer on its own, whose criteria look at nothing but the numbers of a connection."""
+    """Whether it is one layer, without slices, whose criteria look at nothing but the numbers of a connection."""
     first, rule = pool.layers[0], pool.layers[0].rule
     known = all(criterion is None or criterion.name in CRITERIA for criterion in (rule.drop, rule.grow))
-    return len(pool.layers) == 1 and known and chooses_freely(rule, Connections(None, layer=first.layer))
+    alone = len(pool.layers) == 1 and first.layer.slices == 1
+    return alone and known and chooses_freely(rule, Connections(None, layer=first.layer))
 
 
 def _move_pool(pool: Pool) -> None:

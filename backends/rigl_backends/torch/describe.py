@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
 from rigl_backends.torch.layers import choose_layers, layer_of, parameters_of, uses_by_parameter
-from rigl_core.adapter import Axes, MultiplyAdds, Network, Parts, made_of, positions_of
+from rigl_core.adapter import Axes, Fused, MultiplyAdds, Network, Parts, Stacked, made_of, positions_of
 
 
 def describe(
@@ -25,6 +25,8 @@ def describe(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     examples: int = 1,
 ) -> Network:
     """Read a model's layers, and how often one example uses each of their weights, by running it once.
@@ -40,6 +42,8 @@ def describe(
         include: name patterns of parameters to choose besides the default ones, as for `sparsify`.
         exclude: name patterns of parameters not to choose, as for `sparsify`.
         axes: in and out axes by name pattern, as for `sparsify`.
+        stacked: axes along which layers are stacked, as for `sparsify`.
+        fused: parts that are fused along an axis, as for `sparsify`.
         examples: how many examples the inputs hold: their batch size.
 
     Returns:
@@ -49,7 +53,7 @@ def describe(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    layers = choose_layers(model, include, exclude, axes)
+    layers = choose_layers(model, include, exclude, axes, stacked, fused)
     chosen = parameters_of(model, layers)
     others = {
         parameter: layer_of(parameter, uses)

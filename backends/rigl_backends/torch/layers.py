@@ -12,7 +12,7 @@ from torch.nn.parameter import UninitializedParameter
 
 from rigl_backends.torch.computed import Computed, computed_weights, warn_of
 from rigl_backends.torch.twin import is_sharded
-from rigl_core.adapter import Axes, Choice, Layer, check_layers, errors, first_match, with_axes
+from rigl_core.adapter import Axes, Choice, Fused, Layer, Stacked, check_layers, errors, first_match, with_axes
 
 _OUT_IN: dict[str, Any] = {"in_axes": (1,), "out_axes": (0,)}
 _RECURRENT = re.compile(r"weight_(ih|hh|hr)(_l\d+(_reverse)?)?")
@@ -34,7 +34,12 @@ class _Use(NamedTuple):
 
 
 def choose_layers(
-    model: nn.Module, include: Sequence[str] = (), exclude: Sequence[str] = (), axes: Axes | None = None
+    model: nn.Module,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> list[Layer]:
     """The layers of a model, in its own order, each parameter once.
 
@@ -50,6 +55,8 @@ def choose_layers(
             several names, and any of them counts.
         axes: in and out axes by name pattern (first match wins), before what the modules tell. A tied parameter goes
             by the name of its layer.
+        stacked: axes along which layers are stacked, as for `sparsify`.
+        fused: parts that are fused along an axis, as for `sparsify`.
 
     Raises:
         TypeError, ValueError: naming the parameter, for a pattern that matches nothing, axes that do not fit, or a
@@ -64,7 +71,7 @@ def choose_layers(
             if isinstance(parameter, UninitializedParameter):
                 raise ValueError(f"model has the lazy parameter {own[0].name!r}: run one forward pass before sparsify.")
             chosen.append(layer_of(parameter, own))
-    return with_axes(chosen, axes, names)
+    return with_axes(chosen, axes, names, stacked, fused)
 
 
 def layers_of(
@@ -73,6 +80,8 @@ def layers_of(
     include: Sequence[str],
     exclude: Sequence[str],
     axes: Axes | None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     *,
     unmade: bool = False,
 ) -> Sequence[Layer]:
@@ -83,10 +92,10 @@ def layers_of(
     Raises:
         TypeError, ValueError: naming the parameter or the layer, also if it is one that cannot be sparsified.
     """
-    if layers is not None and (include or exclude or axes):
-        raise errors.too_many_choices("include", "exclude", "axes")
+    if layers is not None and (include or exclude or axes or stacked or fused):
+        raise errors.too_many_choices("include", "exclude", "axes", "stacked", "fused")
     if layers is None:
-        layers = choose_layers(model, include, exclude, axes)
+        layers = choose_layers(model, include, exclude, axes, stacked, fused)
         warn_of(_left_out(model, {layer.name for layer in layers}, exclude))
         if not layers:
             raise errors.nothing_chosen(_seen_in(model))

@@ -16,10 +16,12 @@ from rigl_backends.torch.travel import Parts, take_out, unpack
 from rigl_backends.torch.twin import is_sharded, optimizers_in, params_of
 from rigl_core.adapter import (
     Axes,
+    Fused,
     Initial,
     Layer,
     Plan,
     Recipe,
+    Stacked,
     Storage,
     Unstructured,
     check_changed,
@@ -38,18 +40,20 @@ def plan(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
 ) -> Plan:
     """The plan that `sparsify` would make of this model; nothing is changed. Print it to see the layers.
 
     Args:
         model: any module.
         recipe: how to train sparsely.
-        layers: as for `sparsify`; so are ``include``, ``exclude`` and ``axes``.
+        layers: as for `sparsify`; so are ``include``, ``exclude``, ``axes``, ``stacked`` and ``fused``.
 
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    return _plan(model, recipe, layers_of(model, layers, include, exclude, axes), layers)
+    return _plan(model, recipe, layers_of(model, layers, include, exclude, axes, stacked, fused), layers)
 
 
 def _plan(model: nn.Module, recipe: Recipe, chosen: Sequence[Layer], layers: Sequence[Layer] | None) -> Plan:
@@ -67,6 +71,8 @@ def sparsify(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     axes: Axes | None = None,
+    stacked: Stacked | None = None,
+    fused: Fused | None = None,
     scores: Mapping[str, Any] | None = None,
     initial: Initial | None = None,
     changed: Collection[str] = (),
@@ -118,6 +124,10 @@ def sparsify(
             without ``layers``.
         exclude: name patterns of parameters to leave alone, outside every count; only without ``layers``.
         axes: in and out axes by name pattern; only without ``layers``.
+        stacked: the axis, or axes, along which layers are stacked, by name pattern, such as ``{"layers/*": 0}``. Each
+            slice then chooses, and gets its share of the budget, as a layer of its own; only without ``layers``.
+        fused: the number of equal parts of the out axis that choose in the same way, each on its own, by name pattern,
+            such as ``{"*in_proj_weight": 3}``; for another axis, give (axis, parts). Only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets).
         initial: the masks to begin with, in place of random ones: the path of a file of `rigl_core.storage`, a
@@ -143,7 +153,7 @@ def sparsify(
     """
     check_changed(changed)
     found = _optimizers_of(optimizer)
-    chosen = layers_of(model, layers, include, exclude, axes, unmade=storage != "masks")
+    chosen = layers_of(model, layers, include, exclude, axes, stacked, fused, unmade=storage != "masks")
     recipe, scores = start_from(recipe, chosen, initial, scores)
     own = _plan(model, recipe, chosen, layers)
     params = parameters_of(model, own.layers)
@@ -208,6 +218,12 @@ def _check_shards(plan: Plan, params: Sequence[nn.Parameter]) -> None:
             raise ValueError(
                 f"layer {sharded[0].name!r} is sharded (a DTensor), and the recipe has {parameter}={given!r}, "
                 f"{reason}: use {parameter}={plain!r}, or exclude the layer."
+            )
+    for layer in sharded:
+        if layer.slices > 1:
+            raise ValueError(
+                f"layer {layer.name!r} is sharded (a DTensor), and has slices (stacked or fused), which may lie in "
+                "several shards: leave stacked and fused out, or exclude the layer."
             )
 
 
