@@ -88,7 +88,7 @@ def test_a_failed_save_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.M
         (packed(TEXT.replace(b"1234", b"1e999")), "which is no finite number"),
         (packed(TEXT.replace(b'"step"', b'"step":1,"step"')), "it has a key twice"),
         (packed(TEXT.replace(b"fc.weight", b"conv.weight")), "two of its layers have the same name"),
-        (packed(TEXT.replace(b"[5,7]", b"[5,70]")), "its layers need 55 bytes of masks, and it has 16"),
+        (packed(TEXT.replace(b"[5,7]", b"[5,70]")), "its layers need 64 bytes of masks, and it has 25"),
         (packed(TEXT, PACKED[:-1] + b"\xff"), "the mask of layer 'größe' goes beyond its 9 weights"),
         (packed(TEXT, PACKED + b"\0"), "its layers need"),
     ],

@@ -11,8 +11,8 @@ LAYERS = (
     Layer("conv.weight", (6, 2, 3, 2), (1,), (0,), groups=2),
     Layer("fc.weight", (5, 7), (1,), (0,)),
     Layer("empty.weight", (0, 4), (1,), (0,)),
-    Layer("größe", (9,)),
     Layer("stack", (3, 4, 6), (1,), (2,), stacked=(0,), fused=(2, 2)),
+    Layer("größe", (9,)),
 )
 RECIPE = RigL(0.5, schedule=UpdateSchedule(end=90, every=10), dense=["fc*"])
 
