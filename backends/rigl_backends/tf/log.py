@@ -8,8 +8,7 @@ from typing import Any
 import keras
 
 from rigl_backends.tf.optimizer import SparseOptimizer
-from rigl_core.adapter import errors
-from rigl_core.inspect import ever_active, scalars
+from rigl_core.adapter import errors, ever_active, scalars
 
 
 class TopologyLog(keras.callbacks.Callback):  # type: ignore[misc]
