@@ -85,7 +85,7 @@ def tests(session: nox.Session) -> None:
     """
     install(session, groups=("package",))
     wheel = build(session)
-    install(session, f"{wheel}[testing,torch,jax]", groups=("test", "jax", "tf", "lint", "types", "mlx"))
+    install(session, f"{wheel}[testing,torch,jax]", groups=("test", "jax", "tf", "tools", "lint", "types", "mlx"))
     session.run("python", "-m", "pip", "install", "-q", "--no-deps", "--force-reinstall", str(wheel))
     if not session.posargs:
         check_style(session)
@@ -101,7 +101,7 @@ def tests(session: nox.Session) -> None:
 @nox.session
 def thorough(session: nox.Session) -> None:
     """The tests with twenty times the examples, and every method in every compiled mode, for nights."""
-    install(session, "-e", ".[testing,torch,jax]", groups=("test", "jax", "tf"))
+    install(session, "-e", ".[testing,torch,jax]", groups=("test", "jax", "tf", "tools"))
     session.run("pytest", "-n", "2", "--times", "20", *session.posargs)
 
 

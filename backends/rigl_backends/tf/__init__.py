@@ -20,6 +20,7 @@ from rigl_backends.tf.active_conv import SparseConv2D
 from rigl_backends.tf.active_dense import SparseDense
 from rigl_backends.tf.describe import describe
 from rigl_backends.tf.layers import choose_layers
+from rigl_backends.tf.log import TopologyLog
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.resume import resume
 from rigl_backends.tf.saliency import grasp_scores, synflow_scores
@@ -31,6 +32,7 @@ __all__ = [
     "SparseConv2D",
     "SparseDense",
     "SparseOptimizer",
+    "TopologyLog",
     "choose_layers",
     "describe",
     "grasp_scores",
