@@ -12,9 +12,11 @@ import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.tf.layers import find_layers, layers_of, named_as, others_among
+from rigl_backends.tf.replicas import ReplicatedTraining
 from rigl_backends.tf.saving import SavedRecipe, registered_parts
 from rigl_backends.tf.state import PerWeight, check_averages, per_weight_state
 from rigl_backends.tf.storage import check_counts, layers_in
+from rigl_backends.tf.strategies import across_replicas, replicas_of, strategy_of, where_variables_are_made
 from rigl_backends.tf.training import SparseTraining
 from rigl_backends.tf.wrapper import Wrapper
 from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, errors, make_plan, refit, warn_about
@@ -92,7 +94,7 @@ class SparseOptimizer(Wrapper):
 
     def check_start(self, plan: Plan, variables: Sequence[Any]) -> list[int]:
         """Refuse what `build` would refuse, before anything changes; the positions of the layers' variables."""
-        self._check_replicas(variables)
+        strategy_of([self, self.inner_optimizer], variables)
         errors.check_scores(plan, self.__dict__["_scores"])
         check_averages(self.inner_optimizer, plan.recipe)
         return find_layers(plan.layers, variables, self._positions)
@@ -108,9 +110,8 @@ class SparseOptimizer(Wrapper):
         """
         if self.built:
             return
-        with tf.init_scope():  # the first call may be traced, and the weights must change once
-            variables = list(variables)
-            self._check_replicas(variables)
+        variables = list(variables)
+        with where_variables_are_made(strategy_of([self, self.inner_optimizer], variables)):
             plan = self._make_plan(variables)
             positions = find_layers(plan.layers, variables, self._positions)
             of_layers = [variables[position] for position in positions]
@@ -140,7 +141,7 @@ class SparseOptimizer(Wrapper):
             self._built_training()
             trainable_variables = self._trainable_variables
         variables = list(trainable_variables)
-        self.build(variables)
+        across_replicas(lambda: self.build(variables))
         training = self._built_training()
         self._check_variables_are_known(variables)
         if self._awaits_state:
@@ -228,7 +229,8 @@ class SparseOptimizer(Wrapper):
         # A loaded model may have other names. Random choices keep those that it was sparsified with.
         self.__dict__["_plan"] = dataclasses.replace(plan, layers=named_as(of_layers, plan.layers))
         names = [layer.name for layer in self.__dict__["_plan"].layers]
-        self._training = SparseTraining(plan, layers, names, self._iterations, deferred, self.inner_optimizer)
+        training = ReplicatedTraining if replicas_of(variables[0]) > 1 else SparseTraining
+        self._training = training(plan, layers, names, self._iterations, deferred, self.inner_optimizer)
         self._training.start(self.__dict__.pop("_scores"), self.__dict__.pop("_kept"))
 
     def _tell_outside(self) -> None:

@@ -61,7 +61,7 @@ def per_weight_state(
         ValueError: if the configuration of an optimizer that has made steps does not make it again; or if an optimizer
             gives each weight another number.
     """
-    new = _made_again(optimizer) if int(optimizer._iterations) else optimizer
+    new = _made_again(optimizer) if int(optimizer._iterations.numpy()) else optimizer
     if new is None:
         raise ValueError(
             "optimizer has made steps already, and its configuration does not make a new one, which would show the "
