@@ -169,16 +169,21 @@ def saved(strategy: Any, folder: Path) -> None:
 
 
 def masks_that_differ(strategy: Any) -> None:
-    """They are reported before the update changes anything."""
-    two = Replicas(strategy, RIGL, sgd)
-    for number in range(2):
-        two.step(number)
-    mask = strategy.experimental_local_results(two.optimizer._built_training().masked[0].mask_variable.value)[-1]
-    if strategy.cluster_resolver is None or strategy.cluster_resolver.task_id == 1:
-        mask.assign(tf.roll(mask, 1, 0))
-    before = two.values
-    assert "masks differ between replicas" in raised(tf.errors.InvalidArgumentError, lambda: two.step(2))
-    assert_same(two.values, before)
+    """They are reported before the first step, and before the update, which then changes nothing."""
+    for number in (0, 2):
+        two = Replicas(strategy, RIGL, sgd)
+        for earlier in range(number):
+            two.step(earlier)
+        mask = two.optimizer._built_training().masked[0].mask_variable.value
+        if strategy.cluster_resolver is None or strategy.cluster_resolver.task_id == 1:
+            own = strategy.experimental_local_results(mask)[-1]
+            own.assign(tf.roll(own, 1, 0))
+        before = two.values
+        message = raised(tf.errors.InvalidArgumentError, lambda two=two, number=number: two.step(number))
+        assert "masks differ between replicas" in message
+        assert "fc1/kernel" in message
+        assert "fc2/kernel" not in message
+        assert_same(two.values, before)
 
 
 def refused(strategy: Any) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rigl_backends.tf.state import single_optimizers
+from rigl_backends.keras_common.state import single_optimizers
 
 Call = Sequence[tuple[Any, Any]]
 """The gradients (None: not used) and variables of one call of an optimizer."""

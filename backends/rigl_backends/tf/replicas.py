@@ -17,8 +17,8 @@ from rigl_backends.tf.namespace import in_xla
 from rigl_backends.tf.training import SparseTraining
 
 DIFFERENT = (
-    "masks differ between replicas: something has written to one replica alone, or its collectives gave others other "
-    "sums. Load a checkpoint, and make sure that all replicas do the same."
+    "masks differ between replicas: something has written to one of them alone, or they got different sums of "
+    "gradients. Load a checkpoint, and let all replicas do the same. The layers:"
 )
 PRIME, SPREAD = 2**31 - 1, 1_103_515_245
 """The sum over the active connections of place * SPREAD modulo PRIME is a digest of a mask."""
@@ -26,6 +26,11 @@ PRIME, SPREAD = 2**31 - 1, 1_103_515_245
 
 class ReplicatedTraining(SparseTraining):
     """The steps of all replicas, on one topology."""
+
+    def __init__(self, *args: Any) -> None:
+        """Args are those of `SparseTraining`."""
+        super().__init__(*args)
+        self._is_first = tf.Variable(True, trainable=False)
 
     @property
     def _strategy(self) -> Any:
@@ -51,39 +56,39 @@ class ReplicatedTraining(SparseTraining):
 
     def _take_step(self, call: Call) -> None:
         """Gradients are added up here only where an update, or the method's memory, reads them."""
-        if self._rule.reads_every_gradient or not self._moves:
-            with tf.control_dependencies([tf.cond(self._clock.due, self._check_masks, lambda: True)]):
-                super()._take_step(call)
-        else:
-            tf.cond(self._clock.due, lambda: self._take_due_step(call), lambda: self._ordinary_step(call))
-
-    def _take_due_step(self, call: Call) -> None:
         with tf.control_dependencies([self._check_masks()]):
-            super()._take_step(call)
+            if self._rule.reads_every_gradient or not self._moves:
+                super()._take_step(call)
+            else:
+                take_step = super()._take_step
+                tf.cond(self._clock.due, lambda: take_step(call), lambda: self._ordinary_step(call))
 
     def _ordinary_step(self, call: Call) -> None:
         self._look_outside()
         self._take_plain_step(call)
 
     def _check_masks(self) -> tf.Tensor:
-        """Before an update: refuse replicas whose masks differ, and say so. An update would only hide it."""
+        """Before the first step and every update, refuse replicas whose masks differ: an update would only hide it."""
+        now = tf.convert_to_tensor(self._is_first) | self._clock.due
+        alike = tf.cond(now, self._compare_masks, lambda: tf.constant(True))
+        self._is_first.assign(False)
+        return alike
+
+    def _compare_masks(self) -> tf.Tensor:
         extended = self._strategy.extended
-        own = extended.call_for_each_replica(self._digest)
+        own = extended.call_for_each_replica(self._digests)
         total = extended.reduce_to(tf.distribute.ReduceOp.SUM, own, self._step.value)
         count = tf.constant(self._strategy.num_replicas_in_sync, tf.int64)
         pairs = zip(*map(self._strategy.experimental_local_results, (own, total)), strict=True)
-        alike = tf.reduce_all([digest * count == sum_of_all for digest, sum_of_all in pairs])
-        with tf.control_dependencies([tf.debugging.Assert(alike, [DIFFERENT])]):
-            return tf.identity(alike)
+        alike = tf.reduce_all([digests * count == sums for digests, sums in pairs], axis=0)
+        names = tf.constant([layer.layer.name for layer in self.masked.values()])
+        told = tf.debugging.Assert(tf.reduce_all(alike), [DIFFERENT, tf.boolean_mask(names, ~alike)], summarize=9)
+        with tf.control_dependencies([told]):
+            return tf.reduce_all(alike)
 
-    def _digest(self) -> tf.Tensor:
-        """A number for the masks of one replica. Masks that differ in one connection never share it."""
-        total, first = tf.constant(0, tf.int64), 1
-        for layer in self.masked.values():
-            places = tf.range(first, first + layer.layer.size, dtype=tf.int64) * SPREAD % PRIME
-            total += tf.reduce_sum(tf.where(layer.mask, places, tf.zeros_like(places)))
-            first += layer.layer.size
-        return total
+    def _digests(self) -> tf.Tensor:
+        """A number for each mask of one replica. Masks that differ in one connection never share it."""
+        return tf.stack([_digest(layer.mask) for layer in self.masked.values()])
 
     def _seen(self, call: Call) -> Call:
         """The sums over all replicas, as the optimizer would take them."""
@@ -102,3 +107,8 @@ class ReplicatedTraining(SparseTraining):
             apply(list(zip(gradients, variables, strict=True)))
 
         self._strategy.extended.call_for_each_replica(apply_own, args=([gradient for gradient, _ in call],))
+
+
+def _digest(mask: tf.Tensor) -> tf.Tensor:
+    places = tf.range(1, tf.size(mask, tf.int64) + 1) * SPREAD % PRIME
+    return tf.reduce_sum(tf.where(mask, places, tf.zeros_like(places)))

@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
+from rigl_backends.keras_common.layers import check_keras
 from rigl_backends.tf.active_kernel import ActiveKernel
 from rigl_backends.tf.layer import Kept
-from rigl_backends.tf.layers import check_keras
 from rigl_backends.tf.moving import exchange
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.state import PerWeight

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 
 def _of_inner(name: str) -> property:
@@ -57,6 +56,6 @@ class Wrapper(keras.optimizers.Optimizer):  # type: ignore[misc]
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
 
-    def _add_array(self, prefix: str, kind: str, values: tf.Tensor) -> keras.Variable:
-        name = f"{prefix}{kind}".replace("/", "_")
-        return self.add_variable(values.shape, lambda shape, dtype: values, dtype=values.dtype.name, name=name)
+    def _add_array(self, prefix: str, kind: str, values: Any) -> keras.Variable:
+        name, dtype = f"{prefix}{kind}".replace("/", "_"), keras.backend.standardize_dtype(values.dtype)
+        return self.add_variable(values.shape, lambda shape, dtype: values, dtype=dtype, name=name)
