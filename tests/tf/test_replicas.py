@@ -22,7 +22,7 @@ def start(kind: str, folder: Path, **environment: str) -> subprocess.Popen[str]:
 
 
 def errors_of(process: subprocess.Popen[str]) -> Errors:
-    output, messages = process.communicate(timeout=300)
+    output, messages = process.communicate(timeout=600)
     assert process.returncode == 0, messages
     errors: Errors = json.loads(output.splitlines()[-1])
     return errors
@@ -46,4 +46,8 @@ def test_two_processes(tmp_path: Path) -> None:
     tasks = [{"type": "worker", "index": index} for index in range(2)]
     configurations = [json.dumps({"cluster": cluster, "task": task}) for task in tasks]
     processes = [start("workers", tmp_path, TF_CONFIG=configuration) for configuration in configurations]
-    assert [errors_of(process) for process in processes] == [{}, {}]
+    try:
+        assert [errors_of(process) for process in processes] == [{}, {}]
+    finally:
+        for process in processes:
+            process.kill()
