@@ -219,9 +219,7 @@ def refused(strategy: Any) -> None:
 
 CASES: Mapping[str, Callable[..., None]] = {
     "RigL": as_on_one_device(RIGL),
-    "Adam, clipped, and a NaN": as_on_one_device(
-        RIGL, lambda: keras.optimizers.Adam(clipnorm=100.0), with_a_nan, traced=False
-    ),
+    "Adam, clipped, and a NaN": as_on_one_device(RIGL, clipped_adam, with_a_nan, traced=False),
     "SNFS": as_on_one_device(SNFS(0.7, schedule=SCHEDULE)),
     "Deep R": as_on_one_device(DeepR(0.7, schedule=SCHEDULE)),
     "DNW": as_on_one_device(DNW(0.7, schedule=SCHEDULE), traced=False),
