@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from conformance_tests.harnesses.active import active_where_possible, held
 from conformance_tests.harnesses.tf_optimizers import make_optimizer
+from rigl_backends.keras_common.state import state_of
 from rigl_backends.tf import SparseDense, sparsify, tensorflow_namespace
-from rigl_backends.tf.state import state_of
 from rigl_core import Layer, Recipe
 from rigl_core.parts.structures import Unstructured
 from rigl_core.testing.harness import Array, Harness, Mask, Setup

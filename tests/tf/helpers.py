@@ -10,8 +10,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from rigl_backends.keras_common.state import state_of
 from rigl_backends.tf import SparseOptimizer
-from rigl_backends.tf.state import state_of
 from rigl_core import Constant, Recipe, RigL, UpdateSchedule
 
 Arrays = dict[str, npt.NDArray[Any]]

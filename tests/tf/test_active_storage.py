@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from rigl_backends.keras_common.state import state_of
 from rigl_backends.tf import SparseConv2D, SparseDense, SparseOptimizer, resume, sparsify
 from rigl_backends.tf.layer import SparseLayer
-from rigl_backends.tf.state import state_of
 from rigl_core import Constant, DeepR, GraSP, Recipe, RigL, Uniform, UpdateSchedule
 from rigl_core.testing.checks import checks
 

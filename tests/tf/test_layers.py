@@ -10,8 +10,8 @@ import pytest
 import tensorflow as tf
 from keras import layers as kl
 
+from rigl_backends.keras_common.state import state_of
 from rigl_backends.tf import choose_layers
-from rigl_backends.tf.state import state_of
 from rigl_core import Layer
 
 

@@ -15,11 +15,11 @@ if _keras.backend.backend() != "tensorflow":
         "set KERAS_BACKEND=tensorflow before Keras is imported."
     )
 
+from rigl_backends.keras_common.layers import choose_layers
 from rigl_backends.tf import namespace as tensorflow_namespace
 from rigl_backends.tf.active_conv import SparseConv2D
 from rigl_backends.tf.active_dense import SparseDense
 from rigl_backends.tf.describe import describe
-from rigl_backends.tf.layers import choose_layers
 from rigl_backends.tf.log import TopologyLog
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.resume import resume

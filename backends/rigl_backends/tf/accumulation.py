@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from rigl_backends.tf.state import single_optimizers
+from rigl_backends.keras_common.state import single_optimizers
+
+Call = Sequence[tuple[Any, Any]]
+"""The gradients (None: not used) and variables of one call of an optimizer."""
 
 
 @contextlib.contextmanager
@@ -56,12 +59,11 @@ class Accumulation:
         gradient = self._unscaled(gradient)
         return gradient if self.calls == 1 else (gradient + self.sum_of(variable)) / self.calls
 
-    def add(self, gradient: Any, variable: Any) -> None:
-        """Add one gradient of a call that is not the last."""
-        self.sum_of(variable).assign_add(self._unscaled(gradient))
-
-    def end_call(self) -> None:
-        """Count a call that was not the last and that the optimizer has not seen."""
+    def add(self, call: Call) -> None:
+        """Add the gradients of a call that is not the last, and count it: the optimizer has not seen it."""
+        for gradient, variable in call:
+            if gradient is not None:
+                self.sum_of(variable).assign_add(self._unscaled(gradient))
         self._optimizer._iterations.assign_add(1)
 
     def forget(self) -> None:

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from rigl_backends.keras_common.layers import shape_of
 from rigl_backends.tf.link import Link, call_host
-from rigl_backends.tf.moving import exchange, shape_of
+from rigl_backends.tf.moving import exchange
 from rigl_backends.tf.multiplying import Multiplier
 from rigl_backends.tf.namespace import in_xla
 from rigl_core.adapter import Index

@@ -10,12 +10,6 @@ import numpy.typing as npt
 import tensorflow as tf
 
 
-def shape_of(variable: Any) -> tuple[int, ...]:
-    """The shape of a layer's array; of active weights, that of their dense kernel."""
-    link = getattr(variable, "link", None)
-    return tuple(variable.shape if link is None else link.shape)
-
-
 def exchange(variable: keras.Variable, values: npt.NDArray[Any]) -> None:
     """Give a variable numbers of another shape. It stays the same object; those who hold it see the new ones.
 

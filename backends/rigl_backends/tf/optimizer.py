@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any, Self
+from typing import Any
 
 import keras
 import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rigl_backends.tf.layers import find_layers, layers_of, named_as, others_among
-from rigl_backends.tf.saving import SavedRecipe, registered_parts
+from rigl_backends.keras_common.described import Described
+from rigl_backends.keras_common.layers import find_layers, named_as
+from rigl_backends.tf.replicas import ReplicatedTraining
+from rigl_backends.tf.saving import SavedRecipe
 from rigl_backends.tf.state import PerWeight, check_averages, per_weight_state
 from rigl_backends.tf.storage import check_counts, layers_in
+from rigl_backends.tf.strategies import across_replicas, replicas_of, strategy_of, where_variables_are_made
 from rigl_backends.tf.training import SparseTraining
-from rigl_backends.tf.wrapper import Wrapper
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, errors, make_plan, refit, warn_about
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, errors, refit, warn_about
 
 
 @keras.saving.register_keras_serializable(package="rigl_backends")
-class SparseOptimizer(Wrapper):
+class SparseOptimizer(Described):
     """The optimizer that `sparsify` makes; used as any other of Keras.
 
     The weights become sparse when it is built: by `sparsify` if that is given the model, by
@@ -61,15 +63,11 @@ class SparseOptimizer(Wrapper):
         changed: Collection[str] = (),
         name: str | None = None,
     ) -> None:
-        super().__init__(inner_optimizer, name)
-        self.recipe = recipe
-        self._layers = None if layers is None else tuple(layers)
-        self._positions = None if positions is None else tuple(positions)
-        self._include, self._exclude = tuple(include), tuple(exclude)
-        # Keras would wrap attributes, and save them.
-        self.__dict__.update(_axes=(axes, stacked, fused), _scores=scores, _others=None, _kept=None)
+        choice: dict[str, Any] = {"include": include, "exclude": exclude, "axes": axes, "scores": scores, "name": name}
+        choice |= {"stacked": stacked, "fused": fused}
+        super().__init__(inner_optimizer, recipe, layers=layers, positions=positions, **choice)
+        self.__dict__["_kept"] = None
         self._saved_recipe = SavedRecipe(recipe, changed, self._tell_outside)
-        self._awaits_state = False
         self._training: SparseTraining | None = None
 
     @property
@@ -96,7 +94,7 @@ class SparseOptimizer(Wrapper):
 
     def check_start(self, plan: Plan, variables: Sequence[Any]) -> list[int]:
         """Refuse what `build` would refuse, before anything changes; the positions of the layers' variables."""
-        self._check_replicas(variables)
+        strategy_of([self, self.inner_optimizer], variables)
         errors.check_scores(plan, self.__dict__["_scores"])
         check_averages(self.inner_optimizer, plan.recipe)
         return find_layers(plan.layers, variables, self._positions)
@@ -112,9 +110,8 @@ class SparseOptimizer(Wrapper):
         """
         if self.built:
             return
-        with tf.init_scope():  # the first call may be traced, and the weights must change once
-            variables = list(variables)
-            self._check_replicas(variables)
+        variables = list(variables)
+        with where_variables_are_made(strategy_of([self, self.inner_optimizer], variables)):
             plan = self._make_plan(variables)
             positions = find_layers(plan.layers, variables, self._positions)
             of_layers = [variables[position] for position in positions]
@@ -144,7 +141,7 @@ class SparseOptimizer(Wrapper):
             self._built_training()
             trainable_variables = self._trainable_variables
         variables = list(trainable_variables)
-        self.build(variables)
+        across_replicas(lambda: self.build(variables))
         training = self._built_training()
         self._check_variables_are_known(variables)
         if self._awaits_state:
@@ -179,48 +176,8 @@ class SparseOptimizer(Wrapper):
             variable.assign(store[str(i)])
         self._awaits_state = False
 
-    def get_config(self) -> dict[str, Any]:
-        """Plain data."""
-        axes, stacked, fused = self.__dict__["_axes"]
-        return {
-            "name": self.name,
-            "inner_optimizer": keras.saving.serialize_keras_object(self.inner_optimizer),
-            "recipe": self.recipe.to_dict(),
-            "layers": None if self._layers is None else [dataclasses.asdict(layer) for layer in self._layers],
-            "positions": None if self._positions is None else list(self._positions),
-            "include": list(self._include),
-            "exclude": list(self._exclude),
-            "axes": axes and {pattern: [list(own) for own in pair] for pattern, pair in axes.items()},
-            "stacked": stacked and dict(stacked),
-            "fused": fused and dict(fused),
-        }
-
-    @classmethod
-    def from_config(cls, config: Mapping[str, Any], custom_objects: Mapping[str, Any] | None = None) -> Self:
-        """The optimizer that `get_config` described, on the same layers.
-
-        Parts of your own in the recipe, such as criteria, are found as Keras finds any custom object: by their name
-        or kind, in ``custom_objects``, a scope of them, or among what is registered.
-        """
-        values = dict(config)
-        values["inner_optimizer"] = keras.saving.deserialize_keras_object(values["inner_optimizer"], custom_objects)
-        values["recipe"] = Recipe.from_dict(values["recipe"], registered_parts(values["recipe"], custom_objects))
-        if values["layers"] is not None:
-            values["layers"] = [Layer(**layer) for layer in values["layers"]]
-        made = cls(**values)
-        made._awaits_state = made.recipe.initial.reads_scores
-        return made
-
     def _make_plan(self, variables: Sequence[Any]) -> Plan:
-        layers, others = self._layers, self.__dict__["_others"]
-        if layers is None:
-            layers = layers_of(variables, None, self._include, self._exclude, *self.__dict__["_axes"])
-            others = others_among(variables, layers)
-        plan = make_plan(self.recipe, layers, others)
-        if sum(plan.initial_active) == sum(layer.size for layer in plan.layers):
-            self._awaits_state = False  # there is nothing to choose
-        if not self._awaits_state:
-            errors.check_scores(plan, self.__dict__["_scores"])
+        plan = super()._make_plan(variables)
         check_averages(self.inner_optimizer, plan.recipe)
         return plan
 
@@ -234,7 +191,8 @@ class SparseOptimizer(Wrapper):
         # A loaded model may have other names. Random choices keep those that it was sparsified with.
         self.__dict__["_plan"] = dataclasses.replace(plan, layers=named_as(of_layers, plan.layers))
         names = [layer.name for layer in self.__dict__["_plan"].layers]
-        self._training = SparseTraining(plan, layers, names, self._iterations, deferred, self.inner_optimizer)
+        training = ReplicatedTraining if replicas_of(variables[0]) > 1 else SparseTraining
+        self._training = training(plan, layers, names, self._iterations, deferred, self.inner_optimizer)
         self._training.start(self.__dict__.pop("_scores"), self.__dict__.pop("_kept"))
 
     def _tell_outside(self) -> None:

@@ -32,7 +32,7 @@ class Outside:
         """Warn of the weights that lie outside, or did so when a step counted; and say whether there are any."""
         self._count()
         self._is_due.assign(True)
-        counts = {name: int(layer.found_outside) for name, layer in self._layers.items()}
+        counts = {name: int(layer.found_outside.numpy()) for name, layer in self._layers.items()}
         for layer in self._layers.values():
             layer.found_outside.assign(0)
         if found := any(counts.values()):

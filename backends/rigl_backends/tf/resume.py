@@ -7,9 +7,9 @@ from typing import Any
 
 import keras
 
+from rigl_backends.keras_common.layers import check_keras
 from rigl_backends.tf.active_kernel import ActiveKernel
 from rigl_backends.tf.layer import Kept
-from rigl_backends.tf.layers import check_keras
 from rigl_backends.tf.moving import exchange
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.state import PerWeight
@@ -71,7 +71,7 @@ def _check(optimizer: Any, model: Any) -> None:
     if own - {id(variable) for variable in model.trainable_variables}:
         raise ValueError("model does not have the variables that the optimizer trains: give the model that it trains.")
     inner = optimizer.inner_optimizer
-    if inner.gradient_accumulation_steps and int(inner._iterations) % inner.gradient_accumulation_steps:
+    if inner.gradient_accumulation_steps and int(inner._iterations.numpy()) % inner.gradient_accumulation_steps:
         raise ValueError(
             "optimizer has accumulated gradients for a step that is not made yet: make it first, "
             f"{inner.gradient_accumulation_steps} calls after the last one."

@@ -19,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from rigl_backends.keras_common.layers import find_layers, layers_of
 from rigl_backends.tf.active_kernel import check_dense
-from rigl_backends.tf.layers import find_layers, layers_of
 from rigl_backends.tf.namespace import widen
 from rigl_core.adapter import Layer, decimal, errors, prune_in_rounds
 

@@ -133,22 +133,3 @@ class EarlyStopping(keras.callbacks.EarlyStopping):  # type: ignore[misc]
         if self.restore_best_weights and self.best_weights is not None:
             for variable, value in zip(self.model.optimizer.variables, self._best_state, strict=True):
                 variable.assign(value)
-
-
-def registered_parts(recipe: Mapping[str, Any], custom_objects: Mapping[str, Any] | None) -> list[Any]:
-    """The custom objects that a recipe's plain data names.
-
-    Args:
-        recipe: as `rigl_core.Recipe.to_dict` gives it.
-        custom_objects: by the name of a criterion or of the function that makes it, or by the kind of another part.
-            Keras then looks in a ``keras.saving.custom_object_scope``, and among what is registered.
-    """
-    found = []
-    for value in recipe.values():
-        name = value.get("name", value.get("kind")) if isinstance(value, Mapping) else value
-        if isinstance(name, str) and name:
-            part = keras.saving.get_registered_object(name, custom_objects)
-            # A function that makes criteria goes by its own name.
-            if name in [getattr(part, attribute, None) for attribute in ("kind", "name", "__name__")]:
-                found.append(part)
-    return found

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from rigl_backends.tf.layers import check_keras, layers_of, others_among, variables_of
+from rigl_backends.keras_common.layers import check_keras, layers_of, variables_of
+from rigl_backends.keras_common.planned import plan as plan
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.storage import hold_active
 from rigl_core.adapter import (
@@ -15,41 +16,14 @@ from rigl_core.adapter import (
     Fused,
     Initial,
     Layer,
-    Plan,
     Recipe,
     Stacked,
     Storage,
     check_pattern_list,
     check_recipe,
     errors,
-    make_plan,
     start_from,
 )
-
-
-def plan(
-    model: keras.layers.Layer | Sequence[Any],
-    recipe: Recipe,
-    *,
-    layers: Sequence[Layer] | None = None,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    axes: Axes | None = None,
-    stacked: Stacked | None = None,
-    fused: Fused | None = None,
-) -> Plan:
-    """The plan that `sparsify` would make of this model; nothing is changed. Print it to see the layers.
-
-    Args:
-        model: a built model, or the variables that the optimizer would be built with.
-        recipe: how to train sparsely.
-        layers: as for `sparsify`; so are ``include``, ``exclude``, ``axes``, ``stacked`` and ``fused``.
-
-    Raises:
-        TypeError, ValueError: naming the parameter.
-    """
-    chosen = layers_of(model, layers, include, exclude, axes, stacked, fused)
-    return make_plan(recipe, chosen, others_among(variables_of(model), chosen) if layers is None else None)
 
 
 def sparsify(

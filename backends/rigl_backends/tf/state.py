@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections import Counter
 from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
@@ -12,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from rigl_backends.keras_common.state import path_of, single_optimizers, state_of
 from rigl_backends.tf.namespace import finfo
 from rigl_core.adapter import Recipe
 
@@ -61,7 +61,7 @@ def per_weight_state(
         ValueError: if the configuration of an optimizer that has made steps does not make it again; or if an optimizer
             gives each weight another number.
     """
-    new = _made_again(optimizer) if int(optimizer._iterations) else optimizer
+    new = _made_again(optimizer) if int(optimizer._iterations.numpy()) else optimizer
     if new is None:
         raise ValueError(
             "optimizer has made steps already, and its configuration does not make a new one, which would show the "
@@ -157,36 +157,7 @@ def _made_again(optimizer: keras.optimizers.Optimizer) -> keras.optimizers.Optim
 
 
 def _kind(state: keras.Variable, weight: Any) -> str:
-    return str(state.name).removeprefix(f"{_path(weight)}_")
-
-
-def state_of(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> list[list[keras.Variable]]:
-    """The optimizer's variables that hold one number for each weight of a variable, for every variable.
-
-    Keras optimizers make such a variable with ``add_variable_from_reference``, which names it after the
-    weights (``dense_kernel_momentum``) and gives it their shape. Moments, accumulators and moving
-    averages are found by these two, whatever the optimizer and however it keeps them.
-
-    Args:
-        optimizer: a built optimizer; one that holds further optimizers lists their variables too.
-        variables: the variables it was built with, in that order.
-    """
-    prefixes = [f"{_path(variable)}_" for variable in variables]
-    state: list[list[keras.Variable]] = [[] for _ in variables]
-    seen: Counter[str] = Counter()
-    for candidate in optimizer.variables:
-        owners = [
-            i
-            for i, variable in enumerate(variables)
-            if candidate.name.startswith(prefixes[i]) and candidate.shape == variable.shape
-        ]
-        if owners:
-            # "a/kernel" begins like "a/kernel_b", so the longest wins; equal names are made in the variables' order.
-            longest = max(len(prefixes[i]) for i in owners)
-            owners = [i for i in owners if len(prefixes[i]) == longest]
-            state[owners[seen[candidate.name] % len(owners)]].append(candidate)
-            seen[candidate.name] += 1
-    return state
+    return str(state.name).removeprefix(f"{path_of(weight)}_")
 
 
 def keeps_zeros(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> bool:
@@ -208,13 +179,3 @@ def check_averages(optimizer: keras.optimizers.Optimizer, recipe: Recipe) -> Non
             "optimizer averages weights (use_ema), and with this recipe those outside the mask learn too: the average "
             "would be dense. Leave use_ema out, or take a recipe without shadow."
         )
-
-
-def single_optimizers(optimizer: keras.optimizers.Optimizer) -> list[keras.optimizers.Optimizer]:
-    """Those that a `keras.optimizers.MultiOptimizer` holds; of any other optimizer just itself."""
-    return list(getattr(optimizer, "optimizers", [optimizer]))
-
-
-def _path(variable: Any) -> str:
-    """A variable's name as Keras writes it into the names of optimizer variables."""
-    return str(getattr(variable, "path", variable.name)).replace("/", "_").replace(":", "_")

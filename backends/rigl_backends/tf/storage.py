@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
+from rigl_backends.keras_common.layers import variable_name
+from rigl_backends.keras_common.state import single_optimizers
 from rigl_backends.tf.active import ActiveLayer
 from rigl_backends.tf.active_kernel import ActiveKernel, check_dense, check_made
 from rigl_backends.tf.drawn import drawn
 from rigl_backends.tf.layer import SparseLayer
-from rigl_backends.tf.layers import variable_name
 from rigl_backends.tf.moving import exchange
-from rigl_backends.tf.state import PerWeight, per_weight_state, single_optimizers
+from rigl_backends.tf.state import PerWeight, per_weight_state
 from rigl_backends.tf.support import HOLDERS, owners_of, why_not, why_not_worth
 from rigl_core.adapter import Index, Plan, Storage, active_layers, first_indices
 

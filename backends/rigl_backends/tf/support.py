@@ -11,6 +11,7 @@ from rigl_backends.tf.active_conv import SparseConv2D
 from rigl_backends.tf.active_dense import SparseDense
 from rigl_backends.tf.active_kernel import ActiveKernel
 from rigl_backends.tf.namespace import has_gpu
+from rigl_backends.tf.strategies import replicas_of
 from rigl_core.adapter import Layer, Plan
 
 HOLDERS: Mapping[type[keras.layers.Layer], type[ActiveKernel]] = {
@@ -45,6 +46,8 @@ def why_not(plan: Plan, variable: Any, owners: Mapping[int, Sequence[keras.layer
         return f"is also a variable of {own[1].name!r}"
     if plan.recipe.ramp is not None:
         return "changes its number of weights by the recipe's ramp, and variables of TensorFlow keep their shape"
+    if replicas_of(variable) > 1:
+        return "is on several replicas, and NumPy would hold the weights of each"
     if has_gpu():
         return "may be on a GPU, and the kernels run on CPUs"
     for dtype in (layer.compute_dtype, layer.variable_dtype):

@@ -11,7 +11,7 @@ import keras
 import tensorflow as tf
 
 from rigl_backends.tf import xla
-from rigl_backends.tf.accumulation import Accumulation, changed_gradients
+from rigl_backends.tf.accumulation import Accumulation, Call, changed_gradients
 from rigl_backends.tf.active import ActiveLayer
 from rigl_backends.tf.active_pools import ActivePools
 from rigl_backends.tf.layer import Kept, Pool, SparseLayer, move_all
@@ -23,9 +23,6 @@ from rigl_core.adapter import NEVER, Clock, Plan, first_masks
 ZEROED_EVERY = 100
 """Steps after which everything outside the masks is zeroed, of optimizers too that leave zeros alone: anybody else may
 have written there."""
-
-Call = Sequence[tuple[Any, Any]]
-"""The gradients (None: not used) and variables of one call of an optimizer."""
 
 
 class SparseTraining:
@@ -113,25 +110,25 @@ class SparseTraining:
     def _before_step(self, call: Call) -> None:
         """A call that is not the last of its step: if that reads them, it needs the dense gradients."""
         if self._rule.reads_every_gradient:
-            self._accumulate(call)
+            self._accumulation.add(call)
         elif self._moves and (self._rule.reads_gradient or self._rule.on_update == "replace"):
-            tf.cond(self._clock.due, lambda: self._accumulate(call), lambda: self._apply(call))
+            tf.cond(self._clock.due, lambda: self._accumulation.add(call), lambda: self._apply(call))
         else:
             self._apply(call)
 
     def _take_step(self, call: Call) -> None:
         rule, clock = self._rule, self._clock
         self._look_outside()
-        gradients = self._dense_gradients(call) if self._moves or rule.reads_every_gradient else {}
+        seen = self._seen(call) if self._moves or rule.reads_every_gradient else []
+        gradients = self._dense_gradients(seen)
         for position, gradient in gradients.items():
             self.layers[position].observe(gradient)
         if not self._moves:
-            self._gradient_step(call)
-            self._advance(clock.next(waits=tf.constant(False)))
+            self._take_plain_step(call)
             return
         due = clock.due
         reads = due & rule.reads_gradient
-        waits = tf.cond(reads, lambda: ~self._all_finite(call, gradients), lambda: tf.constant(False))
+        waits = tf.cond(reads, lambda: ~self._all_finite(seen, gradients), lambda: tf.constant(False))
         moving = due & ~waits
         if rule.on_update == "after":
             self._gradient_step(call)
@@ -141,6 +138,15 @@ class SparseTraining:
         if self.active:
             tf.cond(reads, lambda: self.active.forget_samples(waits), lambda: None)
         self._advance(clock.next(waits))
+
+    def _take_plain_step(self, call: Call) -> None:
+        """A step without an update."""
+        self._gradient_step(call)
+        self._advance(self._clock.next(waits=tf.constant(False)))
+
+    def _seen(self, call: Call) -> Call:
+        """The gradients as an update reads them."""
+        return call
 
     def _look_outside(self) -> None:
         """Tell or count what others wrote outside the masks; XLA does not, since it copies weights for a branch."""
@@ -182,11 +188,14 @@ class SparseTraining:
             tf.cond(self._clock.step % ZEROED_EVERY == 0, self.zero_what_was_written, lambda: None)
 
     def _apply(self, call: Call) -> None:
-        """Show the optimizer what it is to see: the gradients of active weights; with shadow weights, of all."""
-        grads = [self._for_optimizer(gradient, variable) for gradient, variable in call]
         changes = self._rule.changes_gradient
         with changed_gradients(self._optimizer, self._noisy) if changes else nullcontext():
-            self._optimizer.apply(grads, [variable for _, variable in call])
+            self._apply_shown(call)
+
+    def _apply_shown(self, call: Call) -> None:
+        """Show the optimizer what it is to see: the gradients of active weights; with shadow weights, of all."""
+        grads = [self._for_optimizer(gradient, variable) for gradient, variable in call]
+        self._optimizer.apply(grads, [variable for _, variable in call])
 
     def _for_optimizer(self, gradient: Any, variable: Any) -> Any:
         layer = self._layer_of.get(self._optimizer._var_key(variable))
@@ -202,12 +211,6 @@ class SparseTraining:
         if layer is None:
             return gradient
         return layer.shaped(layer.for_optimizer(layer.flat(gradient), tf.cast(self._clock.step, tf.int32)))
-
-    def _accumulate(self, call: Call) -> None:
-        for gradient, variable in call:
-            if gradient is not None:
-                self._accumulation.add(gradient, variable)
-        self._accumulation.end_call()
 
     # The topology update.
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from typing import Any
 
 import keras
-import tensorflow as tf
 
 
 def _of_inner(name: str) -> property:
@@ -57,13 +56,6 @@ class Wrapper(keras.optimizers.Optimizer):  # type: ignore[misc]
         for variable, weight in zip(self.variables, weights, strict=True):
             variable.assign(weight)
 
-    def _check_replicas(self, variables: Sequence[Any]) -> None:
-        """Refuse replicas, wherever they come from: the optimizer may have been made outside of their scope."""
-        own = [getattr(getattr(one, "value", one), "distribute_strategy", None) for one in variables]
-        strategies = [self._distribution_strategy, tf.distribute.get_strategy(), *own]
-        if any(strategy is not None and strategy.num_replicas_in_sync > 1 for strategy in strategies):
-            raise ValueError("optimizer runs on several replicas, whose topologies would differ: use one device.")
-
-    def _add_array(self, prefix: str, kind: str, values: tf.Tensor) -> keras.Variable:
-        name = f"{prefix}{kind}".replace("/", "_")
-        return self.add_variable(values.shape, lambda shape, dtype: values, dtype=values.dtype.name, name=name)
+    def _add_array(self, prefix: str, kind: str, values: Any) -> keras.Variable:
+        name, dtype = f"{prefix}{kind}".replace("/", "_"), keras.backend.standardize_dtype(values.dtype)
+        return self.add_variable(values.shape, lambda shape, dtype: values, dtype=dtype, name=name)

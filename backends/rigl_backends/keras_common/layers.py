@@ -12,10 +12,8 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import tensorflow as tf
 from keras import layers as kl
 
-from rigl_backends.tf.moving import shape_of
 from rigl_core.adapter import Axes, Choice, Fused, Layer, Stacked, check_layers, errors, with_axes
 
 
@@ -46,15 +44,22 @@ def variable_name(variable: Any) -> str:
     return str(getattr(variable, "path", None) or variable.name.partition(":")[0])
 
 
+def shape_of(variable: Any) -> tuple[int, ...]:
+    """The shape of a layer's array; of active weights, that of their dense kernel."""
+    link = getattr(variable, "link", None)
+    return tuple(variable.shape if link is None else link.shape)
+
+
 def check_keras(parameter: str, value: object, expected: type, name: str) -> None:
     """Refuse what is no ``expected`` of Keras 3, which users call ``name``."""
     if isinstance(value, expected):
         return
-    if any(cls.__module__.partition(".")[0] == "tf_keras" for cls in type(value).__mro__):
+    libraries = {cls.__module__.partition(".")[0] for cls in type(value).__mro__}
+    if "tf_keras" in libraries:
         raise TypeError(
             f"{parameter} is a {type(value).__name__} of tf_keras, which is Keras 2: it must be a {name} of Keras 3."
         )
-    if isinstance(value, tf.Module):
+    if "tensorflow" in libraries:
         raise TypeError(
             f"{parameter} is the tf.Module {type(value).__name__}, which does not tell what its variables are: name "
             "them in include, with their axes, and give list(module.trainable_variables) to plan() or build()."
@@ -188,7 +193,7 @@ def find_layers(layers: Sequence[Layer], variables: Sequence[Any], positions: Se
     for layer, i in zip(layers, found, strict=True):
         if i not in range(len(variables)) or shape_of(variables[i]) != layer.shape:
             raise errors.no_such_array(layer)
-        errors.check_dtype(layer, tf.as_dtype(variables[i].dtype).name)
+        errors.check_dtype(layer, getattr(variables[i].dtype, "name", variables[i].dtype))
     return found
 
 
