@@ -82,6 +82,8 @@ def apply_masks(params: Tree, opt_state: Any) -> Tree:
 def masks(opt_state: Any, params: Tree) -> dict[str, Array]:
     """Copies of the masks, as bool arrays by layer name, in the layers' shapes, sharded like the weights.
 
+    Where processes share the layers, all of them must call it.
+
     Raises:
         ValueError: as for `table`.
     """

@@ -78,8 +78,9 @@ def sparsify(
         axes: in and out axes by name pattern, where conventions do not tell; only without ``layers``.
         scores: arrays by layer name that choose the initial topology, for recipes that ask for them (GraSP, SynFlow,
             lottery tickets; see `grasp_scores` and `synflow_scores`).
-        callbacks: whether a compiled step on CPUs may call NumPy at updates, which makes them some three times as
-            fast and compiles sooner. False for a program to export, or to keep in JAX's compilation cache.
+        callbacks: whether a compiled step on a CPU may call NumPy at updates, which makes them some three times as
+            fast and compiles sooner. False for a program to export, or to keep in JAX's compilation cache. Where JAX
+            has several devices, no step does: a call would gather shards.
         storage: ``"masks"``, or ``"active"``: matrices and two-dimensional convolutions hold only their active weights,
             on CPUs. `apply_masks` puts an `ActiveWeight` in place of the dense array, and the model calls
             `sparse_linear` or `sparse_conv` with it. Layers for which this is not possible or does not pay keep their
