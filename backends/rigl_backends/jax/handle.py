@@ -17,6 +17,7 @@ from jax import Array
 
 from rigl_backends.jax.active_trees import as_active, belongs, dense, is_active, with_values
 from rigl_backends.jax.active_weight import Topology
+from rigl_backends.jax.namespace import is_on_host
 from rigl_backends.jax.replicas import compare_copies
 from rigl_backends.jax.trees import Tree, find_nodes, is_traced, named_leaves, shape_of, with_leaves, zero_tree_outside
 from rigl_backends.jax.written import check_written
@@ -111,7 +112,7 @@ def table(opt_state: Any, params: Tree) -> SparsityTable:
     """
     full = _seen_masks(opt_state, params)
     layers = tuple(Layer(name, mask.shape) for name, mask in full.items())
-    return SparsityTable(layers, tuple(int(jnp.sum(mask, dtype=jnp.int32)) for mask in full.values()))
+    return SparsityTable(layers, tuple(_count(mask) for mask in full.values()))
 
 
 def check_replicas(opt_state: Any) -> None:
@@ -181,6 +182,11 @@ def _seen_masks(opt_state: Any, params: Tree) -> dict[str, Array]:
         if any(outside.values()):
             warnings.warn(errors.weights_outside(outside), SparsityWarning, stacklevel=3)
     return full
+
+
+def _count(mask: Array) -> int:
+    """The number of true entries; of shards, counted where they lie."""
+    return int(np.count_nonzero(mask) if is_on_host(mask) else jnp.sum(mask, dtype=jnp.int32))
 
 
 def full_masks(state: SparseState, params: Tree) -> dict[str, Array]:
