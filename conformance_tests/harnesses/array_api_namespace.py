@@ -32,6 +32,7 @@ def _kth_largest(scores: StandardArray, k: StandardArray | int, /) -> StandardAr
 _BEYOND = {
     "on_host": None,
     "best_of": None,
+    "first": None,
     "total": None,
     "sum": _sum,  # of bools too
     "cumulative_sum": _cumulative_sum,

@@ -9,6 +9,7 @@ import mlx.core as mx
 int32 = mx.int32
 on_host = None
 best_of = None
+first = None
 total = None
 
 abs = mx.abs

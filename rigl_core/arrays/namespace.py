@@ -5,9 +5,10 @@ takes the library's operations as its argument ``xp``, the namespace. A namespac
 standard, with the arguments that are given here, and two operations that the standard lacks. An adapter's namespace is
 a module (or any object) with these names.
 
-Arrays are flat, or have two axes where connections are chosen in groups. The code also uses the arrays' own operators
-(``& | ~ > >= == + - * // % ^``) and slices. A Python number beside an array takes the array's dtype: 2.0**-512 beside
-a float64 array must not become 0.
+Arrays are flat, or have two axes where connections are chosen in groups. A namespace whose ``sum``, ``kth_largest`` and
+``first`` are over all axes can take layers in their own shapes too, so that their shards stay where they are. The code
+also uses the arrays' own operators (``& | ~ > >= == + - * // % ^``) and slices. A Python number beside an array takes
+the array's dtype: 2.0**-512 beside a float64 array must not become 0.
 """
 
 from __future__ import annotations
@@ -51,6 +52,10 @@ class Namespace(Protocol):
     @property
     def best_of(self) -> Callable[..., Array] | None:
         """A faster `rigl_core.arrays.topology.best_of`; None to use the definition. Optional."""
+
+    @property
+    def first(self) -> Callable[[Array, Array], Array] | None:
+        """``first(tied, room)``: the first ``room`` true entries of a mask in C order; None to count them. Optional."""
 
     @property
     def total(self) -> Callable[[Array], Array] | None:

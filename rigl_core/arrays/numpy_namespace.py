@@ -12,6 +12,7 @@ from rigl_core.arrays.namespace import Array, FloatInfo
 
 int32 = np.int32
 best_of = None
+first = None
 total = None
 
 abs = np.abs

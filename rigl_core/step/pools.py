@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 
 from rigl_core.arrays import sharing, topology
@@ -27,7 +28,7 @@ def as_one_layer(
     moving, stay = mask & informed, mask & ~informed
     keep, grow = _counts_beside(moving, stay, counts, xp)
     new, kept = topology.updated_mask(drop_scores, grow_scores, moving, keep, grow, xp=xp)
-    return list(zip(split(new | stay, masks), split(kept | stay, masks), strict=True))
+    return list(zip(split(new | stay, masks, xp), split(kept | stay, masks, xp), strict=True))
 
 
 def _informed(rule: Rule, pool: Sequence[Connections], masks: Sequence[Array], xp: Namespace) -> list[Array]:
@@ -68,7 +69,7 @@ def redistributed(
         moving = mask & _of_connections(of_layers, masks, xp)
         keep_moving, grow = _counts_beside(moving, mask & ~moving, counts, xp)
         kept = topology.kept_mask(joined, moving, keep_moving, xp=xp)
-        keep = xp.concat([count(mask, xp=xp) for mask in split(kept, masks)])
+        keep = xp.concat([count(mask, xp=xp) for mask in split(kept, masks, xp)])
     else:
         dropped = sharing.share_of(active, counts.digits, xp=xp)
         dropped = xp.where(informed, dropped, xp.zeros_like(dropped))
@@ -91,7 +92,7 @@ def _weights_of_layers(
     """The weights in proportion to which the layers share the growth."""
     if rule.redistribution == "mean_score":
         return sharing.mean_scores(list(grow_scores), list(masks), xp=xp)
-    return _sharing_weights(keep, sum(mask.shape[0] for mask in masks), xp)
+    return _sharing_weights(keep, sum(math.prod(mask.shape) for mask in masks), xp)
 
 
 def _sharing_weights(numbers: Array, size: int, xp: Namespace) -> Array:
@@ -126,10 +127,11 @@ def join(arrays: Sequence[Array], xp: Namespace) -> Array:
     return xp.concat([xp.widen(array) for array in arrays])
 
 
-def split(joined: Array, like: Sequence[Array]) -> list[Array]:
-    """The flat arrays of the layers out of a joined one; ``like`` has arrays of their lengths."""
-    ends = [0, *itertools.accumulate(array.shape[0] for array in like)]
-    return [joined[start:end] for start, end in itertools.pairwise(ends)]
+def split(joined: Array, like: Sequence[Array], xp: Namespace) -> list[Array]:
+    """The arrays of the layers out of a joined one; ``like`` has arrays of their shapes."""
+    ends = [0, *itertools.accumulate(math.prod(array.shape) for array in like)]
+    parts = [joined[start:end] for start, end in itertools.pairwise(ends)]
+    return [xp.reshape(part, tuple(array.shape)) for part, array in zip(parts, like, strict=True)]
 
 
 def array_of(number: Array | int, like: Array, xp: Namespace) -> Array:

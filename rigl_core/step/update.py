@@ -53,7 +53,7 @@ def initial_masks(
     scores = [rule.initial.score(connections, xp) for connections in pool]
     if rule.scope == "global" and not rule.initial.reads_random and len(pool) > 1:
         chosen = topology.top_k_mask(join(scores, xp), sum(active), xp=xp)
-        return split(chosen, scores)
+        return split(chosen, scores, xp)
     return [
         _initial_mask(values, arrangement_of(rule, connections), number, xp)
         for values, connections, number in zip(scores, pool, active, strict=True)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rigl_backends.jax import jax_namespace
-from rigl_backends.jax.namespace import calling_namespace
+from rigl_backends.jax.whole import calling_namespace, whole_namespace
 from rigl_core import RigL, UpdateSchedule
 from rigl_core.adapter import Connections, Counts, move_pool, numpy_namespace, random_key, top_k_mask
 from rigl_core.arrays.random import random_scores
@@ -51,7 +51,7 @@ def test_kth_largest_of_nothing() -> None:
 
 @checks("P1", "T3", "T4")
 @pytest.mark.parametrize("compiled", [False, True])
-@pytest.mark.parametrize("xp", [jax_namespace, calling_namespace], ids=["graph", "callbacks"])
+@pytest.mark.parametrize("xp", [jax_namespace, whole_namespace, calling_namespace], ids=["flat", "whole", "callbacks"])
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_updates_of_tie_heavy_arrays_are_numpys(dtype: str, xp: Any, compiled: bool) -> None:
     """Arrays have few distinct values, NaN, infinities and subnormal numbers. One program serves all drop counts."""

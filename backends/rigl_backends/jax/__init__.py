@@ -13,7 +13,7 @@ from rigl_backends.jax.active_trees import dense
 from rigl_backends.jax.active_weight import ActiveWeight
 from rigl_backends.jax.begin import begin
 from rigl_backends.jax.describe import describe
-from rigl_backends.jax.handle import SparseState, apply_masks, masks, step, table
+from rigl_backends.jax.handle import SparseState, apply_masks, check_replicas, masks, step, table
 from rigl_backends.jax.layers import choose_layers
 from rigl_backends.jax.leaving import to_bcoo
 from rigl_backends.jax.resume import resume
@@ -28,6 +28,7 @@ __all__ = [
     "SparseState",
     "apply_masks",
     "begin",
+    "check_replicas",
     "choose_layers",
     "dense",
     "describe",

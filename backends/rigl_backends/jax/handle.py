@@ -17,6 +17,8 @@ from jax import Array
 
 from rigl_backends.jax.active_trees import as_active, belongs, dense, is_active, with_values
 from rigl_backends.jax.active_weight import Topology
+from rigl_backends.jax.namespace import is_on_host
+from rigl_backends.jax.replicas import compare_copies
 from rigl_backends.jax.trees import Tree, find_nodes, is_traced, named_leaves, shape_of, with_leaves, zero_tree_outside
 from rigl_backends.jax.written import check_written
 from rigl_core.adapter import Layer, SparsityTable, SparsityWarning, errors
@@ -36,7 +38,8 @@ class SparseState(NamedTuple):
         inner_state: of the inner transformation.
         masks: bool arrays by layer name, in the layers' shapes; a dense layer's is the scalar True, and that of a layer
             of active weights a `rigl_backends.jax.active_weight.Topology`.
-        memory: what the recipe remembers of each connection, flat, by kind (`rigl_core.arrays.memory`) and layer name.
+        memory: what the recipe remembers of each connection, by kind (`rigl_core.arrays.memory`) and layer name, in the
+            layers' shapes.
         step: int32 scalar, the number of the coming optimizer step.
         deferred: bool scalar, whether an update waits for finite gradients.
         unmasked: bool scalar, whether weights outside the masks were found not to be zero.
@@ -78,10 +81,12 @@ def apply_masks(params: Tree, opt_state: Any) -> Tree:
 
 
 def masks(opt_state: Any, params: Tree) -> dict[str, Array]:
-    """Copies of the masks, as bool arrays by layer name, in the layers' shapes.
+    """Copies of the masks, as bool arrays by layer name, in the layers' shapes, sharded like the weights.
+
+    Where processes share the layers, all of them must call it.
 
     Raises:
-        ValueError: if weights outside the masks were found not to be zero, as without `apply_masks`.
+        ValueError: as for `table`.
     """
     full = _seen_masks(opt_state, params)
     return {name: jnp.array(mask, copy=True) for name, mask in full.items()}
@@ -99,12 +104,30 @@ def step(opt_state: Any) -> Array:
 def table(opt_state: Any, params: Tree) -> SparsityTable:
     """Density, active and zero weights of each layer, read on the host.
 
+    Where processes share the layers, all of them must call it.
+
     Raises:
-        ValueError: if weights outside the masks were found not to be zero, as without `apply_masks`.
+        ValueError: if weights outside the masks were found not to be zero, as without `apply_masks`, or if copies of
+            a mask differ between devices (`check_replicas`).
     """
     full = _seen_masks(opt_state, params)
     layers = tuple(Layer(name, mask.shape) for name, mask in full.items())
-    return SparsityTable(layers, tuple(int(np.count_nonzero(mask)) for mask in full.values()))
+    return SparsityTable(layers, tuple(_count(mask) for mask in full.values()))
+
+
+def check_replicas(opt_state: Any) -> None:
+    """Compare the copies of each mask on all devices; every process must call it, at the same time.
+
+    It exchanges one number for each mask and device. `masks` and `table` compare too, but only the copies in their own
+    process, so that one process alone may call them.
+
+    Args:
+        opt_state: the state that `sparsify`'s ``update`` gave, or a tree that holds it.
+
+    Raises:
+        ValueError: if copies differ, naming the layers.
+    """
+    compare_copies(find_state(opt_state).masks, over_processes=jax.process_count() > 1)
 
 
 def find_state(opt_state: Any) -> SparseState:
@@ -148,6 +171,7 @@ def _checked_state(opt_state: Any) -> SparseState:
 def _seen_masks(opt_state: Any, params: Tree) -> dict[str, Array]:
     """The masks in the layers' shapes, with a warning if weights lie outside; before the first step they may."""
     state = _checked_state(opt_state)
+    compare_copies(state.masks, over_processes=False)
     full, arrays = full_masks(state, params), named_leaves(params, is_leaf=is_active)
     # Active weights have nothing outside, if they belong to the state's topology.
     weights = {name: dense(arrays[name]) for name in full if not belongs(arrays[name], state.masks[name])}
@@ -158,6 +182,11 @@ def _seen_masks(opt_state: Any, params: Tree) -> dict[str, Array]:
         if any(outside.values()):
             warnings.warn(errors.weights_outside(outside), SparsityWarning, stacklevel=3)
     return full
+
+
+def _count(mask: Array) -> int:
+    """The number of true entries; of shards, counted where they lie."""
+    return int(np.count_nonzero(mask) if is_on_host(mask) else jnp.sum(mask, dtype=jnp.int32))
 
 
 def full_masks(state: SparseState, params: Tree) -> dict[str, Array]:

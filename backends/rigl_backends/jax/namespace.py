@@ -1,14 +1,13 @@
 """The core's array operations, in JAX; see `rigl_core.adapter.Namespace`.
 
-They work on arrays and on tracers, with counts that may be traced. `calling_namespace` has the same operations, and
-calls NumPy on arrays that lie in a CPU's memory.
+They work on arrays and on tracers, with counts that may be traced, and choose along the last axis: of flat arrays, or
+in groups. `rigl_backends.jax.whole` has them for layers in their own shapes.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
-from types import ModuleType
 from typing import Any
 
 import jax
@@ -18,11 +17,12 @@ from jax import Array, lax
 from jax.experimental.buffer_callback import buffer_callback
 
 from rigl_backends.jax.trees import Tree, is_traced, spec, varying
-from rigl_core.adapter import FloatInfo, Namespace
+from rigl_core.adapter import FloatInfo
 
 int32 = jnp.int32
 on_host = None
 best_of = None
+first = None
 total = None
 
 abs = jnp.abs
@@ -49,15 +49,23 @@ def widen(x: Array, /) -> Array:
 
 
 def kth_largest(scores: Array, k: Any, /) -> Array:
+    return kth_over((-1,), scores, k)
+
+
+def kth_over(axes: tuple[int, ...], scores: Array, k: Any, /) -> Array:
+    """The k-th largest score over these axes, which stay with size 1."""
     if scores.size == 0:
-        return jnp.zeros((*scores.shape[:-1], 1), scores.dtype)
-    kth: Array = _kth_largest(scores, jnp.asarray(k, jnp.int32).reshape(()))
+        return jnp.zeros(_reduced(scores.shape, axes), scores.dtype)
+    kth: Array = _kth_largest(axes, scores, jnp.asarray(k, jnp.int32).reshape(()))
     return kth
 
 
 def is_on_host(tree: Tree) -> bool:
-    """Whether NumPy can read all numbers: they are known, and known to this process."""
-    return not is_traced(tree) and all(getattr(leaf, "is_fully_addressable", True) for leaf in jax.tree.leaves(tree))
+    """Whether NumPy can read all numbers where they are: they are known, and each array is on one device."""
+    arrays = [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, Array)]
+    return not is_traced(arrays) and all(
+        len(array.sharding.device_set) == 1 and array.is_fully_addressable for array in arrays
+    )
 
 
 def call_on_host(choose: Callable[..., Any], shape: Sequence[int], /, *arrays: Tree) -> Array | None:
@@ -69,12 +77,15 @@ def call_on_host(choose: Callable[..., Any], shape: Sequence[int], /, *arrays: T
         *arrays: trees of arrays, whose derivatives count as 0.
 
     Returns:
-        A bool array; None where NumPy cannot go, which is on other devices than CPUs.
+        A bool array; None where NumPy cannot go: on other devices than CPUs, and where arrays may be shards of
+        several devices, which a callback would gather.
     """
     if jax.default_backend() != "cpu":
         return None
     if is_on_host(arrays):  # a callback would be compiled at every call
         return jnp.asarray(choose(*jax.tree.map(np.asarray, arrays)))
+    if jax.device_count() > 1:
+        return None
 
     def write(_: Any, chosen: Any, *given: Any) -> None:
         np.copyto(np.asarray(chosen), choose(*jax.tree.map(np.asarray, given)))
@@ -85,22 +96,9 @@ def call_on_host(choose: Callable[..., Any], shape: Sequence[int], /, *arrays: T
     return varying(called, arrays)
 
 
-def _on_host(choose: Callable[..., Any], /, *arrays: Array) -> Array | None:
-    return call_on_host(choose, arrays[0].shape, *arrays)
-
-
-def _with_calls() -> Namespace:
-    own = ModuleType("calling_namespace", "The operations of this module, with `on_host`.")
-    vars(own).update({name: value for name, value in globals().items() if not name.startswith("_")}, on_host=_on_host)
-    return own
-
-
-calling_namespace = _with_calls()
-
-
-@jax.jit
-def _kth_largest(scores: Array, k: Array) -> Array:
-    """Bisection, bit by bit from the highest: the largest key that at least ``k`` scores of the last axis reach.
+@functools.partial(jax.jit, static_argnums=0)
+def _kth_largest(axes: tuple[int, ...], scores: Array, k: Array) -> Array:
+    """Bisection, bit by bit from the highest: the largest key that at least ``k`` scores reach.
 
     ``lax.top_k`` needs a static k, and sorting is some twenty times slower on CPU.
     """
@@ -109,11 +107,17 @@ def _kth_largest(scores: Array, k: Array) -> Array:
 
     def set_bit(i: Array, key: Array) -> Array:
         higher = key | (jnp.ones((), keys.dtype) << (bits - 1 - i).astype(keys.dtype))
-        reached = jnp.sum(keys >= higher, axis=-1, keepdims=True, dtype=jnp.int32)
+        reached = jnp.sum(keys >= higher, axis=axes, keepdims=True, dtype=jnp.int32)
         return jnp.where(reached >= jnp.maximum(k, 1), higher, key)
 
-    lowest = varying(jnp.zeros((*keys.shape[:-1], 1), keys.dtype), keys, k)
+    lowest = varying(jnp.zeros(_reduced(keys.shape, axes), keys.dtype), keys, k)
     return _from_sortable(lax.fori_loop(0, bits, set_bit, lowest), scores.dtype)
+
+
+def _reduced(shape: tuple[int, ...], axes: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape with size 1 in these axes."""
+    own = {axis % len(shape) for axis in axes}
+    return tuple(1 if axis in own else size for axis, size in enumerate(shape))
 
 
 def _sortable(x: Array) -> Array:

@@ -20,6 +20,7 @@ from rigl_backends.jax.handle import SparseState, apply_masks, find_state, full_
 from rigl_backends.jax.layer import SparseLayer
 from rigl_backends.jax.state import Held, NewState, fresh_outside, leaves_at, with_leaves_at
 from rigl_backends.jax.trees import Tree, named_leaves, with_leaves
+from rigl_backends.jax.whole import whole_namespace
 from rigl_backends.jax.written import saved_recipe, written
 from rigl_core.adapter import INITIAL, Clock, Plan, check_state, errors, make_state, random_key, refit
 
@@ -64,7 +65,8 @@ def resume(
     state, plan = find_state(opt_state), training.plan_of(params)
     check_arrays(plan, with_values(params), state.masks)
     clock = Clock(training.schedule, int(state.step), bool(state.deferred))
-    saved = make_state(plan, clock, full_masks(state, params), state.memory)
+    remembered = jax.tree.map(lambda array: array.reshape(-1), state.memory)
+    saved = make_state(plan, clock, full_masks(state, params), remembered)
     check_state(plan, {**saved, "recipe": saved_recipe(state.recipe)}, changed)
     own = in_storage(training, plan, opt_state, state, params, extra_args)
     if own is state and not changed:
@@ -142,10 +144,10 @@ def _refitted(plan: Plan, state: SparseState, params: Tree) -> dict[str, SparseL
             continue
         memory = {kind: own[layer.name] for kind, own in state.memory.items()}
         key = random_key(seed, layer.name, INITIAL)
-        zeroed = jnp.where(mask, array, 0).reshape(-1)
-        layers[i] = SparseLayer(layer, rule, zeroed, jnp.broadcast_to(mask, array.shape).reshape(-1), memory, key)
+        zeroed, whole = jnp.where(mask, array, 0), jnp.broadcast_to(mask, array.shape)
+        layers[i] = SparseLayer.of(layer, rule, zeroed, whole, memory, key, whole_namespace)
     refit(plan, layers, int(state.step))
-    return {own.layer.name: own for own in layers.values()}
+    return {plan.layers[i].name: own for i, own in layers.items()}
 
 
 def _with_layers(
@@ -153,11 +155,12 @@ def _with_layers(
 ) -> SparseState:
     masks: dict[str, Any] = {layer.name: jnp.ones((), bool) for layer in plan.layers}
     reads = int(state.step) + 1 if clock.due and plan.recipe.rule.reads_gradient else 0
+    shapes = {layer.name: layer.shape for layer in plan.layers}
     for name, layer in layers.items():
         if isinstance(layer, ActiveLayer):
             masks[name] = Topology.of(layer.layer, layer.index, state.masks[name].link).at_step(reads)
         else:
-            masks[name] = layer.mask.reshape(layer.layer.shape)
+            masks[name] = layer.mask.reshape(shapes[name])
     masked = [name for name, layer in layers.items() if isinstance(layer, SparseLayer)]
-    memory = {kind: {name: layers[name].memory[kind] for name in masked} for kind in state.memory}
+    memory = {kind: {name: layers[name].memory[kind].reshape(shapes[name]) for name in masked} for kind in state.memory}
     return state._replace(masks=masks, memory=memory, recipe=written(plan.recipe))

@@ -93,8 +93,9 @@ def sparsify(
         initial: the masks to begin with, in place of random ones: the path of a file of `rigl_core.storage`, a
             `rigl_core.storage.Topology`, or bool arrays by layer name. Masks of another framework are turned by the
             layers' axes. The recipe then has as many connections as they have; its sparsity may be left out.
-        callbacks: whether a compiled step on CPUs may call NumPy at updates, which makes them some three times as
-            fast and compiles sooner. False for a program to export, or to keep in JAX's compilation cache.
+        callbacks: whether a compiled step on a CPU may call NumPy at updates, which makes them some three times as
+            fast and compiles sooner. False for a program to export, or to keep in JAX's compilation cache. Where JAX
+            has several devices, no step does: a call would gather shards.
         storage: ``"masks"``, or ``"active"``: matrices and two-dimensional convolutions hold only their active weights,
             on CPUs. `apply_masks` puts an `ActiveWeight` in place of the dense array, and the model calls
             `sparse_linear` or `sparse_conv` with it. Layers for which this is not possible or does not pay keep their

@@ -17,7 +17,7 @@ from rigl_backends.jax.active_step import ActiveStep
 from rigl_backends.jax.branches import changed_if, either
 from rigl_backends.jax.checks import look
 from rigl_backends.jax.handle import SparseState, memory_by_layer, with_memory
-from rigl_backends.jax.layer import Memory, SparseLayer, applied, move_pool, nameless, no_update, zero_weight_outside
+from rigl_backends.jax.layer import Memory, SparseLayer, applied, in_shape, move_pool, no_update, zero_weight_outside
 from rigl_backends.jax.state import Held, NewState, fresh_outside, fresh_state_outside, leaves_at, with_leaves_at
 from rigl_backends.jax.trees import Tree, cast_like, named_leaves, widened, with_leaves, zero_tree_outside
 from rigl_core.adapter import GRADIENT_NOISE, Clock, Counts, Namespace, Plan, Rule, random_key
@@ -72,8 +72,8 @@ class SparseStep:
         if "momentum" in self._rule.memories:
             layers = self._layers(state)
             for name, layer in layers.items():
-                layer.observe(self._dense[name].reshape(-1))
-            state = with_memory(state, {name: layer.memory for name, layer in layers.items()})
+                layer.observe(layer.flat(self._dense[name]))
+            state = self._with_memory(state, layers)
         if not self.clock.schedule.updates:
             return moving, *self.gradient_step(self.gradients, state)
         number, still = self.clock.update, self.held.still
@@ -95,16 +95,16 @@ class SparseStep:
             params = self._with(params, {name: layer.weight for name, layer in layers.items()})
         else:
             dense, step = named_leaves(gradients), self.clock.step
-            noisy = {name: layer.noisy(dense[name].reshape(-1), step) for name, layer in layers.items()}
+            noisy = {name: layer.noisy(layer.flat(dense[name]), step) for name, layer in layers.items()}
             masks = {name: state.masks[name] for name in self._weights}
             gradients, params = (zero_tree_outside(tree, masks) for tree in (self._with(gradients, noisy), params))
         updates, inner_state = self.inner.update(gradients, state.inner_state, params, **self.extra_args)
         own = self._wide(updates)
         if rule.shadow:
             for name, layer in layers.items():
-                layer.weight = applied(layer.weight, own[name].reshape(-1))
+                layer.weight = applied(layer.weight, layer.flat(own[name]))
                 layer.hide_shadow()
-            state = with_memory(state, {name: layer.memory for name, layer in layers.items()})
+            state = self._with_memory(state, layers)
         return with_leaves(updates, own), state._replace(inner_state=inner_state)
 
     def move(
@@ -168,8 +168,8 @@ class SparseStep:
             gradient, update = given.astype(gradient.dtype), no_update(given)
         else:
             weight = applied(weight, update)
-        flat = None if name in self.held.still else gradient.reshape(-1)
-        return self._layer(i, weight, mask, memory, key), flat, update
+        layer = self._layer(i, weight, mask, memory, key)
+        return layer, None if name in self.held.still else layer.flat(gradient), update
 
     def _after(
         self, i: int, update: Array, layer: SparseLayer, held: list[Array]
@@ -177,11 +177,11 @@ class SparseStep:
         """A layer's update, mask, memory and optimizer state, after the topology has moved."""
         name = self.plan.layers[i].name
         weight = self._weights[name]
-        mask, survivors, new = (x.reshape(weight.shape) for x in (layer.mask, layer.survivors, layer.weight))
+        mask, survivors, new, memory = in_shape(weight, (layer.mask, layer.survivors, layer.weight, layer.memory))
         change = (new - weight).astype(update.dtype)  # exactly: where it counts, one of the two is 0
         if not self._rule.shadow:
             held = fresh_outside(held, self._fresh(name, new), survivors)
-        return jnp.where(survivors, update, change), mask, layer.memory, held
+        return jnp.where(survivors, update, change), mask, memory, held
 
     def _fresh(self, name: str, values: Array) -> list[Array]:
         """What the optimizer holds for new weights of a layer."""
@@ -203,12 +203,15 @@ class SparseStep:
         return layers
 
     def _layer(self, i: int, weight: Array, mask: Array, memory: Memory, key: Any) -> SparseLayer:
-        layer = nameless(self.plan.layers[i], self._rule)
-        return SparseLayer(layer, self._rule, weight.reshape(-1), mask.reshape(-1), memory, key, self.xp)
+        return SparseLayer.of(self.plan.layers[i], self._rule, weight, mask, memory, key, self.xp)
 
-    def _with(self, tree: Tree, flat: Mapping[str, Array]) -> Tree:
+    def _with(self, tree: Tree, arrays: Mapping[str, Array]) -> Tree:
         """The tree with other numbers in sparse layers."""
-        return with_leaves(tree, {name: array.reshape(self._weights[name].shape) for name, array in flat.items()})
+        return with_leaves(tree, {name: in_shape(self._weights[name], own) for name, own in arrays.items()})
+
+    def _with_memory(self, state: SparseState, layers: Mapping[str, SparseLayer]) -> SparseState:
+        """The state with the memory of these layers."""
+        return with_memory(state, {name: in_shape(self._weights[name], own.memory) for name, own in layers.items()})
 
     def _wide(self, tree: Tree) -> dict[str, Array]:
         """The sparse layers' arrays in a tree, in dtypes that also hold numbers of the weights."""

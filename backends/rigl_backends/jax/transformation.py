@@ -15,18 +15,18 @@ import optax
 from jax import Array
 from jax.typing import ArrayLike
 
-from rigl_backends.jax import namespace
 from rigl_backends.jax.active_step import active_step, changes
 from rigl_backends.jax.active_trees import with_shapes, with_values
 from rigl_backends.jax.checks import check_arrays
 from rigl_backends.jax.handle import SparseState
-from rigl_backends.jax.layer import Memory, start_pool
+from rigl_backends.jax.layer import Memory
 from rigl_backends.jax.layers import other_sizes
-from rigl_backends.jax.namespace import calling_namespace
+from rigl_backends.jax.start import start_pool
 from rigl_backends.jax.state import Held, check_inner, held_by
 from rigl_backends.jax.storage import first_topologies, held_values
 from rigl_backends.jax.training import SparseStep
 from rigl_backends.jax.trees import Tree, named_leaves, shape_of, zero_tree_outside
+from rigl_backends.jax.whole import calling_namespace, whole_namespace
 from rigl_backends.jax.written import check_written, written
 from rigl_core.adapter import (
     NEVER,
@@ -74,7 +74,7 @@ class SparseTraining:
         self._recipe, self._rule = recipe, recipe.rule
         self._choose, self._scores, self._chooses, self.storage = choose, scores, chooses, storage
         self._initial = initial
-        self._xp = calling_namespace if callbacks else namespace
+        self._xp = calling_namespace if callbacks else whole_namespace
         schedule = recipe.schedule or NEVER
         # A step is an int32, which never gets further than this.
         self.schedule = dataclasses.replace(schedule, **{k: min(n, 2**31 - 1) for k, n in vars(schedule).items()})

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import keras
 
 from rigl_backends.jax import branches
-from rigl_backends.jax.namespace import calling_namespace as xp
+from rigl_backends.jax.whole import flat_calling_namespace as xp
 from rigl_core.adapter import Counts, Plan, Tables
 
 __all__ = ["choose", "counts", "either", "no_gradients", "not_finite", "number", "xp"]

@@ -19,6 +19,7 @@ from rigl_core.adapter import FloatInfo, numpy_namespace
 
 int32 = tf.int32
 best_of = None
+first = None
 total = None
 ROW = 1 << 14
 """Numbers read at a time under XLA: few enough for the cache, enough for the loops around them to cost little."""

@@ -18,6 +18,7 @@ from rigl_core import adapter
 
 int32 = torch.int32
 best_of = None
+first = None
 total = None
 finfo = torch.finfo
 
