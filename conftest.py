@@ -18,6 +18,14 @@ def pytest_configure(config: pytest.Config) -> None:
     config.pluginmanager.register(_Collections())
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Heavy tests run with ``--times 2`` or more: in ``nox -s thorough``."""
+    if config.getoption("--times") > 1:
+        return
+    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("heavy")])
+    items[:] = [item for item in items if not item.get_closest_marker("heavy")]
+
+
 class _Collections:
     """Frameworks keep what they compile. In a long session a search through all of it took up to 40 seconds.
 

@@ -102,6 +102,7 @@ def test_a_run_for_a_gpu_writes_its_page(tmp_path: Path) -> None:
     assert all(row[5] == "not counted" for row in rows)
 
 
+@pytest.mark.heavy
 def test_steps_on_a_device_of_jax() -> None:
     (answer,) = ask(task="device", module="jax", model="mlp", optimizer="Adam", device="cpu", kinds=["dense"])
     assert answer["seconds"]["dense"] > 0
@@ -137,7 +138,7 @@ def test_a_device_that_is_not_there_is_an_error(tmp_path: Path) -> None:
         *(("serving", "dense inference", 1), ("CSR module", "dense inference", 1)),
         *(("convolution 8 16 3 5", "dense", 1), ("jax convolution 8 16 3 5", "jax dense", 1)),
         *(("jax active", "jax dense", 1), ("jax active", "jax kernels", 2)),
-        ("tf convolution 8 16 3 5", "tf dense", 1),
+        pytest.param("tf convolution 8 16 3 5", "tf dense", 1, marks=pytest.mark.heavy),
     ],
 )
 def test_products_of_sparse_layers(contender: str, baseline: str, threads: int) -> None:

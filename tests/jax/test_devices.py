@@ -11,7 +11,10 @@ import pytest
 SCRIPT = Path(__file__).with_name("on_two_devices.py")
 
 
-@pytest.mark.parametrize("way", ["data", "model", "shard_map", "pmap", "ensemble"])
+HEAVY = [pytest.param(way, marks=pytest.mark.heavy) for way in ("model", "ensemble")]
+
+
+@pytest.mark.parametrize("way", ["data", "shard_map", "pmap", *HEAVY])
 def test_as_on_one_device(way: str) -> None:
     command = [sys.executable, "-W", "error", str(SCRIPT), way]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

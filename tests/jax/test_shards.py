@@ -15,15 +15,18 @@ SCRIPT = Path(__file__).with_name("on_eight_devices.py")
 SHARED = SCRIPT.with_name("on_two_processes.py")
 
 
-@checks("P1", "G2")
-@pytest.mark.parametrize("way", ["layouts", "redistribution", "memory", "copies"])
+HEAVY = pytest.param("redistribution", marks=pytest.mark.heavy)
+
+
+@checks("D1", "D2", "D3")
+@pytest.mark.parametrize("way", ["layouts", "memory", "copies", HEAVY])
 def test_as_on_one_device(way: str) -> None:
     command = [sys.executable, "-W", "error", str(SCRIPT), way]
     result = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (result.returncode, result.stdout) == (0, "as on one device\n"), result.stderr
 
 
-@checks("P1", "G2")
+@checks("D1")
 def test_as_in_one_process() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
