@@ -5,13 +5,13 @@ from __future__ import annotations
 import argparse
 import shutil
 import sys
-import zipfile
 from pathlib import Path
 
 import nox
 
 sys.path.insert(0, str(Path(__file__).parent))
 from sessions import versions
+from sessions.wheel import build, copy_tests
 
 nox.needs_version = ">=2024.10.9"
 nox.options.default_venv_backend = "venv"
@@ -25,17 +25,6 @@ PEERS = {  # the harness and the package of each implementation in the table of 
     "sparselab": ("conformance_tests.peers.sparselab:SparseLabHarness", "sparselab==0.2.2"),
 }
 BACKENDS = ["numpy", "array_api", "torch", "jax", "tf"]
-TESTED = [
-    "tests",
-    "conformance_tests",
-    "docs",
-    "examples",
-    "benchmarks",
-    "conftest.py",
-    "pyproject.toml",
-    "README.md",
-    "CONTRIBUTING.md",
-]
 
 
 def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = ()) -> None:
@@ -248,43 +237,7 @@ def check_style(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
 
 
-def build(session: nox.Session) -> Path:
-    """The wheel, made of the sdist; its contents are checked."""
-    built = Path(session.create_tmp()).resolve() / "built"
-    shutil.rmtree(built, ignore_errors=True)
-    session.run("python", "-m", "build", "-q", "--outdir", str(built))
-    (wheel,), (sdist,) = built.glob("*.whl"), built.glob("*.tar.gz")
-    check_contents(session, wheel)
-    session.log(f"built {wheel.name} and {sdist.name}")
-    return wheel
-
-
-def copy_tests(session: nox.Session) -> Path:
-    """A folder with the tests and without the sources, so that the installed wheel is tested."""
-    away = Path(session.create_tmp()).resolve() / "away"
-    shutil.rmtree(away, ignore_errors=True)
-    for name in TESTED:
-        source, target = Path(name), away / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copytree(source, target) if source.is_dir() else shutil.copy(source, target)
-    return away
-
-
 def test_fifth_library(session: nox.Session, away: Path) -> None:
     """The suite on MLX, run as the author of an adapter outside of this repository runs it."""
     with session.chdir(away / "examples" / "fifth_library"):
         session.run("python", "-W", "error", "-m", "rigl_core.testing", "--harness", "rigl_mlx_harness:MLXHarness")
-
-
-def check_contents(session: nox.Session, wheel: Path) -> None:
-    """The wheel holds exactly rigl_core and rigl_backends: every source file of theirs and nothing else."""
-    with zipfile.ZipFile(wheel) as archive:
-        files = {name for name in archive.namelist() if not name.split("/")[0].endswith(".dist-info")}
-    expected = {
-        str(path.relative_to(root))
-        for root, package in ((Path(), "rigl_core"), (Path("backends"), "rigl_backends"))
-        for path in (root / package).rglob("*")
-        if path.is_file() and "__pycache__" not in path.parts  # Python and numba keep compiled code there
-    }
-    if files != expected:
-        session.error(f"the wheel's files differ from the sources: {sorted(files ^ expected)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -37,16 +38,30 @@ def with_axes(
         if given is not None and not isinstance(given, Mapping):
             raise TypeError(f"{parameter} is {given!r}: give a mapping from name pattern to what is meant.")
         check_patterns(parameter, given or {}, names)
+        for pattern, value in (given or {}).items():
+            if value is None:
+                raise TypeError(f"{parameter}[{pattern!r}] is None: say what is meant, or leave the pattern out.")
     return [_with_fused(_with_axes(layer, axes or {}, stacked), fused) for layer in layers]
 
 
 def _with_axes(layer: Layer, axes: Axes, stacked: Stacked | None) -> Layer:
     own: dict[str, Any] = {}
     if (pair := first_match(layer.name, axes)) is not None:
-        own |= {"in_axes": tuple(pair[0]), "out_axes": tuple(pair[1])}
+        own |= _pair(layer.name, pair)
     if stack_axes := stack_axes_of(layer.name, stacked):
         own["stacked"] = stack_axes
     return replace(layer, **own) if own else layer
+
+
+def _pair(name: str, pair: Any) -> dict[str, tuple[int, ...]]:
+    try:
+        in_axes, out_axes = (tuple(map(operator.index, axes)) for axes in pair)
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"axes of layer {name!r} are {pair!r}: give two sequences of whole numbers, (in axes, out axes), such as "
+            "((0,), (1,))."
+        ) from error
+    return {"in_axes": in_axes, "out_axes": out_axes}
 
 
 def _with_fused(layer: Layer, fused: Fused | None) -> Layer:
