@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import gc
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 _OFTEN = 50
+_HEAVY = Path(__file__).parent / "tests" / "heavy.txt"
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -19,11 +21,13 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Heavy tests run with ``--times 2`` or more: in ``nox -s thorough``."""
+    """Heavy tests, which are marked or in tests/heavy.txt, run with ``--times 2`` or more: in ``nox -s thorough``."""
     if config.getoption("--times") > 1:
         return
-    config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("heavy")])
-    items[:] = [item for item in items if not item.get_closest_marker("heavy")]
+    listed = tuple(line for line in _HEAVY.read_text("utf-8").splitlines() if not line.startswith("#"))
+    heavy = [item for item in items if item.nodeid.startswith(listed) or item.get_closest_marker("heavy")]
+    config.hook.pytest_deselected(items=heavy)
+    items[:] = [item for item in items if item not in set(heavy)]
 
 
 class _Collections:

@@ -22,7 +22,14 @@ OLDEST_TESTS: Mapping[
     str, Sequence[str]
 ] = {  # of JAX and TensorFlow in compiled modes only: there versions differ, and it takes half the time
     "numpy": [
-        *("-n", "2", "tests/core", "tests/numpy", "--ignore=tests/core/test_kit.py"),
+        *(
+            "-n",
+            "2",
+            "tests/numpy",
+            "tests/core/test_plan.py",
+            "tests/core/test_selection.py",
+            "tests/core/test_sharing.py",
+        ),
         *("conformance_tests/test_properties.py", "conformance_tests/test_budget.py"),
     ],
     "jax": ["tests/jax", "conformance_tests/test_properties.py", "-k", "not jax-eager"],

@@ -16,13 +16,13 @@ from tests.jax.helpers import SCHEDULE, make_gradients, make_params, make_step, 
 SIGNS = ("callback", "infeed", "outfeed", "stablehlo.send", "stablehlo.recv")
 """How programs name what the host has to do for them."""
 
-# JAX keeps what it traced, so each test has recipes of its own.
+# JAX keeps what it traced for a rule, so each test has rules of its own.
 RECIPES: dict[str, Recipe] = {
-    "RigL": RigL(0.7, schedule=SCHEDULE, seed=1001),
-    "global": RigL(0.7, schedule=SCHEDULE, scope="global", seed=1001),
-    "SNFS": SNFS(0.7, schedule=SCHEDULE, seed=1001),
-    "DSR": DSR(0.7, schedule=SCHEDULE, seed=1001),
-    "Deep R": DeepR(0.7, schedule=SCHEDULE, l1=0.01, noise=0.1, seed=1001),
+    "RigL": RigL(0.7, schedule=SCHEDULE, momentum=0.1001),
+    "global": RigL(0.7, schedule=SCHEDULE, scope="global", momentum=0.1001),
+    "SNFS": SNFS(0.7, schedule=SCHEDULE, momentum=0.1001),
+    "DSR": DSR(0.7, schedule=SCHEDULE, momentum=0.1001),
+    "Deep R": DeepR(0.7, schedule=SCHEDULE, l1=0.01, noise=0.1, momentum=0.1001),
 }
 
 
@@ -43,7 +43,7 @@ def test_a_step_on_a_gpu_needs_no_host(name: str, monkeypatch: pytest.MonkeyPatc
 
 
 def test_calls_on_a_cpu_are_seen_and_can_be_left_out() -> None:
-    recipe = RigL(0.7, schedule=SCHEDULE, seed=1002)
+    recipe = RigL(0.7, schedule=SCHEDULE, momentum=0.1002)
     assert signs_in(recipe, "cpu") == signs_in(recipe, "cuda") == ["callback"]
     assert signs_in(recipe, "cuda", callbacks=False) == signs_in(recipe, "cpu", callbacks=False) == []
 
