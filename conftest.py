@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import re
 from pathlib import Path
 
 import pytest
@@ -24,8 +25,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Heavy tests, which are marked or in tests/heavy.txt, run with ``--times 2`` or more: in ``nox -s thorough``."""
     if config.getoption("--times") > 1:
         return
-    listed = tuple(line for line in _HEAVY.read_text("utf-8").splitlines() if not line.startswith("#"))
-    heavy = [item for item in items if item.nodeid.startswith(listed) or item.get_closest_marker("heavy")]
+    lines = _HEAVY.read_text("utf-8").splitlines()
+    listed = re.compile("|".join(line for line in lines if not line.startswith("#")))
+    heavy = [item for item in items if listed.match(item.nodeid) or item.get_closest_marker("heavy")]
     config.hook.pytest_deselected(items=heavy)
     items[:] = [item for item in items if item not in set(heavy)]
 

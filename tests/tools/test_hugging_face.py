@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState, GradientState
 from torch import nn
 from transformers import get_scheduler
 
@@ -20,6 +21,13 @@ from tests.torch.helpers import same_bits, snapshot
 README = Path(__file__).parents[2] / "README.md"
 STEPS, HALF, EVERY = 12, 6, 2
 SCHEDULE = UpdateSchedule.for_training(STEPS, every=EVERY)
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left_of_other_trainings() -> None:
+    """Accelerate keeps its options, such as the accumulation of gradients, for all trainings of a process."""
+    AcceleratorState._reset_state()
+    GradientState._reset_state()
 
 
 def recorded(model: nn.Module) -> list[dict[str, Any]]:
