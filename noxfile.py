@@ -68,7 +68,7 @@ def beyond_memory(session: nox.Session) -> None:
 
 @nox.session
 def tests(session: nox.Session) -> None:
-    """Everything, in one environment: style, types, and the built wheel under all tests; then NumPy's oldest version.
+    """Everything, in one environment: style, types, and the built wheel under all tests that are not heavy.
 
     With arguments, pytest alone runs, with these: ``nox -s tests -- -k budget``.
     """
@@ -84,7 +84,6 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *(session.posargs or ("-n", "2")))  # each worker holds all frameworks: some 5 GB
     if not session.posargs:
         test_fifth_library(session, away)
-        session.notify("minimums(numpy)")
 
 
 @nox.session

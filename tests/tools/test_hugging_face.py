@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,6 @@ from rigl_backends.torch import plan, sparsify
 from rigl_core import NM, RigL, UpdateSchedule
 from tests.torch.helpers import same_bits, snapshot
 
-README = Path(__file__).parents[2] / "README.md"
 STEPS, HALF, EVERY = 12, 6, 2
 SCHEDULE = UpdateSchedule.for_training(STEPS, every=EVERY)
 
@@ -28,6 +28,15 @@ def nothing_is_left_of_other_trainings() -> None:
     """Accelerate keeps its options, such as the accumulation of gradients, for all trainings of a process."""
     AcceleratorState._reset_state()
     GradientState._reset_state()
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> Path:
+    """A text of which no training here sees the end, where Accelerate makes a step of fewer batches."""
+    words = random.Random(0).choices(["mask", "drop", "grow", "density", "sparse"], k=20_000)
+    path = tmp_path / "text.txt"
+    path.write_text(" ".join(words), encoding="utf-8")
+    return path
 
 
 def recorded(model: nn.Module) -> list[dict[str, Any]]:
@@ -58,31 +67,31 @@ def plain_loop(batches: list[dict[str, Any]], parts: int, *, decay: bool) -> Any
     return *snapshot(model, optimizer), sparse.state_dict()
 
 
-def test_trainer(tmp_path: Path) -> None:
+def test_trainer(text: Path, tmp_path: Path) -> None:
     saves = {"save_strategy": "steps", "save_steps": HALF}
-    trainer, sparse = trainer_loop.make_trainer(README, STEPS, EVERY, str(tmp_path), **saves)
+    trainer, sparse = trainer_loop.make_trainer(text, STEPS, EVERY, str(tmp_path), **saves)
     inner = trainer.optimizer
     batches = recorded(trainer.model)
     trainer.train()
     bits = (*snapshot(trainer.model, inner), sparse.state_dict())
     assert same_bits(bits, plain_loop(batches, 1, decay=True))
 
-    resumed, sparse = trainer_loop.make_trainer(README, STEPS, EVERY, str(tmp_path), **saves)
+    resumed, sparse = trainer_loop.make_trainer(text, STEPS, EVERY, str(tmp_path), **saves)
     inner = resumed.optimizer
     resumed.train(resume_from_checkpoint=str(tmp_path / f"checkpoint-{HALF}"))
     assert same_bits((*snapshot(resumed.model, inner), sparse.state_dict()), bits)
 
 
-def test_accelerate(tmp_path: Path) -> None:
+def test_accelerate(text: Path, tmp_path: Path) -> None:
     def bits(training: accelerate_loop.Training) -> Any:
         return *snapshot(training.model, training.optimizer.optimizer), training.sparse.state_dict()
 
-    whole = accelerate_loop.Training(README, STEPS, EVERY)
+    whole = accelerate_loop.Training(text, STEPS, EVERY)
     batches = recorded(whole.model)
     whole.train(STEPS)
     assert same_bits(bits(whole), plain_loop(batches, 2, decay=False))
 
-    first, second = (accelerate_loop.Training(README, STEPS, EVERY) for _ in range(2))
+    first, second = (accelerate_loop.Training(text, STEPS, EVERY) for _ in range(2))
     first.data, second.data = batches[: 2 * HALF], batches[2 * HALF :]
     first.train(HALF)
     first.accelerator.save_state(str(tmp_path))
@@ -104,8 +113,8 @@ def test_gpt2s_conv1d_stores_inputs_first() -> None:
 
 
 @pytest.mark.parametrize("example", [trainer_loop, accelerate_loop])
-def test_the_examples(example: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    example.main(["--steps", "3", "--every", "2", str(README)])
+def test_the_examples(example: Any, text: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    example.main(["--steps", "3", "--every", "2", str(text)])
     printed = capsys.readouterr().out
     assert "loss " in printed
     assert "transformer.h.1.mlp.c_proj.weight   256x64   0.1875   3,072  13,312\n" in printed
