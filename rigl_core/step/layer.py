@@ -126,7 +126,8 @@ class SparseLayer(ABC):
 
     def resume(self, mask: Array, remembered: dict[str, Array]) -> None:
         """Take a saved topology and memory. The optimizer's own checkpoint restores the optimizer's state."""
-        self.memory, self.mask = remembered, mask
+        self.mask = mask
+        self.memory = {kind: self.xp.reshape(array, (-1,)) for kind, array in remembered.items()}
         self.zero_weight_outside(mask)
 
     def observe(self, gradient: Array | None) -> None:

@@ -57,7 +57,7 @@ def test_memory_that_does_not_fit_is_refused_and_changes_nothing(spoil: str) -> 
         "foreign": r"state has memory .* differ in \['shadow'\]",
         "layer missing": r"state has momentum arrays for other layers than this training; they differ in \['b'\]",
         "foreign layer": r"state has initial arrays .* differ in \['c'\]",
-        "shape": r"state has a sign array of shape \(8, 4\) for layer 'a': it must be flat, of 32 numbers",
+        "shape": r"state has a sign array of shape \(16, 2\) for layer 'a': it must be flat, of 32 numbers",
         "no array": r"state has a momentum array of shape \(\) for layer 'b': it must be flat, of 32 numbers",
         "none": "state has memory for other layers",
     }[spoil]
@@ -70,13 +70,21 @@ def test_memory_that_does_not_fit_is_refused_and_changes_nothing(spoil: str) -> 
     elif spoil == "foreign layer":
         memory["initial"]["c"] = memory["initial"]["a"]
     elif spoil == "shape":
-        memory["sign"]["a"] = memory["sign"]["a"].reshape(8, 4)
+        memory["sign"]["a"] = memory["sign"]["a"].reshape(16, 2)
     elif spoil == "no array":
         memory["momentum"]["b"] = 3.0
     with pytest.raises(ValueError, match=message):
         sparse.load_state_dict({**state, "memory": None if spoil == "none" else memory})
     assert bits(*training) == before
     sparse.load_state_dict(state)
+    after, masks = bits(*training), state["masks"]
+    shaped = {kind: {name: x.reshape(masks[name].shape) for name, x in own.items()} for kind, own in memory_of(state)}
+    sparse.load_state_dict({**state, "memory": shaped})  # as sharded layers keep it
+    assert bits(*training) == after
+
+
+def memory_of(state: dict[str, Any]) -> Any:
+    return state["memory"].items()
 
 
 @checks("P3", "B9")
