@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
-from time import perf_counter, process_time
+from time import perf_counter
+from types import ModuleType
 from typing import Any, TypeVar
 
 from numba import config, njit, types
 from numba.core.caching import FunctionCache
+from numba.core.dispatcher import Dispatcher
 
 Loop = TypeVar("Loop", bound=Callable[..., Any])
 
 LOGGER = logging.getLogger("rigl_core.sparse")
 SLOW = 1.0
-"""Seconds of work that a user notices."""
+"""Seconds that a user notices."""
 INCLUDED = ("compiling.py", "llvm.py", "numba_panels.py", "numba_pieces.py", "numba_vectors.py")
 """The files that are compiled into the loops of `numba_loops` and `convolution_loops`."""
 
@@ -62,13 +63,16 @@ def compiled(*arguments: Any, in_any_order: bool = False) -> Callable[[Loop], Lo
     return compile_loop
 
 
-@contextmanager
-def told_if_slow() -> Iterator[None]:
-    """Log how long compilation took, and where its result is kept, if a user will have noticed."""
-    start, work = perf_counter(), process_time()
-    yield
-    seconds = perf_counter() - start
-    if process_time() - work > SLOW:  # what is read from disk can take long on a busy machine, but is no work
+def tell_if_compiled(loops: ModuleType, since: float) -> None:
+    """Log how long the compilation of a module's loops took, and where its result is kept, if a user will have noticed.
+
+    Args:
+        loops: the module.
+        since: when its import began, by `perf_counter`.
+    """
+    seconds = perf_counter() - since
+    compilations = [loop.stats.cache_misses for loop in vars(loops).values() if isinstance(loop, Dispatcher)]
+    if any(compilations) and seconds > SLOW:  # without a compilation, a busy machine only took long to read
         kept = _kept(compiled)
         where = f"the next process reads them from {kept.cache_path}" if kept else "no folder for them is writable"
         LOGGER.warning("The kernels of sparse layers were compiled in %.1f s; %s.", seconds, where)

@@ -7,17 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from time import perf_counter
 
 import numpy as np
 
-from rigl_core.sparse.compiling import told_if_slow
+from rigl_core.sparse.compiling import tell_if_compiled
 from rigl_core.sparse.convolution import Places, Windows
 from rigl_core.sparse.index import Floats, Index
 from rigl_core.sparse.numba_kernels import LANES, WORKS, Panel, check, memory, panels_of, useful
 from rigl_core.sparse.threads import ranges, run
 
-with told_if_slow():
-    from rigl_core.sparse import convolution_loops as loops
+_start = perf_counter()
+from rigl_core.sparse import convolution_loops as loops  # noqa: E402 - it compiles its loops
+
+tell_if_compiled(loops, _start)
 
 
 def forward(index: Index, values: Floats, planes: Floats, windows: Windows, *, threads: int = 1) -> Floats:

@@ -9,16 +9,19 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from time import perf_counter
 
 import numpy as np
 
-from rigl_core.sparse.compiling import told_if_slow
+from rigl_core.sparse.compiling import tell_if_compiled
 from rigl_core.sparse.index import Floats, Index
 from rigl_core.sparse.numba_vectors import COLUMNS, ROWS
 from rigl_core.sparse.threads import ranges, run
 
-with told_if_slow():
-    from rigl_core.sparse import numba_loops as loops
+_start = perf_counter()
+from rigl_core.sparse import numba_loops as loops  # noqa: E402 - it compiles its loops
+
+tell_if_compiled(loops, _start)
 
 LANES = (16, 32, 64)
 """What a panel can have. All panels of a batch have 64, except the last one, which has as few as hold its samples."""
