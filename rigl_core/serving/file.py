@@ -19,6 +19,7 @@ from rigl_core.serving.step import Step
 from rigl_core.serving.steps import Activation, Affine, AveragePool, Flatten, GlobalAverage, MaxPool
 from rigl_core.sparse.convolution import Convolution
 from rigl_core.sparse.index import Index
+from rigl_core.whole_file import whole_file
 
 FORMAT, VERSION = "rigl_core.serving", 1
 Arrays = Mapping[str, npt.NDArray[Any]]
@@ -26,7 +27,6 @@ Arrays = Mapping[str, npt.NDArray[Any]]
 
 def save(network: Chain, path: str | PathLike[str]) -> None:
     """Write a network; see `Chain.save`."""
-    target = Path(path)
     told = {
         "format": FORMAT,
         "version": VERSION,
@@ -35,13 +35,8 @@ def save(network: Chain, path: str | PathLike[str]) -> None:
     arrays = {"chain": np.frombuffer(json.dumps(told).encode(), np.uint8)}
     for number, step in enumerate(network.steps):
         arrays |= {f"{number}.{name}": array for name, array in step.arrays.items()}
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]  # its next argument is a bool
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    with whole_file(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]  # its next argument is a bool
 
 
 def load(path: str | PathLike[str], *, threads: int = 1) -> Chain:

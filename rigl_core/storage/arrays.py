@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import os
 import zipfile
 from os import PathLike
 
 import numpy as np
 
-from rigl_core.storage.file import write_whole
 from rigl_core.storage.topology import Topology
 from rigl_core.storage.turning import Layout, stored_in
+from rigl_core.whole_file import whole_file
 
 
 def save_arrays(path: str | PathLike[str], topology: Topology) -> None:
@@ -20,12 +19,10 @@ def save_arrays(path: str | PathLike[str], topology: Topology) -> None:
     Raises:
         OSError: if the file cannot be written.
     """
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:  # `numpy.savez` has no room for some names
-        for name, mask in topology.masks.items():
+    with whole_file(path) as whole, zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, mask in topology.masks.items():  # `numpy.savez` has no room for some names
             with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
                 np.lib.format.write_array(file, mask, allow_pickle=False)
-    write_whole(path, buffer.getvalue())
 
 
 def load_arrays(path: str | PathLike[str], layout: Layout) -> Topology:

@@ -21,6 +21,7 @@ import numpy.typing as npt
 from rigl_core.model.layers import Layer
 from rigl_core.storage import header
 from rigl_core.storage.topology import Topology, Training, topology_of
+from rigl_core.whole_file import whole_file
 
 MAGIC, VERSION = b"\x89RIGL\r\n\x1a", 1
 START = struct.Struct("<8sIIQ")
@@ -39,21 +40,9 @@ def save(path: str | PathLike[str], topology: Topology | Training) -> None:
         OSError: if the file cannot be written; one that was there before stays as it was.
         TypeError, ValueError: if it is no topology, or its recipe is no plain data.
     """
-    write_whole(path, to_bytes(topology_of(topology)))
-
-
-def write_whole(path: str | PathLike[str], content: bytes) -> None:
-    """Write a file at once: first beside its place, and then to it."""
-    target = Path(path)
-    partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+    content = to_bytes(topology_of(topology))
+    with whole_file(path) as file:
+        file.write(content)
 
 
 def load(path: str | PathLike[str]) -> Topology:
