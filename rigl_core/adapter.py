@@ -26,6 +26,7 @@ from rigl_core.costs.multiply_adds import Parts as Parts
 from rigl_core.costs.multiply_adds import made_of as made_of
 from rigl_core.costs.multiply_adds import positions_of as positions_of
 from rigl_core.costs.network import Network as Network
+from rigl_core.inspect.host import is_spread as is_spread
 from rigl_core.inspect.host import to_numpy as to_numpy
 from rigl_core.inspect.masks import ever_active as ever_active
 from rigl_core.inspect.masks import scalars as scalars
@@ -70,6 +71,9 @@ from rigl_core.sparse.gradients import ActiveOnly as ActiveOnly
 from rigl_core.sparse.gradients import Gradient as Gradient
 from rigl_core.sparse.gradients import Products as Products
 from rigl_core.sparse.gradients import Whole as Whole
+from rigl_core.sparse.images import convolve as convolve
+from rigl_core.sparse.images import convolve_back as convolve_back
+from rigl_core.sparse.images import pair_of as pair_of
 from rigl_core.sparse.index import Index as Index
 from rigl_core.sparse.kernels import Convolutions as Convolutions
 from rigl_core.sparse.kernels import best_convolutions as best_convolutions

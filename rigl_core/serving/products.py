@@ -7,8 +7,9 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.serving.step import Arrays, Settings, check_inputs, floats
+from rigl_core.serving.step import Arrays, Bare, Settings, check_inputs, floats
 from rigl_core.sparse.convolution import Convolution
+from rigl_core.sparse.images import convolve
 from rigl_core.sparse.index import Floats, Index
 from rigl_core.sparse.kernels import best_convolutions, best_kernels
 from rigl_core.sparse.places import Flat
@@ -31,7 +32,7 @@ def _tiled(flat: Flat, rows: int, cols: int) -> Index:
     return Index.of(flat, rows, cols, width=max(min(width, cols), 1))
 
 
-class Dense:
+class Dense(Bare):
     """y = W x + b with all weights.
 
     Attributes:
@@ -57,10 +58,6 @@ class Dense:
     @property
     def arrays(self) -> Arrays:
         return {"weight": self.weight, "bias": self.bias}
-
-    @property
-    def settings(self) -> Settings:
-        return {}
 
 
 class _Sparse:
@@ -178,10 +175,7 @@ class Conv(_Sparse):
     def __call__(self, x: Floats, threads: int = 1) -> Floats:
         kernel = self.convolution.kernel[0] * self.convolution.kernel[1]
         check_inputs(self, x, self.index.cols // kernel * self.convolution.groups, 4)
-        samples, channels, height, width = x.shape
-        windows = self.convolution.windows((samples, channels, height, width), self.index.rows)
-        planes = self.convolution.planes(x)
-        y = best_convolutions().forward(self.index, self.values, planes, windows, threads=threads)
+        y = convolve(self.convolution, self.index, self.values, x, kernels=best_convolutions(), threads=threads)
         y += self.bias[:, None, None]
         return y
 

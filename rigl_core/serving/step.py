@@ -40,6 +40,18 @@ class Step(Protocol):
         """What a file keeps as JSON."""
 
 
+class Bare:
+    """A step that a file keeps by its kind alone. Others say what is kept besides."""
+
+    @property
+    def arrays(self) -> Arrays:
+        return {}
+
+    @property
+    def settings(self) -> Settings:
+        return {}
+
+
 def check_inputs(step: Step, x: Floats, features: int | None, axes: int) -> None:
     """Refuse inputs of another number of axes or features.
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.serving.step import Arrays, Settings, check_inputs, floats
+from rigl_core.serving.step import Arrays, Bare, Settings, check_inputs, floats
 from rigl_core.sparse.index import Floats
 
 
@@ -29,7 +29,7 @@ ACTIVATIONS: dict[str, Callable[[Floats, float], Floats]] = {
 
 
 @dataclass(frozen=True)
-class Activation:
+class Activation(Bare):
     """A function of each number.
 
     Attributes:
@@ -49,15 +49,11 @@ class Activation:
         return ACTIVATIONS[self.name](x, self.slope)
 
     @property
-    def arrays(self) -> Arrays:
-        return {}
-
-    @property
     def settings(self) -> Settings:
         return {"name": self.name, "slope": float(self.slope)}
 
 
-class Affine:
+class Affine(Bare):
     """Each feature or channel times a number, plus another one: a batch normalization that has learned.
 
     Attributes:
@@ -80,13 +76,9 @@ class Affine:
     def arrays(self) -> Arrays:
         return {"scale": self.scale, "shift": self.shift}
 
-    @property
-    def settings(self) -> Settings:
-        return {}
-
 
 @dataclass(frozen=True)
-class Flatten:
+class Flatten(Bare):
     """Channels, height and width become features, in this order."""
 
     kind: ClassVar[str] = "flatten"
@@ -94,17 +86,9 @@ class Flatten:
     def __call__(self, x: Floats, threads: int = 1) -> Floats:
         return x if x.ndim == 2 else x.reshape(x.shape[0], -1).T
 
-    @property
-    def arrays(self) -> Arrays:
-        return {}
-
-    @property
-    def settings(self) -> Settings:
-        return {}
-
 
 @dataclass(frozen=True)
-class GlobalAverage:
+class GlobalAverage(Bare):
     """The mean of each channel, whose height and width become 1."""
 
     kind: ClassVar[str] = "global_average"
@@ -114,17 +98,9 @@ class GlobalAverage:
         mean: Floats = x.mean((2, 3), dtype=np.float32, keepdims=True)
         return mean
 
-    @property
-    def arrays(self) -> Arrays:
-        return {}
-
-    @property
-    def settings(self) -> Settings:
-        return {}
-
 
 @dataclass(frozen=True)
-class _Pool:
+class _Pool(Bare):
     """One number for each window of a channel.
 
     Attributes:
@@ -152,10 +128,6 @@ class _Pool:
         for i in range(self.size[0]):
             for j in range(self.size[1]):
                 yield x[:, :, i : i + down * height : down, j : j + right * width : right]
-
-    @property
-    def arrays(self) -> Arrays:
-        return {}
 
     @property
     def settings(self) -> Settings:

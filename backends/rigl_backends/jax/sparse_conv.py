@@ -13,7 +13,7 @@ from jax import Array, lax
 from rigl_backends.jax.active_weight import ActiveWeight, Layout
 from rigl_backends.jax.link import Floats, Link, Sample
 from rigl_backends.jax.sparse_product import check, product
-from rigl_core.adapter import Convolution, Index
+from rigl_core.adapter import Convolution, Index, convolve, convolve_back, pair_of
 
 Pair = tuple[int, int]
 Padding = str | int | Sequence[int | Pair]
@@ -62,7 +62,7 @@ def sparse_conv(
     if x.ndim < 3:
         raise ValueError(f"x has shape {x.shape}: give images (..., {_axes(channels_last)}).")
     size = x.shape[-3:-1] if channels_last else x.shape[-2:]
-    steps, positions = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+    steps, positions = pair_of("stride", stride, 1), pair_of("dilation", dilation, 1)
     convolution = Convolution(kernel, steps, _padding(padding, size, kernel, steps, positions), positions, groups)
     images = x.reshape(math.prod(x.shape[:-3]), *x.shape[-3:])
     if isinstance(weight, ActiveWeight):
@@ -108,19 +108,13 @@ class _Conv:
         return self.convolution.windows(shape, layout.rows).shape  # type: ignore[arg-type]
 
     def forward(self, link: Link, index: Index, values: Floats, x: Floats) -> Floats:
-        windows, planes = self.convolution.windows(x.shape, index.rows), self.convolution.planes(x)
-        return link.convolutions.forward(index, values, planes, windows, threads=link.threads)
+        return convolve(self.convolution, index, values, x, kernels=link.convolutions, threads=link.threads)
 
     def backward(
         self, link: Link, index: Index, values: Floats, x: Floats, dy: Floats, *, needs_inputs: bool
     ) -> tuple[Floats | None, Floats, Sample]:
-        convolution, threads = self.convolution, link.threads
-        windows, planes = convolution.windows(x.shape, index.rows), convolution.planes(x)
-        dplanes, gradient = link.convolutions.backward(
-            index, values, planes, windows, dy, needs_inputs=needs_inputs, threads=threads
-        )
-        dx = None if dplanes is None else convolution.inputs(dplanes, x.shape)
-        return dx, gradient, (planes, windows, dy)
+        options: dict[str, Any] = {"kernels": link.convolutions, "threads": link.threads, "needs_inputs": needs_inputs}
+        return convolve_back(self.convolution, index, values, x, dy, **options)
 
 
 def _kernel_of(weight: ActiveWeight | Array, *, inputs_first: bool) -> Pair:
@@ -158,14 +152,7 @@ def _padding(padding: Padding, size: Sequence[int], kernel: Pair, stride: Pair, 
     sides: tuple[Any, ...] = tuple(padding) if isinstance(padding, Sequence) else (padding, padding)
     if len(sides) != 2:
         raise ValueError(f"padding is {padding!r}: give a number, or two for height and width, or a pair for each.")
-    return _pair("padding", sides[0], 0), _pair("padding", sides[1], 0)
-
-
-def _pair(name: str, option: int | Pair, least: int) -> Pair:
-    pair = tuple(option) if isinstance(option, Sequence) else (option, option)
-    if len(pair) != 2 or not all(isinstance(number, int) and number >= least for number in pair):
-        raise ValueError(f"{name} is {option!r}: give a whole number of at least {least}, or two of them.")
-    return pair[0], pair[1]
+    return pair_of("padding", sides[0], 0), pair_of("padding", sides[1], 0)
 
 
 def _axes(channels_last: bool) -> str:

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rigl_backends.numpy.active import ActiveLayer, SparseProducts
-from rigl_core.adapter import Convolution, ConvolutionProducts, best_convolutions
+from rigl_core.adapter import Convolution, ConvolutionProducts, best_convolutions, convolve, convolve_back, pair_of
 
 Floats = npt.NDArray[np.float32]
 Pair = tuple[int, int]
@@ -41,8 +41,9 @@ class SparseConv(SparseProducts):
         """
         self._layer.check()
         convolution = self._convolution(stride, padding, dilation)
-        windows, planes = convolution.windows(self._shape(x), self.index.rows), convolution.planes(x)
-        return self._convolutions.forward(self.index, self._layer.weight, planes, windows, threads=self.threads)
+        self._check(x)
+        kernels, threads = self._convolutions, self.threads
+        return convolve(convolution, self.index, self._layer.weight, x, kernels=kernels, threads=threads)
 
     def backward(
         self,
@@ -70,48 +71,36 @@ class SparseConv(SparseProducts):
             TypeError, ValueError: as the call; or if ``dy`` has another dtype or shape than the outputs.
         """
         self._layer.check()
-        convolution, shape = self._convolution(stride, padding, dilation), self._shape(x)
-        windows, planes = convolution.windows(shape, self.index.rows), convolution.planes(x)
-        if dy.dtype != np.float32 or dy.shape != windows.shape:
-            raise ValueError(f"dy is {dy.dtype} of shape {dy.shape}: the outputs are float32 of shape {windows.shape}.")
-        outputs = np.ascontiguousarray(dy)
-        dplanes, gradient = self._convolutions.backward(
-            self.index, self._layer.weight, planes, windows, outputs, needs_inputs=needs_inputs, threads=self.threads
+        convolution = self._convolution(stride, padding, dilation)
+        self._check(x)
+        shape = convolution.windows(x.shape, self.index.rows).shape
+        if dy.dtype != np.float32 or dy.shape != shape:
+            raise ValueError(f"dy is {dy.dtype} of shape {dy.shape}: the outputs are float32 of shape {shape}.")
+        options: dict[str, Any] = {"kernels": self._convolutions, "threads": self.threads, "needs_inputs": needs_inputs}
+        dx, gradient, sample = convolve_back(
+            convolution, self.index, self._layer.weight, x, np.ascontiguousarray(dy), **options
         )
         own = ConvolutionProducts(
             gradient,
-            [(planes, windows, outputs)],
+            [sample],
             index=self.index,
             kernels=self._kernels,
             convolutions=self._convolutions,
             threads=self.threads,
         )
-        return (None if dplanes is None else convolution.inputs(dplanes, shape)), own
+        return dx, own
 
     def _convolution(self, stride: int | Pair, padding: int | Pair, dilation: int | Pair) -> Convolution:
         layer = self._layer.layer
         height, width = (layer.shape[axis] for axis in layer.kernel_axes)
-        above, left = _pair("padding", padding, 0)
-        steps = _pair("stride", stride, 1), _pair("dilation", dilation, 1)
+        above, left = pair_of("padding", padding, 0)
+        steps = pair_of("stride", stride, 1), pair_of("dilation", dilation, 1)
         return Convolution((height, width), steps[0], ((above, above), (left, left)), steps[1], layer.groups)
 
-    def _shape(self, x: Any) -> tuple[int, int, int, int]:
+    def _check(self, x: Any) -> None:
         layer = self._layer.layer
         channels = self.index.cols // self.index.kernel * layer.groups
         if x.dtype != np.float32:
             raise TypeError(f"x is {x.dtype}: the kernels of sparse layers multiply float32.")
         if x.ndim != 4 or x.shape[1] != channels:
             raise ValueError(f"x has shape {x.shape}: layer {layer.name!r} reads (samples, {channels}, height, width).")
-        samples, _, height, width = x.shape
-        return samples, channels, height, width
-
-
-def _pair(name: str, option: Any, least: int) -> Pair:
-    pair = (option, option) if isinstance(option, int | np.integer) else option
-    if not isinstance(pair, tuple | list) or len(pair) != 2 or not all(_is_whole(number, least) for number in pair):
-        raise ValueError(f"{name} is {option!r}: give a whole number of at least {least}, or two of them.")
-    return int(pair[0]), int(pair[1])
-
-
-def _is_whole(number: Any, least: int) -> bool:
-    return isinstance(number, int | np.integer) and not isinstance(number, bool) and int(number) >= least

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rigl_backends.keras_common.layers import shape_of
+from rigl_backends.keras_common.variables import shape_of
 from rigl_backends.tf.link import Link, call_host
 from rigl_backends.tf.moving import exchange
 from rigl_backends.tf.multiplying import Multiplier

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 
 from rigl_backends.tf.multiplying import Floats, Sample
-from rigl_core.adapter import Convolution, ConvolutionProducts, Index, best_convolutions, best_kernels
+from rigl_core.adapter import (
+    Convolution,
+    ConvolutionProducts,
+    Index,
+    best_convolutions,
+    best_kernels,
+    convolve,
+    convolve_back,
+)
 
 Pair = tuple[int, int]
 
@@ -40,22 +48,20 @@ class ImageMultiplier:
     def forward(self, index: Index, values: Floats, x: Floats, *, threads: int) -> Floats:
         """See `Multiplier`."""
         images = self._channels_first(x, threads)
-        convolution = self._convolution(images.shape[2:])
-        planes, windows = convolution.planes(images), convolution.windows(images.shape, index.rows)
-        y = best_convolutions().forward(index, values, planes, windows, threads=threads)
-        return self._as_given(y, threads)
+        convolution, kernels = self._convolution(images.shape[2:]), best_convolutions()
+        return self._as_given(convolve(convolution, index, values, images, kernels=kernels, threads=threads), threads)
 
     def backward(
         self, index: Index, values: Floats, x: Floats, dy: Floats, *, threads: int
     ) -> tuple[Floats, Floats, Sample]:
         """See `Multiplier`."""
         images, outputs = self._channels_first(x, threads), self._channels_first(dy, threads)
-        convolution = self._convolution(images.shape[2:])
-        planes, windows = convolution.planes(images), convolution.windows(images.shape, index.rows)
-        dplanes, gradient = best_convolutions().backward(index, values, planes, windows, outputs, threads=threads)
-        assert dplanes is not None
-        dx = self._as_given(convolution.inputs(dplanes, images.shape), threads)
-        return dx, gradient, (planes, windows, outputs)
+        convolution, kernels = self._convolution(images.shape[2:]), best_convolutions()
+        dx, gradient, sample = convolve_back(
+            convolution, index, values, images, outputs, kernels=kernels, threads=threads
+        )
+        assert dx is not None
+        return self._as_given(dx, threads), gradient, sample
 
     def gradient(self, index: Index, active: Floats, samples: Sequence[Any], *, threads: int) -> ConvolutionProducts:
         """See `Multiplier`."""
