@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-import numpy.typing as npt
 from keras import ops
 
 from rigl_backends.keras.framework import framework
@@ -21,7 +20,6 @@ from rigl_backends.keras_common.layers import find_layers, named_as
 from rigl_core.adapter import (
     Layer,
     Plan,
-    SparsityTable,
     check_pool,
     check_saved_recipe,
     first_masks,
@@ -45,31 +43,9 @@ class SparseOptimizer(Described):
         self._training: SparseTraining | None = None
 
     @property
-    def plan(self) -> Plan:
-        """The exact counts."""
-        self._built_training()
-        own: Plan = self.__dict__["_plan"]
-        return own
-
-    @property
     def step(self) -> int:
         """The number of the coming optimizer step."""
         return int(ops.convert_to_numpy(self._iterations))
-
-    @property
-    def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Copies of the masks, by layer name, in the layers' shapes. Like `table`, it warns of weights outside them."""
-        training, layers = self._built_training(), self.plan.layers
-        training.tell_outside()
-        masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
-        for i, layer in training.layers.items():
-            masks[layers[i].name][...] = ops.convert_to_numpy(layer.mask).reshape(layer.layer.shape)
-        return masks
-
-    @property
-    def table(self) -> SparsityTable:
-        """Density, active and zero weights of each layer."""
-        return SparsityTable(self.plan.layers, tuple(int(np.count_nonzero(mask)) for mask in self.masks.values()))
 
     def check_start(self, plan: Plan, variables: Sequence[Any]) -> list[int]:
         """Refuse what `build` would refuse, before anything changes; the positions of the layers' variables."""

@@ -9,8 +9,8 @@ import keras
 
 from rigl_backends.keras.optimizer import SparseOptimizer
 from rigl_backends.keras.state import check_offered, check_optimizer
-from rigl_backends.keras_common.layers import check_keras, variables_of
 from rigl_backends.keras_common.planned import plan
+from rigl_backends.keras_common.variables import check_keras, variables_of
 from rigl_core.adapter import Axes, Fused, Layer, Recipe, Stacked, check_pattern_list, errors
 
 

@@ -9,10 +9,9 @@ import keras
 import numpy as np
 from keras import ops
 
-from rigl_backends.keras_common.layers import check_keras
 from rigl_backends.keras_common.state import state_of
-from rigl_backends.keras_common.wrapper import Wrapper
-from rigl_core.adapter import Recipe, check_recipe, errors
+from rigl_backends.keras_common.wrapper import check_wrappable
+from rigl_core.adapter import Recipe, check_recipe
 
 ELEMENT_WISE = ("SGD", "Adam", "AdamW", "RMSprop", "Adagrad", "Adadelta", "Adamax", "Nadam", "Lion")
 """Optimizers of Keras under which a weight that is 0 stays so, with fresh state, where its gradient is 0."""
@@ -70,14 +69,7 @@ def check_optimizer(optimizer: Any) -> None:
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    check_keras("optimizer", optimizer, keras.optimizers.Optimizer, "keras.optimizers.Optimizer")
-    if isinstance(optimizer, Wrapper):
-        raise errors.already_sparsified("optimizer")
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        raise ValueError(
-            "optimizer is a LossScaleOptimizer, whose gradients are scaled: put it outside, as "
-            "LossScaleOptimizer(sparsify(optimizer, recipe))."
-        )
+    check_wrappable(optimizer)
     backend, use = keras.backend.backend(), "use rigl_backends.tf, on TensorFlow"
     if type(optimizer).__module__.partition(".")[0] != "keras" or hasattr(optimizer, "optimizers"):
         raise ValueError(

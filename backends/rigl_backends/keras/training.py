@@ -11,10 +11,8 @@ import keras
 from rigl_backends.keras.framework import framework
 from rigl_backends.keras.layer import SparseLayer
 from rigl_backends.keras.state import keeps_zeros
+from rigl_backends.keras_common.state import ZEROED_EVERY
 from rigl_core.adapter import NEVER, Clock, Plan, SparsityWarning, errors, move_layers
-
-ZEROED_EVERY = 100
-"""Steps after which everything outside the masks is zeroed: anybody else may have written there."""
 
 Call = Sequence[tuple[Any, Any]]
 """The gradients (None: not used) and variables of one call of an optimizer."""

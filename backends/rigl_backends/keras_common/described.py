@@ -7,10 +7,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 import keras
+import numpy as np
+import numpy.typing as npt
 
 from rigl_backends.keras_common.layers import layers_of, others_among
 from rigl_backends.keras_common.wrapper import Wrapper
-from rigl_core.adapter import Axes, Fused, Layer, Plan, Recipe, Stacked, errors, make_plan
+from rigl_core.adapter import Axes, Fused, Layer, Plan, Recipe, SparsityTable, Stacked, errors, make_plan
 
 
 class Described(Wrapper):
@@ -39,6 +41,36 @@ class Described(Wrapper):
         # Keras would wrap attributes, and save them.
         self.__dict__.update(_axes=(axes, stacked, fused), _scores=scores, _others=None)
         self._awaits_state = False
+
+    @property
+    def plan(self) -> Plan:
+        """The exact counts."""
+        self._built_training()
+        own: Plan = self.__dict__["_plan"]
+        return own
+
+    @property
+    def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
+        """Copies of the masks, by layer name, in the layers' shapes. Like `table`, it warns of weights outside them."""
+        training, layers = self._built_training(), self.plan.layers
+        training.tell_outside()
+        masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
+        for i, layer in training.layers.items():
+            masks[layers[i].name][...] = keras.ops.convert_to_numpy(layer.mask).reshape(layer.layer.shape)
+        return masks
+
+    @property
+    def table(self) -> SparsityTable:
+        """Density, active and zero weights of each layer."""
+        return SparsityTable(self.plan.layers, tuple(int(np.count_nonzero(mask)) for mask in self.masks.values()))
+
+    def _built_training(self) -> Any:
+        """The framework's steps of the training.
+
+        Raises:
+            ValueError: if the optimizer is not built.
+        """
+        raise NotImplementedError
 
     def get_config(self) -> dict[str, Any]:
         """Plain data."""

@@ -7,7 +7,8 @@ from typing import Any
 
 import keras
 
-from rigl_backends.keras_common.layers import layers_of, others_among, variables_of
+from rigl_backends.keras_common.layers import layers_of, others_among
+from rigl_backends.keras_common.variables import variables_of
 from rigl_core.adapter import Axes, Fused, Layer, Plan, Recipe, Stacked, make_plan
 
 
@@ -32,5 +33,11 @@ def plan(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    chosen = layers_of(model, layers, include, exclude, axes, stacked, fused)
+    return plan_of(model, recipe, layers_of(model, layers, include, exclude, axes, stacked, fused), layers)
+
+
+def plan_of(
+    model: keras.layers.Layer | Sequence[Any], recipe: Recipe, chosen: Sequence[Layer], layers: Sequence[Layer] | None
+) -> Plan:
+    """The plan for the layers that `layers_of` has chosen; ``layers`` are those that the user gave, if any."""
     return make_plan(recipe, chosen, others_among(variables_of(model), chosen) if layers is None else None)

@@ -8,6 +8,10 @@ from typing import Any
 
 import keras
 
+ZEROED_EVERY = 100
+"""Steps after which everything outside the masks is zeroed, of optimizers too that leave zeros alone: anybody else may
+have written there."""
+
 
 def state_of(optimizer: keras.optimizers.Optimizer, variables: Sequence[Any]) -> list[list[keras.Variable]]:
     """The optimizer's variables that hold one number for each weight of a variable, for every variable.

@@ -7,6 +7,25 @@ from typing import Any
 
 import keras
 
+from rigl_backends.keras_common.variables import check_keras
+from rigl_core.adapter import errors
+
+
+def check_wrappable(optimizer: Any) -> None:
+    """Refuse what is no optimizer of Keras, or cannot be wrapped.
+
+    Raises:
+        TypeError, ValueError: naming the parameter.
+    """
+    check_keras("optimizer", optimizer, keras.optimizers.Optimizer, "keras.optimizers.Optimizer")
+    if isinstance(optimizer, Wrapper):
+        raise errors.already_sparsified("optimizer")
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        raise ValueError(
+            "optimizer is a LossScaleOptimizer, whose gradients are scaled: put it outside, as "
+            "LossScaleOptimizer(sparsify(optimizer, recipe))."
+        )
+
 
 def _of_inner(name: str) -> property:
     """An attribute, or a method, that is the inner optimizer's."""

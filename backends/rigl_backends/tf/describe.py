@@ -10,7 +10,8 @@ from typing import Any
 import keras
 import tensorflow as tf
 
-from rigl_backends.keras_common.layers import choose_layers, layers_among, variable_name
+from rigl_backends.keras_common.layers import choose_layers, layers_among
+from rigl_backends.keras_common.variables import variable_name
 from rigl_backends.tf.active_kernel import check_dense
 from rigl_core.adapter import Axes, Fused, Layer, MultiplyAdds, Network, Parts, Stacked, errors, made_of, positions_of
 

@@ -7,8 +7,6 @@ from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import keras
-import numpy as np
-import numpy.typing as npt
 import tensorflow as tf
 
 from rigl_backends.keras_common.described import Described
@@ -19,7 +17,7 @@ from rigl_backends.tf.state import PerWeight, check_averages, per_weight_state
 from rigl_backends.tf.storage import check_counts, layers_in
 from rigl_backends.tf.strategies import across_replicas, replicas_of, strategy_of, where_variables_are_made
 from rigl_backends.tf.training import SparseTraining
-from rigl_core.adapter import Axes, Layer, Plan, Recipe, SparsityTable, errors, refit, warn_about
+from rigl_core.adapter import Axes, Layer, Plan, Recipe, errors, refit, warn_about
 
 
 @keras.saving.register_keras_serializable(package="rigl_backends")
@@ -69,28 +67,6 @@ class SparseOptimizer(Described):
         self.__dict__["_kept"] = None
         self._saved_recipe = SavedRecipe(recipe, changed, self._tell_outside)
         self._training: SparseTraining | None = None
-
-    @property
-    def plan(self) -> Plan:
-        """The exact counts."""
-        self._built_training()
-        own: Plan = self.__dict__["_plan"]
-        return own
-
-    @property
-    def masks(self) -> dict[str, npt.NDArray[np.bool_]]:
-        """Copies of the masks, by layer name, in the layers' shapes. Like `table`, it warns of weights outside them."""
-        training, layers = self._built_training(), self.plan.layers
-        training.outside.tell()
-        masks = {layer.name: np.ones(layer.shape, np.bool_) for layer in layers}
-        for i, layer in training.layers.items():
-            masks[layers[i].name][...] = layer.mask.numpy().reshape(layer.layer.shape)
-        return masks
-
-    @property
-    def table(self) -> SparsityTable:
-        """Density, active and zero weights of each layer."""
-        return SparsityTable(self.plan.layers, tuple(int(np.count_nonzero(mask)) for mask in self.masks.values()))
 
     def check_start(self, plan: Plan, variables: Sequence[Any]) -> list[int]:
         """Refuse what `build` would refuse, before anything changes; the positions of the layers' variables."""
@@ -197,7 +173,7 @@ class SparseOptimizer(Described):
 
     def _tell_outside(self) -> None:
         if self._training is not None and tf.executing_eagerly():  # which a SavedModel is not written in
-            self._training.outside.tell()
+            self._training.tell_outside()
 
     def _built_training(self) -> SparseTraining:
         if self._training is None:

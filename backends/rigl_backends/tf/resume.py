@@ -7,7 +7,7 @@ from typing import Any
 
 import keras
 
-from rigl_backends.keras_common.layers import check_keras
+from rigl_backends.keras_common.variables import check_keras
 from rigl_backends.tf.active_kernel import ActiveKernel
 from rigl_backends.tf.layer import Kept
 from rigl_backends.tf.moving import exchange
@@ -48,7 +48,7 @@ def resume(optimizer: SparseOptimizer, *, model: keras.layers.Layer, storage: St
     active = chosen(plan, model, of_layers, optimizer.inner_optimizer, storage) if storage != "masks" else ()
     changing = set(active) ^ training.active.layers.keys()
     state = state_held(optimizer.inner_optimizer, variables, [positions[i] for i in sorted(changing)])
-    training.outside.tell()
+    training.tell_outside()
     layers = training.layers
     masks = {plan.layers[i].name: layers[i].mask for i in changing & set(active)}
     indices = saved_indices(plan, sorted(changing & set(active)), masks)

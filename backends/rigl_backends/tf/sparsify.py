@@ -7,8 +7,11 @@ from typing import Any
 
 import keras
 
-from rigl_backends.keras_common.layers import check_keras, layers_of, variables_of
+from rigl_backends.keras_common.layers import layers_of
 from rigl_backends.keras_common.planned import plan as plan
+from rigl_backends.keras_common.planned import plan_of
+from rigl_backends.keras_common.variables import check_keras, variables_of
+from rigl_backends.keras_common.wrapper import check_wrappable
 from rigl_backends.tf.optimizer import SparseOptimizer
 from rigl_backends.tf.storage import hold_active
 from rigl_core.adapter import (
@@ -16,6 +19,7 @@ from rigl_core.adapter import (
     Fused,
     Initial,
     Layer,
+    Plan,
     Recipe,
     Stacked,
     Storage,
@@ -103,45 +107,49 @@ def sparsify(
     _check_optimizer(optimizer)
     check_recipe(recipe)
     include, exclude = check_pattern_list("include", include), check_pattern_list("exclude", exclude)
-    _check_choice(model, storage, layers, any((include, exclude, axes, stacked, fused)))
-    if initial is not None and model is None and layers is None:
-        raise ValueError("initial is given, and neither model nor layers, which its masks are for: give model.")
-    if model is None:
-        recipe, scores = start_from(recipe, layers or (), initial, scores)
-        choice: dict[str, Any] = {"layers": layers, "include": include, "exclude": exclude, "axes": axes}
-        choice |= {"stacked": stacked, "fused": fused}
-        return SparseOptimizer(optimizer, recipe, scores=scores, changed=changed, **choice)
-    check_keras("model", model, keras.layers.Layer, "keras.Model")
-    chosen = layers_of(model, layers, include, exclude, axes, stacked, fused)
-    recipe, scores = start_from(recipe, chosen, initial, scores)
-    planned = plan(
-        model, recipe, layers=layers, include=include, exclude=exclude, axes=axes, stacked=stacked, fused=fused
-    )
-    sparse = SparseOptimizer(optimizer, recipe, layers=planned.layers, scores=scores, changed=changed)
-    sparse.__dict__["_others"] = planned.others
+    choice: dict[str, Any] = {"include": include, "exclude": exclude, "axes": axes, "stacked": stacked, "fused": fused}
+    _check_choice(model, storage, layers, choice, initial)
+    if model is not None:
+        check_keras("model", model, keras.layers.Layer, "keras.Model")
+        chosen = layers_of(model, layers, **choice)
+        recipe, scores = start_from(recipe, chosen, initial, scores)
+        planned = plan_of(model, recipe, chosen, layers)
+        sparse = SparseOptimizer(optimizer, recipe, layers=planned.layers, scores=scores, changed=changed)
+        return _built(sparse, planned, model, optimizer, storage, scores)
+    recipe, scores = start_from(recipe, layers or (), initial, scores)
+    return SparseOptimizer(optimizer, recipe, layers=layers, scores=scores, changed=changed, **choice)
+
+
+def _built(
+    sparse: SparseOptimizer,
+    plan: Plan,
+    model: keras.layers.Layer,
+    inner: keras.optimizers.Optimizer,
+    storage: Storage,
+    scores: Mapping[str, Any] | None,
+) -> SparseOptimizer:
+    """The optimizer, and a model that is sparse."""
+    sparse.__dict__["_others"] = plan.others
     variables = variables_of(model)
-    hold_active(planned, model, variables, sparse.check_start(planned, variables), optimizer, storage, scores)
+    hold_active(plan, model, variables, sparse.check_start(plan, variables), inner, storage, scores)
     sparse.build(variables)
     return sparse
 
 
-def _check_choice(model: Any, storage: Storage, layers: Sequence[Layer] | None, has_others: bool) -> None:
+def _check_choice(
+    model: Any, storage: Storage, layers: Sequence[Layer] | None, choice: Mapping[str, Any], initial: Initial | None
+) -> None:
     """Refuse ``layers`` beside other choices; with active weights, a model is needed, and may have them."""
     if storage != "masks" and model is None:
         raise ValueError("storage is not 'masks', and there is no model, whose layers would change: give model.")
-    if layers is not None and (has_others or (model is not None and storage == "masks")):
-        raise errors.too_many_choices("model", "include", "exclude", "axes", "stacked", "fused")
+    if layers is not None and (any(choice.values()) or (model is not None and storage == "masks")):
+        raise errors.too_many_choices("model", *choice)
+    if initial is not None and model is None and layers is None:
+        raise ValueError("initial is given, and neither model nor layers, which its masks are for: give model.")
 
 
 def _check_optimizer(optimizer: Any) -> None:
-    check_keras("optimizer", optimizer, keras.optimizers.Optimizer, "keras.optimizers.Optimizer")
-    if isinstance(optimizer, SparseOptimizer):
-        raise errors.already_sparsified("optimizer")
-    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
-        raise ValueError(
-            "optimizer is a LossScaleOptimizer, whose gradients are scaled: put it outside, as "
-            "LossScaleOptimizer(sparsify(optimizer, recipe))."
-        )
+    check_wrappable(optimizer)
     for inner in getattr(optimizer, "optimizers", ()):
         if inner.gradient_accumulation_steps:
             raise ValueError(

@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 import tensorflow as tf
 
-from rigl_backends.keras_common.layers import variable_name
 from rigl_backends.keras_common.state import single_optimizers
+from rigl_backends.keras_common.variables import variable_name
 from rigl_backends.tf.active import ActiveLayer
 from rigl_backends.tf.active_kernel import ActiveKernel, check_dense, check_made
 from rigl_backends.tf.drawn import drawn

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import keras
 import tensorflow as tf
 
+from rigl_backends.keras_common.state import ZEROED_EVERY
 from rigl_backends.tf import xla
 from rigl_backends.tf.accumulation import Accumulation, Call, changed_gradients
 from rigl_backends.tf.active import ActiveLayer
@@ -19,10 +20,6 @@ from rigl_backends.tf.namespace import all_finite, in_xla
 from rigl_backends.tf.outside import Outside
 from rigl_backends.tf.state import keeps_zeros
 from rigl_core.adapter import NEVER, Clock, Plan, first_masks
-
-ZEROED_EVERY = 100
-"""Steps after which everything outside the masks is zeroed, of optimizers too that leave zeros alone: anybody else may
-have written there."""
 
 
 class SparseTraining:
@@ -89,6 +86,10 @@ class SparseTraining:
             self.layers[i].start(self.layers[i].at_start(), mask)
         self.active.begin()
 
+    def tell_outside(self) -> bool:
+        """Warn of weights outside the masks, and say whether there are any."""
+        return self.outside.tell()
+
     def zero_what_was_written(self) -> None:
         """Zero everything outside the masks."""
         for layer in self.layers.values():
@@ -151,7 +152,7 @@ class SparseTraining:
     def _look_outside(self) -> None:
         """Tell or count what others wrote outside the masks; XLA does not, since it copies weights for a branch."""
         if tf.executing_eagerly():
-            if self.outside.tell():
+            if self.tell_outside():
                 self.zero_what_was_written()
         elif not (in_xla() and self._keeps_zeros):
             self.outside.count(now=(self._clock.step % ZEROED_EVERY == 0) | self._clock.due)
@@ -219,14 +220,9 @@ class SparseTraining:
         # One row of each table: what is sliced must begin at a known row, or XLA compiles each row anew.
         all_rows = self.plan.tables._asdict().items()
         rows = {name: tf.gather(table, [tf.clip_by_value(update, 0, len(table) - 1)]) for name, table in all_rows}
-        counts = functools.partial(self.plan.tables._replace(**rows).counts, 0)
+        counts = partial(self.plan.tables._replace(**rows).counts, 0)
         pools = [
-            Pool(
-                [self.layers[i] for i in pool],
-                [gradients.get(i) for i in pool],
-                update,
-                functools.partial(counts, number),
-            )
+            Pool([self.layers[i] for i in pool], [gradients.get(i) for i in pool], update, partial(counts, number))
             for number, pool in enumerate(self.plan.pools)
             if pool[0] in self.masked and any(i in gradients for i in pool)
         ]
