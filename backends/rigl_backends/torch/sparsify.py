@@ -11,9 +11,10 @@ from torch.optim import LBFGS, Optimizer
 
 from rigl_backends.torch.handle import SparseTraining, is_sparsified
 from rigl_backends.torch.layers import layers_of, parameters_of
+from rigl_backends.torch.shard_recipes import check_shards
 from rigl_backends.torch.storage import hold_active
 from rigl_backends.torch.travel import Parts, take_out, unpack
-from rigl_backends.torch.twin import is_sharded, optimizers_in, params_of
+from rigl_backends.torch.twin import optimizers_in, params_of
 from rigl_core.adapter import (
     Axes,
     Fused,
@@ -23,7 +24,6 @@ from rigl_core.adapter import (
     Recipe,
     Stacked,
     Storage,
-    Unstructured,
     check_changed,
     check_state,
     errors,
@@ -157,13 +157,11 @@ def sparsify(
     recipe, scores = start_from(recipe, chosen, initial, scores)
     own = _plan(model, recipe, chosen, layers)
     params = parameters_of(model, own.layers)
-    _check_shards(own, params)
+    check_shards(own, params)
     optimizers = _that_hold(found, own.layers, params)
     errors.check_scores(own, scores)
     with _without_topology(optimizers) as parts:
-        saved = unpack(parts, own, params)[0] if parts else None
-        if saved is not None:
-            check_state(own, saved, changed)
+        saved = _saved_in(parts, own, params, changed)
         hold_active(own, model, params, optimizers[0], storage, scores, None if saved is None else saved["masks"])
         return SparseTraining(own, model, params, optimizers, scores, saved=saved, changed=changed)
 
@@ -209,29 +207,15 @@ def _that_hold(optimizers: list[Optimizer], layers: Sequence[Layer], params: Seq
     return [optimizer for optimizer in optimizers if set(params) <= set(params_of(optimizer))]
 
 
-def _check_shards(plan: Plan, params: Sequence[nn.Parameter]) -> None:
-    """Refuse recipes whose choices need more than a layer's own counts, if layers are sharded."""
-    sharded = [plan.layers[i] for i in plan.sparse_layers if is_sharded(params[i])]
-    for parameter, (plain, reason) in _NOT_OF_SHARDS.items() if sharded else ():
-        given = getattr(plan.recipe, parameter)
-        if given != plain:
-            raise ValueError(
-                f"layer {sharded[0].name!r} is sharded (a DTensor), and the recipe has {parameter}={given!r}, "
-                f"{reason}: use {parameter}={plain!r}, or exclude the layer."
-            )
-    for layer in sharded:
-        if layer.slices > 1:
-            raise ValueError(
-                f"layer {layer.name!r} is sharded (a DTensor), and has slices (stacked or fused), which may lie in "
-                "several shards: leave stacked and fused out, or exclude the layer."
-            )
-
-
-_NOT_OF_SHARDS: Mapping[str, tuple[Any, str]] = {
-    "structure": (Unstructured(), "whose groups may lie in several shards"),
-    "scope": ("layer", "by which layers choose together, and shards choose layer by layer"),
-    "redistribution": (None, "which shares counts among layers, and shards count layer by layer"),
-}
+def _saved_in(
+    parts: Parts, plan: Plan, params: Sequence[nn.Parameter], changed: Collection[str]
+) -> dict[str, Any] | None:
+    """The state that optimizers had loaded, if they had one."""
+    if not parts:
+        return None
+    saved = unpack(parts, plan, params)[0]
+    check_state(plan, saved, changed)
+    return saved
 
 
 @contextmanager

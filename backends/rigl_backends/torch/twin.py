@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from rigl_core.adapter import is_spread
+
 Path = tuple[str, ...]
 
 
@@ -59,7 +61,7 @@ def is_plain(tensor: Tensor) -> bool:
 
 def is_sharded(tensor: Tensor) -> bool:
     """Whether a tensor is a DTensor, whose import takes a second and which this module does without."""
-    return hasattr(tensor, "full_tensor")
+    return is_spread(tensor)
 
 
 def local(tensor: Tensor) -> Tensor:
