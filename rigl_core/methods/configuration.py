@@ -9,7 +9,7 @@ from typing import Any
 from rigl_core import methods
 from rigl_core.methods.options import Options
 from rigl_core.recipe import Recipe
-from rigl_core.recipe.serialization import check_keys, from_data, suggestion
+from rigl_core.recipe.serialization import from_data, suggestion
 
 METHODS: Mapping[str, Callable[..., Recipe]] = {
     name: getattr(methods, name) for name in methods.__all__ if name != "Options"
@@ -39,12 +39,12 @@ def recipe_from_config(config: Mapping[str, Any], parts: Iterable[Any] = ()) -> 
         raise TypeError(f"config is {config!r}: it must be a mapping, such as {{'method': 'RigL', 'sparsity': 0.9}}.")
     method = _method_of(config)
     arguments = _arguments(method)
-    values = {key: value for key, value in config.items() if key != "method"}
-    check_keys("", values, list(arguments))
+    given = {key: value for key, value in config.items() if key != "method"}
+    values = from_data(given, list(arguments), parts, owner="")
     for key, required in arguments.items():
         if required and values.get(key) is None:
             raise ValueError(f"{key} is missing: {method.__name__} needs it{_EXAMPLES.get(key, '')}.")
-    return method(**from_data(values, list(arguments), parts))
+    return method(**values)
 
 
 _EXAMPLES = {

@@ -41,18 +41,19 @@ def to_data(values: Mapping[str, Any]) -> dict[str, Any]:
     return data
 
 
-def from_data(data: object, fields: Sequence[str], parts: Iterable[Any]) -> dict[str, Any]:
+def from_data(data: object, fields: Sequence[str], parts: Iterable[Any], *, owner: str = "recipe") -> dict[str, Any]:
     """The values of a recipe's ``fields`` that are given in ``data``.
 
     Args:
         data: plain data; a part without numbers may be given by its name alone.
         fields: the keys that may be given.
         parts: the user's own parts.
+        owner: what the data is, for messages; "" for a configuration, whose keys stand for themselves.
 
     Raises:
         TypeError, ValueError: the message names the key, such as ``schedule.every``.
     """
-    values = dict(check_keys("recipe", data, fields))
+    values = dict(_check_keys(owner, data, fields))
     own = {_name_of(part): part for part in parts}
     for parameter, catalog in _CATALOGS.items():
         if values.get(parameter) is not None:
@@ -84,7 +85,7 @@ def _schedule_from_dict(data: object) -> UpdateSchedule:
     of_training = isinstance(data, Mapping) and "total_steps" in data
     make = UpdateSchedule.for_training if of_training else UpdateSchedule
     known = inspect.signature(make).parameters
-    return _made(make, "schedule", check_keys("schedule", data, list(known)))
+    return _made(make, "schedule", _check_keys("schedule", data, list(known)))
 
 
 def _made(make: Callable[..., _T], parameter: str, values: Mapping[str, Any]) -> _T:
@@ -135,7 +136,7 @@ def _fields_of(cls: type) -> list[str]:
     return [field.name for field in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
 
 
-def check_keys(parameter: str, data: object, known: Sequence[str]) -> Mapping[str, Any]:
+def _check_keys(parameter: str, data: object, known: Sequence[str]) -> Mapping[str, Any]:
     """``data``, if it is a mapping with known keys alone.
 
     Args:
@@ -183,7 +184,7 @@ def _part_from_dict(parameter: str, data: object, catalog: Mapping[str, Any]) ->
         raise ValueError(f"{parameter} is {data!r}: it must be a name, or a mapping with the key 'kind'.")
     found = _look_up(parameter, data["kind"], catalog)
     cls = found if isinstance(found, type) else type(found)
-    values = check_keys(parameter, {key: value for key, value in data.items() if key != "kind"}, _fields_of(cls))
+    values = _check_keys(parameter, {key: value for key, value in data.items() if key != "kind"}, _fields_of(cls))
     return _made(cls, parameter, {key: _as(tuple, value) for key, value in values.items()})
 
 

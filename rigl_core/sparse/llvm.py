@@ -63,6 +63,10 @@ class Vectors:
         """Write a vector some floats after an address."""
         self.builder.store(vector, self._pointer(address, offset), align=4)
 
+    def add_to(self, address: Value, vector: Value) -> None:
+        """Add a vector to the one at an address."""
+        self.store(self.builder.fadd(self.load(address), vector), address)
+
     def splat(self, number: Value) -> Value:
         """A number in every lane."""
         first = self.builder.insert_element(

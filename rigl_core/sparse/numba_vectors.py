@@ -113,15 +113,17 @@ def add_gradients(
         fours = builder.sub(end, builder.and_(builder.sub(end, begin), integer(FOUR - 1)))
         with loop(builder, begin, fours, FOUR) as q:
             each = [builder.add(q, integer(i)) for i in range(FOUR)]
-            entry = moved(builder, gradient, 4, q)
-            sums.store(builder.fadd(sums.load(entry), sums.four_sums(*map(products, each))), entry)
+            sums.add_to(moved(builder, gradient, 4, q), sums.four_sums(*map(products, each)))
             for one in each if needs_inputs else ():
                 _add_to_input(vectors, lanes, columns, values, one, dys, dx)
         with loop(builder, fours, end) as q:
-            place = element(builder, gradient, q, FLOAT)
-            builder.store(builder.fadd(builder.load(place), vectors.sum(products(q))), place)
+            _add_to_float(builder, element(builder, gradient, q, FLOAT), vectors.sum(products(q)))
             if needs_inputs:
                 _add_to_input(vectors, lanes, columns, values, q, dys, dx)
+
+
+def _add_to_float(builder: Value, place: Value, number: Value) -> None:
+    builder.store(builder.fadd(builder.load(place), number), place)
 
 
 @inlined()

@@ -189,8 +189,6 @@ def check_pool(plan: Plan, pool: Sequence[int], saved: Sequence[Array], *, count
 
 
 def _check_slices(layer: Layer, mask: npt.NDArray[np.bool_]) -> None:
-    if layer.slices <= 1:
-        return
     active = slices_as_groups(layer).mask_by_unit(mask.reshape(-1), xp=numpy_namespace).sum(axis=1)
     if active.min() < active.max():
         raise ValueError(

@@ -110,9 +110,8 @@ def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp
     """The new mask of a single layer, and the connections that it keeps."""
     if xp.on_host is not None and chooses_freely(rule, connections):
         arrays = connections.arrays
-        choose = functools.partial(
-            choose_on_host, rule, connections.with_arrays(range(len(arrays)))
-        )  # without traced arrays
+        untraced = connections.with_arrays(range(len(arrays)))
+        choose = functools.partial(choose_on_host, rule, untraced)
         if (new := xp.on_host(choose, mask, counts.keep, counts.grow, *arrays)) is not None:
             return new, new
     old, informed = mask, has_information(rule, connections, mask, xp)

@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from rigl_core.storage.arrays import load_arrays, save_arrays
 from rigl_core.storage.changes import changes
@@ -38,11 +39,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _show(options: argparse.Namespace) -> int:
     """Print layers, recipe and checksum."""
-    from rigl_core.report import tables  # first, as it names the extra that is missing
-
-    from rich.console import Console  # isort: skip
-
-    topology, console = load(options.file), Console()
+    tables, console = _report()
+    topology = load(options.file)
     console.print(tables.sparsity(topology.table))
     if topology.recipe is not None:
         console.print(tables.recipe(topology.recipe))
@@ -52,12 +50,9 @@ def _show(options: argparse.Namespace) -> int:
 
 def _diff(options: argparse.Namespace) -> int:
     """Print what two topologies have in common."""
-    from rigl_core.report import tables  # first, as it names the extra that is missing
-
-    from rich.console import Console  # isort: skip
-
+    tables, console = _report()
     found = changes(_read(options.first, options.stored), _read(options.second, options.stored))
-    Console().print(tables.changes(found))
+    console.print(tables.changes(found))
     return int(any(one.added or one.removed for one in found))
 
 
@@ -72,6 +67,15 @@ def _convert(options: argparse.Namespace) -> int:
         topology = topology.in_layout(options.layout)
     (save_arrays if options.target.suffix == _ARRAYS else save)(options.target, topology)
     return 0
+
+
+def _report() -> tuple[Any, Any]:
+    """`rigl_core.report.tables`, and where to print what it makes."""
+    from rigl_core.report import tables  # first, as it names the extra that is missing
+
+    from rich.console import Console  # isort: skip
+
+    return tables, Console()
 
 
 def _read(path: Path, stored: Layout | None) -> Topology:

@@ -45,7 +45,8 @@ def begin(
         ValueError: if the first connections depend on dense weights.
     """
     training, abstract = training_of(tx), jax.eval_shape(init)
-    topologies = first_topologies(training, training.plan_of(abstract), abstract)
+    plan = training.plan_of(abstract)
+    topologies = first_topologies(training, plan, abstract, training.scores_for(plan))
 
     def others() -> list[Any]:
         leaves = jax.tree_util.tree_flatten_with_path(init())[0]

@@ -39,13 +39,16 @@ def check_storage(recipe: Recipe, storage: Storage, *, callbacks: bool) -> None:
         raise ValueError(f"storage asks for layers to be held as active weights, but {reason}: use 'masks'.")
 
 
-def first_topologies(training: SparseTraining, plan: Plan, params: Tree) -> dict[str, Topology]:
+def first_topologies(
+    training: SparseTraining, plan: Plan, params: Tree, scores: Mapping[str, Any] | None
+) -> dict[str, Topology]:
     """The topology of each layer that is to hold active weights alone, before the first step, by name.
 
     Args:
         training: says how layers are held.
         plan: the plan.
         params: dense, or their shapes; or with active weights, which keep their topologies.
+        scores: what chooses the initial topology, if the recipe asks for some.
 
     Raises:
         TypeError, ValueError: if the storage is unknown, or a layer that it names cannot be held so.
@@ -57,19 +60,21 @@ def first_topologies(training: SparseTraining, plan: Plan, params: Tree) -> dict
             "rigl_backends.jax.dense(params) makes them."
         )
     if not found:
-        found = _chosen(training, plan, params)
+        found = _chosen(training, plan, params, scores)
     reads = Clock(training.schedule).due and plan.recipe.rule.reads_gradient
     return {name: one.at_step(1 if reads else 0) for name, one in found.items()}
 
 
-def _chosen(training: SparseTraining, plan: Plan, params: Tree) -> dict[str, Topology]:
+def _chosen(
+    training: SparseTraining, plan: Plan, params: Tree, scores: Mapping[str, Any] | None
+) -> dict[str, Topology]:
     arrays, names = named_leaves(params), names_of_active(training.storage, plan, params)
     if not names:
         return {}
     if is_traced([arrays[name] for name in names.values()]):
         raise ValueError("init is inside jit, and storage='active' chooses connections on the host: call it outside.")
     dense = {i: np.asarray(arrays[name]).reshape(-1) for i, name in names.items() if is_made(arrays[name])}
-    link, indices = Link(), first_indices(plan, tuple(names), dense, training.scores_for(plan))
+    link, indices = Link(), first_indices(plan, tuple(names), dense, scores)
     return {names[i]: Topology.of(plan.layers[i], index, link) for i, index in indices.items()}
 
 

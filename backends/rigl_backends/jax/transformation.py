@@ -86,7 +86,7 @@ class SparseTraining:
         plan = self.plan_of(params)
         scores = self.scores_for(plan)
         errors.check_scores(plan, scores)
-        topologies = first_topologies(self, plan, params)
+        topologies = first_topologies(self, plan, params, scores)
         params = held_values(params, topologies)
         weights, started = named_leaves(params), dict[str, tuple[Array, Memory]]()
         for pool in plan.pools:

@@ -49,7 +49,10 @@ def plan(
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    chosen = layers_of(params, layers, include, exclude, axes, stacked, fused)
+    return _plan(params, recipe, layers_of(params, layers, include, exclude, axes, stacked, fused), layers)
+
+
+def _plan(params: Mapping[str, Array], recipe: Recipe, chosen: Sequence[Layer], layers: Sequence[Layer] | None) -> Plan:
     names = {layer.name for layer in chosen}
     others = {name: array.size for name, array in params.items() if name not in names and layers is None}
     return make_plan(recipe, chosen, others)
@@ -112,7 +115,7 @@ def sparsify(
         raise errors.already_sparsified("optimizer")
     chosen = layers_of(params, layers, include, exclude, axes, stacked, fused)
     recipe, scores = start_from(recipe, chosen, initial, scores)
-    own = plan(params, recipe, layers=layers, include=include, exclude=exclude, axes=axes, stacked=stacked, fused=fused)
+    own = _plan(params, recipe, chosen, layers)
     for layer in own.layers:
         if optimizer.params.get(layer.name) is not params[layer.name]:
             raise errors.not_held(layer)

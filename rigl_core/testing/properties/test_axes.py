@@ -16,11 +16,12 @@ from rigl_core.parts.structures import NM, Blocks, ConstantFanIn
 from rigl_core.testing import budget_oracle
 from rigl_core.testing.checks import checks, is_fast, runs_where
 from rigl_core.testing.fixed import fixed_training
-from rigl_core.testing.harness import Harness
+from rigl_core.testing.harness import Array, Harness, Session
 from rigl_core.testing.method_memory import initial_masks, remember
 from rigl_core.testing.method_oracle import as_sets
 from rigl_core.testing.properties.test_methods import check_first_update
 from rigl_core.testing.recording import start
+from rigl_core.testing.strategies import Training
 
 LAYERS: tuple[Layer, ...] = (
     Layer("fc0.weight", (8, 16), in_axes=(1,), out_axes=(0,)),
@@ -49,14 +50,19 @@ def test_layers_are_read_by_their_axes(harness: Harness, mode: str, method: str)
         layers = LAYERS[:4:2]
     recipe = RigL(schedule=UpdateSchedule(end=2, every=2), drop_fraction=Constant(0.5), **METHODS[method])
     training = fixed_training(recipe, layers)
-    session = start(harness, mode, training)
+    check_start_and_update(training, start(harness, mode, training), training.gradients(0))
+
+
+def check_start_and_update(training: Training, session: Session, gradients: dict[str, Array]) -> None:
+    """Counts by ER at a sparsity of 0.6, or of 2:4, initial masks and an update are the oracle's."""
+    recipe, layers = training.recipe, training.layers
     sizes = [layer.size for layer in layers]
     budget = round(sum(sizes) * 4 / 10)
     active = budget_oracle.counts([*map(budget_oracle.erdos_renyi_scale, layers)], sizes, budget)
-    if method == "RigL 2:4":
+    if isinstance(recipe.structure, NM):
         active = [size // 2 for size in sizes]
     expected = [budget_oracle.nearest(recipe, layer, n) for layer, n in zip(layers, active, strict=True)]
     masks = session.masks()
     assert [int(masks[layer.name].sum()) for layer in layers] == expected
     assert as_sets(masks) == initial_masks(training)
-    check_first_update(remember(training), session, training.gradients(0))
+    check_first_update(remember(training), session, gradients)

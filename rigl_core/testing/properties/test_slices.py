@@ -14,13 +14,10 @@ from rigl_core.parts.distributions import ErdosRenyi
 from rigl_core.parts.drop_fractions import Constant
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.parts.structures import NM, Blocks, ConstantFanIn
-from rigl_core.testing import budget_oracle
 from rigl_core.testing.checks import checks, is_fast, runs_where
 from rigl_core.testing.fixed import fixed_training
 from rigl_core.testing.harness import Array, Harness
-from rigl_core.testing.method_memory import initial_masks, remember
-from rigl_core.testing.method_oracle import as_sets
-from rigl_core.testing.properties.test_methods import check_first_update
+from rigl_core.testing.properties.test_axes import check_start_and_update
 from rigl_core.testing.recording import start
 
 LAYERS: tuple[Layer, ...] = (
@@ -53,17 +50,8 @@ def test_slices_are_layers_of_their_own(harness: Harness, mode: str, method: str
     layers = LAYERS if is_fast(harness, mode) else LAYERS[:2]
     recipe = METHODS[method](UpdateSchedule(end=2, every=2))
     training = fixed_training(recipe, layers)
-    session = start(harness, mode, training)
-    sizes = [layer.size for layer in layers]
-    budget = round(sum(sizes) * 4 / 10)
-    active = budget_oracle.counts([*map(budget_oracle.erdos_renyi_scale, layers)], sizes, budget)
-    if method == "RigL 2:4":
-        active = [size // 2 for size in sizes]
-    expected = [budget_oracle.nearest(recipe, layer, n) for layer, n in zip(layers, active, strict=True)]
-    masks = session.masks()
-    assert [int(masks[layer.name].sum()) for layer in layers] == expected
-    assert as_sets(masks) == initial_masks(training)
-    check_first_update(remember(training), session, silent_in_a_slice(training.gradients(0)))
+    gradients = silent_in_a_slice(training.gradients(0))
+    check_start_and_update(training, start(harness, mode, training), gradients)
 
 
 def silent_in_a_slice(gradients: dict[str, Array]) -> dict[str, Array]:
