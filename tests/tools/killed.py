@@ -62,11 +62,11 @@ def jax_training(data: Dataset, folder: Path, killed_at: int | None) -> Mapping[
     from orbax_loop import Training
 
     training = Training(data.train_images.shape[1], data.n_classes, STEPS)
-    state, step = training.start(), 0
+    state, done = training.start(), 0
     with ocp.CheckpointManager(folder.resolve() / "checkpoints") as manager:
         if (latest := manager.latest_step()) is not None:
-            state, step = manager.restore(latest, args=ocp.args.StandardRestore(state)), latest
-        for step in range(step + 1, STEPS + 1):
+            state, done = manager.restore(latest, args=ocp.args.StandardRestore(state)), latest
+        for step in range(done + 1, STEPS + 1):
             state = training.train(state, data, step - 1, step)
             _kill(step, killed_at)
             if step % EVERY == 0:

@@ -46,14 +46,15 @@ def plan(
     """The plan that `sparsify` would make of this model; nothing is changed. Print it to see the layers.
 
     Args:
-        model: any module.
+        model: any module, also on the meta device.
         recipe: how to train sparsely.
         layers: as for `sparsify`; so are ``include``, ``exclude``, ``axes``, ``stacked`` and ``fused``.
 
     Raises:
         TypeError, ValueError: naming the parameter.
     """
-    return _plan(model, recipe, layers_of(model, layers, include, exclude, axes, stacked, fused), layers)
+    chosen = layers_of(model, layers, include, exclude, axes, stacked, fused, unmade=True)
+    return _plan(model, recipe, chosen, layers)
 
 
 def _plan(model: nn.Module, recipe: Recipe, chosen: Sequence[Layer], layers: Sequence[Layer] | None) -> Plan:
