@@ -23,7 +23,9 @@ def train(framework: str, folder: Path, *killed_at: int) -> int:
 
 
 @checks("P2")
-@pytest.mark.parametrize("framework", ["torch", "jax", "keras"])
+@pytest.mark.parametrize(
+    "framework", ["torch", pytest.param("jax", marks=pytest.mark.heavy), pytest.param("keras", marks=pytest.mark.heavy)]
+)
 def test_a_killed_training_goes_on(framework: str, tmp_path: Path) -> None:
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     assert train(framework, whole) == 0
