@@ -83,7 +83,7 @@ def tests(session: nox.Session) -> None:
     with session.chdir(away):
         session.run("pytest", *(session.posargs or ("-n", "2")))  # each worker holds all frameworks: some 5 GB
     if not session.posargs:
-        test_fifth_library(session, away)
+        test_fifth_library(session, away, "-n", "2")
 
 
 @nox.session
@@ -123,10 +123,10 @@ def matrix(session: nox.Session, backend: str, release: str) -> None:
     For example, ``nox -s matrix-3.13`` or ``nox -s "matrix-3.13(torch, pinned)"``. A Python that is not installed is an
     error of nox.
     """
+    wanted = versions.needed(PYPROJECT, backend)
     if release == "pinned":
-        install_backend(session, backend, "testing")
+        install(session, "-e", ".", *wanted)
     else:
-        wanted = versions.needed(PYPROJECT, backend)
         versions.refuse_cuda(session, wanted)
         session.install("-q", "--no-compile", "--upgrade", "-e", ".", *wanted)
     session.run("pytest", "-q", *versions.TESTS[backend], "--backend", backend, *session.posargs)
@@ -236,7 +236,8 @@ def check_style(session: nox.Session) -> None:
     session.run("ruff", "format", "--check")
 
 
-def test_fifth_library(session: nox.Session, away: Path) -> None:
+def test_fifth_library(session: nox.Session, away: Path, *options: str) -> None:
     """The suite on MLX, run as the author of an adapter outside of this repository runs it."""
     with session.chdir(away / "examples" / "fifth_library"):
-        session.run("python", "-W", "error", "-m", "rigl_core.testing", "--harness", "rigl_mlx_harness:MLXHarness")
+        suite = ("python", "-W", "error", "-m", "rigl_core.testing", "--harness", "rigl_mlx_harness:MLXHarness")
+        session.run(*suite, *options)
