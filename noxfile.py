@@ -142,6 +142,14 @@ def workflows(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The documentation site, in the folder site; warnings are errors. ``-- --serve`` shows it while you write."""
+    install(session, groups=("docs",))
+    session.env["NO_MKDOCS_2_WARNING"] = "1"
+    session.run("python", "-m", "mkdocs", *(["serve"] if "--serve" in session.posargs else ["build", "--clean"]))
+
+
+@nox.session
 def bench(session: nox.Session) -> None:
     """What updates and sparse steps cost, as ratios: ``nox -s bench -- --quick`` takes two minutes."""
     install(session, "-e", ".[torch,jax,sparse]", groups=("bench", "jax", "tf"))

@@ -21,7 +21,7 @@ class Rule:
 
     Attributes:
         moves: whether the recipe has a schedule. If not, a training reads only ``initial``, ``scope`` and
-        ``structure``.
+            ``structure``.
     """
 
     moves: bool

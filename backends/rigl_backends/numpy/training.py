@@ -41,7 +41,9 @@ class SparseTraining(adapter.SparseTraining["SparseLayer | ActiveLayer"]):
         """Make the handle; only `sparsify` does.
 
         Args:
-            plan, optimizer, scores: as given to `sparsify`.
+            plan: the plan of the training.
+            optimizer: as given to `sparsify`.
+            scores: as given to `sparsify`.
             indices: of the layers to hold as active weights, by position.
             drawn: the initial values of those that have no dense array.
         """
