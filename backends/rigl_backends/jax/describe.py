@@ -95,9 +95,11 @@ class _Trace(MultiplyAdds):
             count = _dot if kind == "dot_general" else _convolution
             self.add(reversed(inputs[:2]), times * count(equation))
         elif kind == "scan":
-            carry = slice(parameters["num_consts"], parameters["num_consts"] + parameters["num_carry"])
-            inputs[carry] = [None] * parameters["num_carry"]
-            return self.walk(parameters["jaxpr"].jaxpr, inputs, times * parameters["length"])
+            inner = parameters["jaxpr"].jaxpr
+            carried = len(inner.outvars) - _sliced(equation.outvars, inner.outvars)
+            end = len(inputs) - _sliced(equation.invars, inner.invars)
+            inputs[end - carried : end] = [None] * carried
+            return self.walk(inner, inputs, times * parameters["length"])
         elif kind == "while":
             return self._loop(equation, inputs)
         elif kind == "cond":
@@ -124,6 +126,11 @@ class _Trace(MultiplyAdds):
                 "fori_loop whose bounds are Python numbers."
             )
         return carry
+
+
+def _sliced(outside: Sequence[Any], inside: Sequence[Any]) -> int:
+    """How many arrays of a scan have one more axis than its function sees: constants and what is carried have not."""
+    return sum(atom.aval.ndim > seen.aval.ndim for atom, seen in zip(outside, inside, strict=True))
 
 
 def _dot(equation: Any) -> int:
