@@ -1,5 +1,7 @@
 """Measures of topologies and of their changes. For users who watch a training."""
 
-from rigl_core.inspect.masks import churn, density, ever_active, moved, scalars
+from rigl_core.inspect.logged import scalars
+from rigl_core.inspect.masks import churn, density, ever_active, moved
+from rigl_core.inspect.waste import Units, on_no_path, units
 
-__all__ = ["churn", "density", "ever_active", "moved", "scalars"]
+__all__ = ["Units", "churn", "density", "ever_active", "moved", "on_no_path", "scalars", "units"]

@@ -1,16 +1,20 @@
-"""The history of a topology: densities, moved shares and R_s after each update."""
+"""The history of a topology: densities, moved shares, R_s and wasted units after each update."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from rigl_core.inspect.host import to_numpy
 from rigl_core.inspect.masks import Masks, churn, density, ever_active, moved
-from rigl_core.model.numbers import check_integer
+from rigl_core.inspect.waste import Units, empty_share, on_no_path, units, waste_message
+from rigl_core.model.layers import Layer
+from rigl_core.model.numbers import check_integer, decimal
+from rigl_core.model.warnings import SparsityWarning
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,8 @@ class Snapshot:
             over-parameterization rate (Liu et al. 2021, section 3.1).
         densities: ``density`` of each layer, by name.
         layers_moved: ``moved`` of each layer, by name.
+        units: how the connections of each layer are spread over its units, by name, if the history knows the layers.
+        on_no_path: share of the active connections of the history's chain that lie on no path; None without a chain.
     """
 
     step: int
@@ -33,12 +39,19 @@ class Snapshot:
     r_s: float
     densities: Mapping[str, float]
     layers_moved: Mapping[str, float]
+    units: Mapping[str, Units] = field(default_factory=dict)
+    on_no_path: float | None = None
+
+    @property
+    def empty(self) -> float | None:
+        """Share of the outputs of all layers without an active connection; None if the history knows no layers."""
+        return empty_share(self.units) if self.units else None
 
 
 class History:
     """Snapshots of a training. Add the topology at the start, and again after each update::
 
-        history = History()
+        history = History(sparse.plan.layers)
         history.add(sparse.step, sparse.masks)
         for step in range(total_steps):
             ...  # the training step
@@ -47,9 +60,22 @@ class History:
 
     A history keeps the numbers of all snapshots, but of the masks only the latest and their union over time. It can be
     pickled.
+
+    Args:
+        layers: such as ``sparse.plan.layers``. With layers, snapshots tell how connections are spread over units.
+        chain: names of layers that read each other's outputs in this order, and nothing else. With a chain, snapshots
+            tell how many connections lie on no path.
+        waste: a `rigl_core.SparsityWarning` tells once if more than this share of all outputs has no connection.
+
+    Raises:
+        TypeError, ValueError: if ``waste`` is no share.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Iterable[Layer] = (), *, chain: Sequence[str] = (), waste: float = 0.25) -> None:
+        if not 0 <= decimal(waste, "waste") <= 1:
+            raise ValueError(f"waste is {waste}: it must be from 0 to 1.")
+        self._layers, self._chain, self._limit = tuple(layers), tuple(chain), float(waste)
+        self._told = False
         self._snapshots: list[Snapshot] = []
         self._masks: dict[str, npt.NDArray[np.bool_]] = {}
         self._ever_active: dict[str, npt.NDArray[np.bool_]] = {}
@@ -63,7 +89,7 @@ class History:
 
         Raises:
             TypeError, ValueError: if ``step`` is no whole number or not larger than that of the last snapshot, or if
-                the masks belong to other layers than before. The history stays unchanged then.
+                the masks belong to other layers than before, or do not fit. The history stays unchanged then.
         """
         step = check_integer("step", step, 0)
         if self._snapshots and step <= self._snapshots[-1].step:
@@ -81,10 +107,19 @@ class History:
             density(ever),
             densities={name: density({name: mask}) for name, mask in copies.items()},
             layers_moved=moved(before, copies),
+            units=units(self._layers, copies),
+            on_no_path=on_no_path(self._layers, copies, self._chain) if self._chain else None,
         )
+        self._tell(snapshot)
         self._snapshots.append(snapshot)
         self._masks, self._ever_active = copies, ever
         return snapshot
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        message = waste_message(snapshot.units, self._limit)
+        if message and not self._told:
+            self._told = True
+            warnings.warn(message, SparsityWarning, stacklevel=3)
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:

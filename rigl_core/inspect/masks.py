@@ -1,4 +1,4 @@
-"""Numbers about masks, and about the differences between masks, for a log."""
+"""Numbers about masks, and about the differences between masks."""
 
 from __future__ import annotations
 
@@ -53,24 +53,6 @@ def density(masks: Masks) -> float:
     """
     arrays = [to_numpy(mask) for mask in masks.values()]
     return share(sum(map(_count, arrays)), sum(mask.size for mask in arrays))
-
-
-def scalars(masks: Masks, before: Masks | None = None, ever: Masks | None = None) -> dict[str, float]:
-    """Numbers to log about a topology, by name, for example as scalars of TensorBoard.
-
-    Args:
-        masks: the current masks.
-        before: the masks before the last update; if given, the result also has the moved shares.
-        ever: the last result of `ever_active`; if given, the result also has R_s.
-    """
-    values = {"density": density(masks)}
-    values |= {f"density/{name}": density({name: mask}) for name, mask in masks.items()}
-    if before is not None:
-        values["moved"] = churn(before, masks)
-        values |= {f"moved/{name}": share for name, share in moved(before, masks).items()}
-    if ever is not None:
-        values["R_s"] = density(ever)
-    return values
 
 
 def _count(mask: npt.NDArray[np.bool_]) -> int:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from rigl_backends.numpy import SGD, sparsify
 from rigl_core import RigL, UpdateSchedule
-from rigl_core.inspect.masks import density, ever_active, moved, scalars
+from rigl_core.inspect.logged import scalars
+from rigl_core.inspect.masks import density, ever_active, moved
 from rigl_core.testing.checks import checks
 
 
