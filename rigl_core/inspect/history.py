@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -11,10 +10,9 @@ import numpy.typing as npt
 
 from rigl_core.inspect.host import to_numpy
 from rigl_core.inspect.masks import Masks, churn, density, ever_active, moved
-from rigl_core.inspect.waste import Units, empty_share, on_no_path, units, waste_message
+from rigl_core.inspect.waste import LIMIT, Units, empty_share, on_no_path, tell_of_waste, units
 from rigl_core.model.layers import Layer
 from rigl_core.model.numbers import check_integer, decimal
-from rigl_core.model.warnings import SparsityWarning
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ class History:
         TypeError, ValueError: if ``waste`` is no share.
     """
 
-    def __init__(self, layers: Iterable[Layer] = (), *, chain: Sequence[str] = (), waste: float = 0.25) -> None:
+    def __init__(self, layers: Iterable[Layer] = (), *, chain: Sequence[str] = (), waste: float = LIMIT) -> None:
         if not 0 <= decimal(waste, "waste") <= 1:
             raise ValueError(f"waste is {waste}: it must be from 0 to 1.")
         self._layers, self._chain, self._limit = tuple(layers), tuple(chain), float(waste)
@@ -110,16 +108,10 @@ class History:
             units=units(self._layers, copies),
             on_no_path=on_no_path(self._layers, copies, self._chain) if self._chain else None,
         )
-        self._tell(snapshot)
+        self._told = self._told or tell_of_waste(self._layers, copies, self._limit)
         self._snapshots.append(snapshot)
         self._masks, self._ever_active = copies, ever
         return snapshot
-
-    def _tell(self, snapshot: Snapshot) -> None:
-        message = waste_message(snapshot.units, self._limit)
-        if message and not self._told:
-            self._told = True
-            warnings.warn(message, SparsityWarning, stacklevel=3)
 
     @property
     def snapshots(self) -> tuple[Snapshot, ...]:

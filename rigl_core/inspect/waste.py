@@ -6,6 +6,7 @@ are left without an input. `Units` counts them; `on_no_path` counts connections 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.inspect.host import to_numpy
+from rigl_core.inspect.host import is_spread, to_numpy
 from rigl_core.inspect.neurons import effective_architecture
 from rigl_core.model.layers import Layer
 from rigl_core.model.table import share
+from rigl_core.model.warnings import SparsityWarning
 
+LIMIT = 0.25
+"""The share of empty outputs from which a warning tells. Random topologies of usual plans leave far fewer."""
 Counts = npt.NDArray[np.int64]
 
 
@@ -88,8 +92,19 @@ def on_no_path(layers: Iterable[Layer], masks: Mapping[str, Any], chain: Sequenc
     return 1 - share(sum(architecture.active), active) if active else 0.0
 
 
-def waste_message(found: Mapping[str, Units], limit: float) -> str:
-    """What to tell a user if more than a share ``limit`` of all outputs is empty; otherwise an empty string."""
+def tell_of_waste(layers: Iterable[Layer], masks: Mapping[str, Any], limit: float = LIMIT) -> bool:
+    """Warn if more than a share ``limit`` of all outputs is empty; tells whether it did.
+
+    Masks that lie in shards are left out: nobody gathers a layer for a warning.
+    """
+    whole = {name: mask for name, mask in masks.items() if not is_spread(mask)}
+    message = _message(units(layers, whole), limit)
+    if message:
+        warnings.warn(message, SparsityWarning, stacklevel=3)
+    return bool(message)
+
+
+def _message(found: Mapping[str, Units], limit: float) -> str:
     if empty_share(found) <= limit:
         return ""
     worst = sorted((name for name in found if found[name].empty), key=lambda name: -found[name].empty_share)[:3]

@@ -129,6 +129,30 @@ def r_s(history: History, axes: Axes | None = None) -> Figure:
     return _figure(axes)
 
 
+def waste(history: History, axes: Axes | None = None) -> Figure:
+    """Outputs without an active connection over time, in each layer and in all, and connections on no path.
+
+    Args:
+        history: one that knows the layers.
+        axes: where to draw; None makes a figure.
+    """
+    snapshots = history.snapshots
+    axes = _axes(axes)
+    names = list(snapshots[0].units) if snapshots else []
+    lines = {name: [100 * each.units[name].empty_share for each in snapshots] for name in names}
+    _draw_layers(axes, snapshots, lines)
+    axes.plot(
+        _steps(snapshots), [100 * (each.empty or 0) for each in snapshots], color=ALL, marker=".", label="all layers"
+    )
+    if snapshots and snapshots[0].on_no_path is not None:
+        paths = [100 * (each.on_no_path or 0) for each in snapshots]
+        axes.plot(_steps(snapshots), paths, color=ONE, linestyle="--", label="connections on no path")
+    axes.legend()
+    axes.set(title="Without an active connection", xlabel="optimizer steps", ylabel="% of the outputs")
+    axes.set_ylim(bottom=0)
+    return _figure(axes)
+
+
 def _draw_layers(axes: Axes, snapshots: Sequence[Snapshot], lines: dict[str, list[float]]) -> None:
     for i, (name, values) in enumerate(lines.items()):
         style: dict[str, Any] = {"color": f"C{i}", "label": _plain(name)} if len(lines) <= LEGEND else {"color": FAINT}

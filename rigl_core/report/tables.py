@@ -53,12 +53,20 @@ def neurons(architecture: EffectiveArchitecture) -> Table:
 
 
 def history(history: History) -> Table:
-    """Density, moved share, R_s and the layer that moved most: a row for each snapshot."""
-    rows = [("step", "density", "moved %", "R_s", "moved most")]
+    """Density, moved share, R_s and the layer that moved most: a row for each snapshot.
+
+    Of a history that knows the layers it also shows the share of outputs without an active connection (``empty``), and
+    of one with a chain the share of active connections on no path.
+    """
+    first = history.snapshots[0] if history.snapshots else None
+    empty, path = first is not None and first.empty is not None, first is not None and first.on_no_path is not None
+    wasted = ["empty %"] * empty + ["no path %"] * path
+    rows: list[tuple[str, ...]] = [("step", "density", "moved %", "R_s", *wasted, "moved most")]
     for i, snapshot in enumerate(history.snapshots):
         moved = f"{100 * snapshot.moved:.2f}" if i else ""
         numbers = (f"{snapshot.density:.4f}", moved, f"{snapshot.r_s:.4f}")
-        rows.append((f"{snapshot.step:,}", *numbers, _moved_most(snapshot)))
+        wasted = [f"{100 * share:.1f}" for share in (snapshot.empty, snapshot.on_no_path) if share is not None]
+        rows.append((f"{snapshot.step:,}", *numbers, *wasted, _moved_most(snapshot)))
     table = _table("", rows, texts=0, total=False)
     table.columns[-1].justify = "left"
     return table

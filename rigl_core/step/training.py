@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from rigl_core.arrays.namespace import Array
+from rigl_core.inspect.waste import tell_of_waste
 from rigl_core.model.table import SparsityTable
 from rigl_core.model.warnings import SparsityWarning
 from rigl_core.plan import Plan
@@ -41,7 +42,7 @@ class SparseTraining(ABC, Generic[_L]):
         self._rule = plan.recipe.rule
         self._layers = layers
         self._clock = Clock(plan.recipe.schedule or NEVER)
-        self._refits = False
+        self._refits = self._told_waste = False
 
     # What users ask.
 
@@ -61,8 +62,16 @@ class SparseTraining(ABC, Generic[_L]):
 
     @property
     def table(self) -> SparsityTable:
-        """Density, active and zero weights of each layer."""
+        """Density, active and zero weights of each layer.
+
+        After updates it warns, once, if many outputs of the layers have no active connection.
+        """
         self.tell_outside()
+        if self.step and not self._told_waste:
+            masks = {
+                own.layer.name: self._mask(i) for i, own in self._layers.items() if not isinstance(own, ActiveLayer)
+            }
+            self._told_waste = tell_of_waste(self.plan.layers, masks)
         active = [layer.size for layer in self.plan.layers]
         for i, layer in self._layers.items():
             active[i] = layer.active

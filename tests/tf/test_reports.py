@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from rigl_backends.tf import sparsify
-from rigl_core import History, Lottery, Ticket, Trained
-from rigl_core.inspect.masks import density, ever_active, scalars
+from rigl_core import History, Lottery, Static, Ticket, Trained
+from rigl_core.inspect import density, ever_active, scalars, units
 from tests.tf.helpers import make_gradients, make_model, rigl
 
 
@@ -32,6 +32,20 @@ def test_what_is_logged_of_a_training() -> None:
     assert all(type(value) is float for value in logged.values())
     snapshot = history.add(optimizer.step, optimizer.masks)
     assert (snapshot.step, snapshot.moved, snapshot.r_s) == (1, logged["moved"], logged["R_s"])
+
+
+def test_units_of_convolutions_and_recurrent_layers() -> None:
+    model = keras.Sequential(
+        [keras.Input((6, 6, 4)), keras.layers.Conv2D(6, 3), keras.layers.Reshape((16, 6)), keras.layers.GRU(7)]
+    )
+    optimizer = sparsify(keras.optimizers.SGD(0.1), Static(0.0), model=model)
+    masks = optimizer.masks
+    convolution, inputs, _ = masks
+    masks[convolution][..., 2] = False
+    masks[inputs][:, 4] = False
+    found = units(optimizer.plan.layers, masks)
+    assert [(each.outputs, each.empty) for each in found.values()] == [(6, 1), (21, 1), (21, 0)]
+    assert found[convolution].most_in == 1 / 5
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])

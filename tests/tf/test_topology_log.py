@@ -50,7 +50,13 @@ def test_layers_are_left_out_by_default_and_a_dense_optimizer_is_refused() -> No
     x, y = make_data()
     model = make_model()
     model.compile(sparsify(keras.optimizers.SGD(0.1), RECIPE, model=model), LOSS)
-    assert set(model.fit(x, y, verbose=0, callbacks=[TopologyLog()]).history) == {"loss", "density", "moved", "R_s"}
+    assert set(model.fit(x, y, verbose=0, callbacks=[TopologyLog()]).history) == {
+        "loss",
+        "density",
+        "moved",
+        "R_s",
+        "empty",
+    }
     model.compile(keras.optimizers.SGD(0.1), LOSS)
     with pytest.raises(TypeError, match="optimizer is a SGD: it must be a SparseOptimizer, as sparsify makes it"):
         model.fit(x, y, verbose=0, callbacks=[TopologyLog()])

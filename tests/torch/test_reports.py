@@ -7,10 +7,11 @@ import copy
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from rigl_backends.torch import sparsify
-from rigl_core import History, Lottery, Ticket, Trained
-from rigl_core.inspect.masks import density, ever_active, scalars
+from rigl_core import History, Lottery, Static, Ticket, Trained
+from rigl_core.inspect import density, ever_active, scalars, units
 from tests.torch.helpers import SCHEDULE, batch, mlp, rigl, train_step
 
 
@@ -33,6 +34,24 @@ def test_what_is_logged_of_a_training() -> None:
     assert all(type(value) is float for value in logged.values())
     snapshot = history.add(sparse.step, sparse.masks)
     assert (snapshot.step, snapshot.moved, snapshot.r_s) == (3, logged["moved"], logged["R_s"])
+
+
+def test_units_of_convolutions_and_recurrent_layers() -> None:
+    """An output channel, a unit of one gate, and an input that is read nowhere."""
+    model = nn.Sequential(nn.Conv2d(4, 6, 3, groups=2), nn.LSTM(5, 7))
+    optimizer = torch.optim.SGD(model.parameters(), 0.1)
+    sparse = sparsify(model, optimizer, Static(0.0), fused={"1.*": 4})
+    masks = sparse.masks
+    masks["0.weight"][2] = False
+    masks["1.weight_ih_l0"][8], masks["1.weight_ih_l0"][7:14, 3] = False, False
+    found = units(sparse.plan.layers, masks)
+    assert {name: (each.outputs, each.empty) for name, each in found.items()} == {
+        "0.weight": (6, 1),
+        "1.weight_ih_l0": (28, 1),
+        "1.weight_hh_l0": (28, 0),
+    }
+    assert (found["1.weight_ih_l0"].inputs, found["1.weight_ih_l0"].unread) == (20, 1)
+    assert found["0.weight"].most_in == 1 / 5
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

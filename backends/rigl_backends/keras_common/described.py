@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from rigl_backends.keras_common.layers import layers_of, others_among
 from rigl_backends.keras_common.wrapper import Wrapper
-from rigl_core.adapter import Axes, Fused, Layer, Plan, Recipe, SparsityTable, Stacked, errors, make_plan
+from rigl_core.adapter import Axes, Fused, Layer, Plan, Recipe, SparsityTable, Stacked, errors, make_plan, tell_of_waste
 
 
 class Described(Wrapper):
@@ -61,8 +61,14 @@ class Described(Wrapper):
 
     @property
     def table(self) -> SparsityTable:
-        """Density, active and zero weights of each layer."""
-        return SparsityTable(self.plan.layers, tuple(int(np.count_nonzero(mask)) for mask in self.masks.values()))
+        """Density, active and zero weights of each layer.
+
+        After updates it warns, once, if many outputs of the layers have no active connection.
+        """
+        masks, layers = self.masks, self.plan.layers
+        if self.step and not self.__dict__.get("_told_waste"):
+            self.__dict__["_told_waste"] = tell_of_waste(layers, masks)
+        return SparsityTable(layers, tuple(int(np.count_nonzero(mask)) for mask in masks.values()))
 
     def _built_training(self) -> Any:
         """The framework's steps of the training.

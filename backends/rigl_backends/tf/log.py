@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import keras
 
 from rigl_backends.tf.optimizer import SparseOptimizer
-from rigl_core.adapter import errors, ever_active, scalars
+from rigl_core.adapter import errors, ever_active, scalars, tell_of_waste
 
 
 class TopologyLog(keras.callbacks.Callback):  # type: ignore[misc]
@@ -21,13 +21,19 @@ class TopologyLog(keras.callbacks.Callback):  # type: ignore[misc]
     were not active before the epoch (churn); ``R_s``, the share of the connections that were active before or after any
     epoch so far.
 
+    Also ``empty``, the share of the layers' outputs that have no active connection; a `rigl_core.SparsityWarning`
+    tells once of many.
+
     Args:
-        by_layer: whether to add the density and the moved share of each layer, too.
+        by_layer: whether to add the numbers of each layer, too.
+        chain: names of layers that read each other's outputs in this order, and nothing else; if given, the logs also
+            have ``on_no_path``, the share of their active connections on no path.
     """
 
-    def __init__(self, by_layer: bool = False) -> None:
+    def __init__(self, by_layer: bool = False, chain: Sequence[str] = ()) -> None:
         super().__init__()
-        self._by_layer = by_layer
+        self._by_layer, self._chain = by_layer, tuple(chain)
+        self._told = False
         self._before: Mapping[str, Any] = {}
         self._ever: Mapping[str, Any] = {}
 
@@ -46,9 +52,11 @@ class TopologyLog(keras.callbacks.Callback):  # type: ignore[misc]
 
     def on_epoch_end(self, epoch: int, logs: Any = None) -> None:
         """Compare it with that of the epoch before."""
-        masks = _sparse(self.model.optimizer).masks
+        sparse = _sparse(self.model.optimizer)
+        masks, layers = sparse.masks, sparse.plan.layers
         self._ever = ever_active(self._ever, masks)
-        values = scalars(masks, before=self._before, ever=self._ever)
+        values = scalars(masks, before=self._before, ever=self._ever, layers=layers, chain=self._chain)
+        self._told = self._told or tell_of_waste(layers, masks)
         self._before = masks
         if logs is not None:
             logs.update((name, value) for name, value in values.items() if self._by_layer or "/" not in name)
