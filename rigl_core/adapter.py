@@ -101,6 +101,7 @@ from rigl_core.step.update import Updated as Updated
 from rigl_core.step.update import chooses_freely as chooses_freely
 from rigl_core.step.update import initial_masks as initial_masks
 from rigl_core.step.update import move_pool as move_pool
+from rigl_core.step.update import reads_axes as reads_axes
 from rigl_core.step.update import weights_after as weights_after
 from rigl_core.step.workers import all_finite as all_finite
 from rigl_core.step.workers import any_outside as any_outside

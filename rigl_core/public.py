@@ -40,6 +40,8 @@ from rigl_core.model.layers import Layer as Layer
 from rigl_core.model.table import SparsityTable as SparsityTable
 from rigl_core.model.warnings import SparsityWarning as SparsityWarning
 from rigl_core.parts.criteria import GRADIENT as GRADIENT
+from rigl_core.parts.criteria import GRADIENT_BY_INPUT as GRADIENT_BY_INPUT
+from rigl_core.parts.criteria import GRADIENT_BY_OUTPUT as GRADIENT_BY_OUTPUT
 from rigl_core.parts.criteria import MAGNITUDE as MAGNITUDE
 from rigl_core.parts.criteria import MAGNITUDE_BY_SIGN as MAGNITUDE_BY_SIGN
 from rigl_core.parts.criteria import MOMENTUM as MOMENTUM

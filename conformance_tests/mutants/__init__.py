@@ -27,6 +27,7 @@ from conformance_tests.mutants import (
     told,
     topology,
     training,
+    units,
 )
 from conformance_tests.mutants.registry import MUTANTS
 
@@ -57,4 +58,5 @@ __all__ = [
     "told",
     "topology",
     "training",
+    "units",
 ]

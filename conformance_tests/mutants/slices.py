@@ -29,7 +29,7 @@ def slices_along_the_first_axis(patch: pytest.MonkeyPatch) -> None:
         groups = layer.slices * own.groups
         return Arrangement((groups, own.units, own.unit), (0, 1, 2), groups, own.units, own.unit)
 
-    patch.setattr(slices, "_in_each_slice", in_each_slice)
+    patch.setattr(slices, "in_each_slice", in_each_slice)
 
 
 @caught_by(test_slices.test_slices_are_layers_of_their_own, "SRigL")

@@ -112,7 +112,7 @@ def _message(found: Mapping[str, Units], limit: float) -> str:
     return (
         f"{100 * empty_share(found):.0f} % of the layers' outputs have no active connection: {listed}. Connections "
         "pile up on few units. Take a lower sparsity, a smaller drop fraction, or a recipe that spreads them: "
-        "structure=ConstantFanIn(), or SET's random growth."
+        "floor=1, grow=GRADIENT_BY_OUTPUT or structure=ConstantFanIn()."
     )
 
 

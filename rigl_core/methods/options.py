@@ -29,6 +29,7 @@ class Options(TypedDict, total=False):
     ramp: Ramp | None
     scope: Literal["layer", "global"]
     structure: Structure
+    floor: int
     grown: GrownWeights
     regrown: Literal["keep", "reset"]
     momentum: float

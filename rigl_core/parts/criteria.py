@@ -1,7 +1,7 @@
 """Criteria: scores of connections, by which an update drops and grows and by which the initial topology is chosen.
 
 A score is never NaN. Scores that drop or grow are at least 0. A criterion looks at connections one by one, so it can
-score a whole layer or any subset of it.
+score a whole layer or any subset of it. What `Criterion.compared_within` asks for is done afterwards.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ class Criterion:
         reads_scores: whether it needs scores that the user gives to ``sparsify``; only for initial topologies.
         by_sign: a drop by this criterion takes the same share of positive and of negative weights (SET as published).
         drops_zeros: a drop by this criterion takes exactly the connections with score 0, any number of them (Deep R).
+        compared_within: scores are divided by the largest score of the same "output" or "input", so that those of
+            different units can be compared; only to grow.
         magnitude_of: the array whose magnitude is the score; None if the score is anything else.
         parameter: the number that the criterion was made with, if any.
     """
@@ -46,6 +48,7 @@ class Criterion:
     reads_scores: bool = False
     by_sign: bool = False
     drops_zeros: bool = False
+    compared_within: Literal["output", "input"] | None = None
     magnitude_of: Literal["weight", "gradient", "momentum"] | None = None
     parameter: float | None = None
 
@@ -100,6 +103,12 @@ MAGNITUDE = Criterion("magnitude", _magnitude, magnitude_of="weight")
 GRADIENT = Criterion("gradient", _gradient, reads_gradient=True, magnitude_of="gradient")
 """|dense gradient|: RigL grows the largest (RigL paper, section 3 (4))."""
 
+GRADIENT_BY_OUTPUT = Criterion("gradient_by_output", _gradient, reads_gradient=True, compared_within="output")
+"""|dense gradient| / the largest one of the same output: growth does not pile up on few outputs (ours)."""
+
+GRADIENT_BY_INPUT = Criterion("gradient_by_input", _gradient, reads_gradient=True, compared_within="input")
+"""|dense gradient| / the largest one of the same input (ours)."""
+
 RANDOM = Criterion("random", _random, reads_random=True)
 """A seeded random score: SET's growth, and random initial topologies."""
 
@@ -141,7 +150,18 @@ def magnitude_and_gradient(share: float = 1.0) -> Criterion:
 CRITERIA: Mapping[str, Criterion | Callable[[float], Criterion]] = {
     **{
         criterion.name: criterion
-        for criterion in (MAGNITUDE, GRADIENT, RANDOM, MOMENTUM, SALIENCY, MAGNITUDE_BY_SIGN, SIGN, SCORES)
+        for criterion in (
+            MAGNITUDE,
+            GRADIENT,
+            GRADIENT_BY_OUTPUT,
+            GRADIENT_BY_INPUT,
+            RANDOM,
+            MOMENTUM,
+            SALIENCY,
+            MAGNITUDE_BY_SIGN,
+            SIGN,
+            SCORES,
+        )
     },
     "magnitude_and_gradient": magnitude_and_gradient,
 }

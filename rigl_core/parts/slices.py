@@ -24,13 +24,13 @@ def arrangement_of(structure: Structure, layer: Layer) -> Arrangement | None:
     own = structure.arrangement(layer.one_slice)
     if own is None:
         return None if layer.slices == 1 else slices_as_groups(layer)
-    return _in_each_slice(layer, own)
+    return in_each_slice(layer, own)
 
 
 def slices_as_groups(layer: Layer) -> Arrangement:
     """Each slice as one group, whose units are its weights in the order of their flat indices."""
     shape = layer.one_slice.shape
-    return _in_each_slice(layer, Arrangement(shape, tuple(range(len(shape))), 1, math.prod(shape)))
+    return in_each_slice(layer, Arrangement(shape, tuple(range(len(shape))), 1, math.prod(shape)))
 
 
 def parts_of_slices(layer: Layer) -> list[slice | npt.NDArray[np.intp]]:
@@ -41,7 +41,7 @@ def parts_of_slices(layer: Layer) -> list[slice | npt.NDArray[np.intp]]:
     return [*own.mask_by_unit(np.arange(layer.size), xp=numpy_namespace)]
 
 
-def _in_each_slice(layer: Layer, own: Arrangement) -> Arrangement:
+def in_each_slice(layer: Layer, own: Arrangement) -> Arrangement:
     """The arrangement of the whole layer, whose groups are those of the first slice, then of the next one."""
     pieces = iter(_pieces(own.split, layer.one_slice.shape))
     split: list[int] = []

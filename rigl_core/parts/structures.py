@@ -62,6 +62,10 @@ class Arrangement:
             columns = total if whole else normal(total, xp=xp)
         return xp.reshape(columns, (self.groups, self.units))
 
+    def scores_by_weight(self, scores: Array, *, xp: Namespace) -> Array:
+        """Flat scores of weights from scores of units, (groups, units), for units of one weight."""
+        return self.mask_by_weight(scores, xp=xp)
+
     def mask_by_unit(self, mask: Array, *, xp: Namespace) -> Array:
         """A mask of units, (groups, units), from a flat mask of weights."""
         return xp.reshape(self._columns(mask, xp)[:, 0], (self.groups, self.units))

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from rigl_core.arrays import sharing
 from rigl_core.model.layers import Layer, check_layers
 from rigl_core.parts.drop_fractions import counts_of, fraction_digits, fraction_numbers
+from rigl_core.parts.units import connections_of
 from rigl_core.plan.budget import Shared, share_budget
 from rigl_core.plan.plan import Plan, Table, Tables, weights_per_count_of
 from rigl_core.recipe.compatibility import decides_alone
@@ -42,6 +43,7 @@ def make_plan(recipe: Recipe, layers: Sequence[Layer], others: Mapping[str, int]
         initial = tuple(max(start, *column) for start, column in zip(at_start, targets.T.tolist(), strict=True))
     pools = _pools(recipe, layers, final, initial)
     _check_slices(recipe, [layers[i] for pool in pools for i in pool])
+    _check_units(recipe, [layers[i] for pool in pools for i in pool])
     for pool in pools:
         _check_size(recipe, [layers[i] for i in pool])
     keep, grow, digits = _count_tables(recipe, layers, pools, targets)
@@ -91,6 +93,8 @@ def _check_slices(recipe: Recipe, layers: Sequence[Layer]) -> None:
         parameter, why = "scope", "gives no slice a number of its own: use scope='layer'"
     elif recipe.redistribution is not None:
         parameter, why = "redistribution", "moves single connections between layers: leave it out"
+    elif recipe.floor:
+        parameter, why = "floor", "is kept in whole layers: leave it out"
     elif not decides_alone(recipe.drop):
         return
     for layer in layers:
@@ -100,6 +104,15 @@ def _check_slices(recipe: Recipe, layers: Sequence[Layer]) -> None:
                 f"{parameter} is {given!r}, and layer {layer.name!r} has {layer.slices} slices (stacked, fused). It "
                 f"{why}, or do not say that the layer has slices."
             )
+
+
+def _check_units(recipe: Recipe, layers: Sequence[Layer]) -> None:
+    """Refuse layers whose outputs or inputs cannot be told, if the recipe looks at these."""
+    for layer in layers:
+        if recipe.floor:
+            connections_of("output", layer, "floor")
+        if recipe.grow is not None and recipe.grow.compared_within is not None:
+            connections_of(recipe.grow.compared_within, layer, f"grow={recipe.grow.name!r}")
 
 
 def _check_size(recipe: Recipe, pool: Sequence[Layer]) -> None:

@@ -21,6 +21,8 @@ def check_together(rule: Rule, schedule: UpdateSchedule | None, ramp: Ramp | Non
         _check_redistribution(rule, ramp)
     if not isinstance(rule.structure, Unstructured):
         _check_structured(rule)
+    if rule.floor:
+        _check_floor(rule)
     _check_drop(rule, ramp)
     if rule.shadow:
         _check_shadow(rule)
@@ -32,15 +34,21 @@ def check_together(rule: Rule, schedule: UpdateSchedule | None, ramp: Ramp | Non
 
 def _check_criteria(rule: Rule) -> None:
     initial, moving = rule.initial, {"drop": rule.drop, "grow": rule.grow}
+    for parameter, criterion in {"initial": initial, "drop": rule.drop}.items():
+        if criterion.compared_within is not None:
+            raise ValueError(
+                f"{parameter} is {criterion.name!r}, which compares scores within an {criterion.compared_within}: only "
+                "grow can do that."
+            )
     if initial.reads_gradient or initial.reads_momentum or initial.reads_sign:
         raise ValueError(
             f"initial is {initial.name!r}, which reads the gradient: there is none at the start. To choose by "
             "the first gradient, prune at step 0 (rigl_core.SNIP)."
         )
-    for parameter, criterion in moving.items():
-        if criterion is not None and criterion.reads_scores:
+    for parameter, moves in moving.items():
+        if moves is not None and moves.reads_scores:
             raise ValueError(
-                f"{parameter} is {criterion.name!r}, which are given once, before the first step: only initial can "
+                f"{parameter} is {moves.name!r}, which are given once, before the first step: only initial can "
                 "read them."
             )
 
@@ -56,6 +64,17 @@ def _check_redistribution(rule: Rule, ramp: Ramp | None) -> None:
         raise ValueError("redistribution with a ramp needs the layers' common count: use scope='global'.")
     if decides_alone(rule.drop):
         raise ValueError(f"redistribution does not go with drop {rule.drop.name!r}: use another drop, or leave it out.")
+
+
+def _check_floor(rule: Rule) -> None:
+    for parameter, given, why in (
+        ("structure", not isinstance(rule.structure, Unstructured), "says how many connections each group has"),
+        ("scope", rule.scope == "global", "gives no layer a number of its own: use scope='layer'"),
+        ("redistribution", rule.redistribution is not None, "moves connections between layers: leave it out"),
+        ("drop", decides_alone(rule.drop), "decides how many it drops: use another drop"),
+    ):
+        if given:
+            raise ValueError(f"floor is {rule.floor}, and {parameter} {why}, or leave floor out.")
 
 
 def _check_structured(rule: Rule) -> None:

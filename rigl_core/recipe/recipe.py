@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, Literal, Self
 
-from rigl_core.model.numbers import check_sparsity, decimal
+from rigl_core.model.numbers import check_integer, check_sparsity, decimal
 from rigl_core.model.patterns import check_pattern_list
 from rigl_core.parts.criteria import GRADIENT, MAGNITUDE, RANDOM, Criterion
 from rigl_core.parts.distributions import Distribution, ErdosRenyiKernel, sparsity_pairs
@@ -48,6 +48,8 @@ class Recipe:
             ``"mean_score"``: in proportion to the mean grow score of each layer's active connections (SNFS:
             Dettmers & Zettlemoyer 2019, section 3). None: ``scope`` decides.
         structure: the groups or blocks in which connections are chosen.
+        floor: the number of active connections that every output keeps, as long as the layer has that many; 0 for no
+            such floor.
         grown: the weights that grown connections start with.
         regrown: ``"keep"``: a connection that one update drops and grows again keeps its weight and optimizer
             state; ``"reset"``: both start from 0.
@@ -81,6 +83,7 @@ class Recipe:
     scope: Literal["layer", "global"] = "layer"
     redistribution: Literal["survivors", "mean_score"] | None = None
     structure: Structure = Unstructured()
+    floor: int = 0
     grown: GrownWeights = Zeros()
     regrown: Literal["keep", "reset"] = "keep"
     momentum: float = 0.9
@@ -111,6 +114,7 @@ class Recipe:
                 limits = "in [0, 1)" if parameter == "momentum" else "at least 0"
                 raise ValueError(f"{parameter} is {getattr(self, parameter)}: it must be {limits}.")
             object.__setattr__(self, parameter, float(decimal(getattr(self, parameter), parameter)))
+        object.__setattr__(self, "floor", check_integer("floor", self.floor, 0))
         if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__"):
             raise TypeError(f"seed is {self.seed!r}: it must be a whole number.")
         object.__setattr__(self, "seed", self.seed.__index__())

@@ -31,6 +31,7 @@ class Rule:
     scope: Literal["layer", "global"]
     redistribution: Literal["survivors", "mean_score"] | None
     structure: Structure
+    floor: int
     grown: GrownWeights
     regrown: Literal["keep", "reset"]
     momentum: float
@@ -93,6 +94,11 @@ class Rule:
     def grows_from_zero(self) -> bool:
         """Whether the only change that an update makes to weights is to set them to 0."""
         return self.grown.kind == Zeros.kind and not self.shadow
+
+    @property
+    def compares_units(self) -> bool:
+        """Whether an update looks at the connections of each output, or of each input."""
+        return self.floor > 0 or (self.grow is not None and self.grow.compared_within is not None)
 
     @property
     def _moving(self) -> tuple[Criterion, ...]:

@@ -93,7 +93,7 @@ class _Dense:
 def _chosen(plan: Plan, pool: Sequence[_Dense]) -> dict[int, Flat]:
     """The initial connections of a pool. Layers that choose together or in groups are read whole, others in blocks."""
     rule, active = plan.recipe.rule, [plan.initial_active[layer.position] for layer in pool]
-    if len(pool) == 1 and isinstance(rule.structure, Unstructured):
+    if len(pool) == 1 and isinstance(rule.structure, Unstructured) and not rule.floor:
         return {pool[0].position: first_flat(rule.initial, pool[0].blocks(), active[0])}
     masks = initial_masks(rule, [layer.whole() for layer in pool], active, xp=numpy_namespace)
     return {layer.position: places_in(mask) for layer, mask in zip(pool, masks, strict=True)}

@@ -44,6 +44,8 @@ def _why_not(recipe: Recipe) -> str | None:
         return "moves connections from layer to layer"
     if not isinstance(rule.structure, Unstructured):
         return "chooses connections in groups"
+    if rule.floor:
+        return "keeps a floor of connections for each output, and active weights are chosen as one"
     if rule.grow not in (None, GRADIENT, RANDOM):
         return f"grows by {rule.grow.name!r}, which is neither the gradient nor random"
     return None

@@ -10,6 +10,7 @@ from rigl_core.arrays import sharing, topology
 from rigl_core.arrays.connections import Connections
 from rigl_core.arrays.namespace import Array, Namespace, add, count
 from rigl_core.parts.slices import slices_as_groups
+from rigl_core.parts.units import connections_of, relative
 from rigl_core.plan import Counts
 from rigl_core.recipe.rule import Rule
 
@@ -119,7 +120,14 @@ def has_information(rule: Rule, connections: Connections, mask: Array, xp: Names
 def both_scores(rule: Rule, connections: Connections, xp: Namespace) -> tuple[Array, Array | None]:
     """The drop scores and the grow scores of all connections; None in place of grow scores if nothing grows."""
     drop_scores = rule.drop.score(connections.for_dropping, xp)
-    return drop_scores, None if rule.grow is None else rule.grow.score(connections, xp)
+    if rule.grow is None:
+        return drop_scores, None
+    grow_scores = rule.grow.score(connections, xp)
+    if rule.grow.compared_within is not None:
+        assert connections.layer is not None
+        groups = connections_of(rule.grow.compared_within, connections.layer, "grow")
+        grow_scores = relative(grow_scores, groups, xp=xp)
+    return drop_scores, grow_scores
 
 
 def join(arrays: Sequence[Array], xp: Namespace) -> Array:

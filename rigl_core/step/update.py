@@ -14,8 +14,10 @@ from dataclasses import dataclass
 from rigl_core.arrays import sharing, topology
 from rigl_core.arrays.connections import Connections
 from rigl_core.arrays.namespace import Array, Namespace, count
+from rigl_core.model.layers import Layer
 from rigl_core.parts import slices
 from rigl_core.parts.structures import Arrangement
+from rigl_core.parts.units import best_with_floor, connections_of, grown_with_floor
 from rigl_core.plan import Counts
 from rigl_core.recipe.compatibility import decides_alone
 from rigl_core.recipe.rule import Rule
@@ -55,12 +57,16 @@ def initial_masks(
         chosen = topology.top_k_mask(join(scores, xp), sum(active), xp=xp)
         return split(chosen, scores, xp)
     return [
-        _initial_mask(values, arrangement_of(rule, connections), number, xp)
+        _initial_mask(rule, connections, values, number, xp)
         for values, connections, number in zip(scores, pool, active, strict=True)
     ]
 
 
-def _initial_mask(scores: Array, arrangement: Arrangement | None, active: Array | int, xp: Namespace) -> Array:
+def _initial_mask(rule: Rule, connections: Connections, scores: Array, active: Array | int, xp: Namespace) -> Array:
+    if rule.floor:
+        everything = scores == scores
+        return best_with_floor(scores, active, rule.floor, _outputs_of(connections), among=everything, xp=xp)
+    arrangement = arrangement_of(rule, connections)
     if arrangement is None:
         return topology.best_of(scores, active, xp=xp)
     of_each_group = active // arrangement.weights_per_choice
@@ -91,6 +97,33 @@ def move_pool(
     return [Updated(mask, xp.logical_and(mask, old)) for old, (mask, _) in zip(masks, new, strict=True)]
 
 
+def _updated_with_floor(
+    rule: Rule,
+    connections: Connections,
+    drop_scores: Array,
+    grow_scores: Array | None,
+    mask: Array,
+    counts: Counts,
+    xp: Namespace,
+) -> tuple[Array, Array]:
+    """The new mask of a layer of which each output keeps a number of connections, and the connections kept (M10)."""
+    groups = _outputs_of(connections)
+    kept = best_with_floor(drop_scores, counts.keep, rule.floor, groups, among=mask, xp=xp)
+    if grow_scores is None:
+        return kept, kept
+    return kept | grown_with_floor(grow_scores, counts.grow, rule.floor, groups, kept=kept, xp=xp), kept
+
+
+def _outputs_of(connections: Connections) -> Arrangement:
+    assert connections.layer is not None
+    return connections_of("output", connections.layer, "floor")
+
+
+def reads_axes(rule: Rule, layer: Layer) -> bool:
+    """Whether a layer's axes decide which connections are chosen: in groups or slices, or by comparisons in units."""
+    return rule.compares_units or slices.arrangement_of(rule.structure, layer) is not None
+
+
 def arrangement_of(rule: Rule, connections: Connections) -> Arrangement | None:
     """The groups in which connections of this layer are chosen; None without a structure and without slices."""
     return None if connections.layer is None else slices.arrangement_of(rule.structure, connections.layer)
@@ -103,6 +136,7 @@ def chooses_freely(rule: Rule, connections: Connections) -> bool:
     """
     layer = connections.layer
     free = layer is None or rule.structure.arrangement(layer.one_slice) is None
+    free = free and not rule.compares_units
     return free and not decides_alone(rule.drop) and rule.redistribution is None and rule.regrown == "keep"
 
 
@@ -128,7 +162,10 @@ def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp
         negative = topology.normal(connections.weight, xp=xp) < 0
         parts = xp.concat([count(mask & ~negative, xp=xp), count(mask & negative, xp=xp)])
         keep = sharing.in_proportion(array_of(keep, parts, xp), parts, xp=xp)
-    new, kept = topology.updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=xp, negative=negative)
+    if rule.floor:
+        new, kept = _updated_with_floor(rule, connections, drop_scores, grow_scores, mask, counts, xp)
+    else:
+        new, kept = topology.updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=xp, negative=negative)
     if arrangement is not None:
         new, kept = (arrangement.mask_by_weight(chosen, xp=xp) for chosen in (new, kept))
     return (new & informed) | (old & ~informed), (kept & informed) | (old & ~informed)

@@ -81,7 +81,11 @@ def initial_masks(training: Training) -> dict[str, set[int]]:
         expected = {name: {i for owner, i in best if owner == name} for name in scores}
     else:
         for layer, active in zip(plan.layers, plan.initial_active, strict=True):
-            if active < layer.size:
+            if active < layer.size and recipe.floor:
+                expected[layer.name] = method_oracle.with_floor(
+                    scores[layer.name], range(layer.size), active, recipe.floor, layer
+                )
+            elif active < layer.size:
                 groups = method_oracle.groups_of(recipe, layer)
                 units = active // (len(groups) * len(groups[0][0]))
                 chosen = [

@@ -17,7 +17,7 @@ import numpy as np
 from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
 from rigl_core.testing import oracle, score_oracle
-from rigl_core.testing.score_oracle import LayerState
+from rigl_core.testing.score_oracle import LayerState, place_in_slice, units_of
 
 Groups = list[list[tuple[int, ...]]]
 """For each group its units, and for each unit its flat positions."""
@@ -60,6 +60,11 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
             for criterion, scores in ((recipe.drop, drop), (recipe.grow, grow))
         )
         active = [i for i, unit in enumerate(group) if unit[0] in state.mask]
+        if recipe.floor:
+            stay = with_floor(drop_of, active, target - moves, recipe.floor, state.layer)
+            grown = floor_grown(grow_of, stay, moves, recipe.floor, state.layer) if grow_of else set()
+            kept, new = kept | stay, new | stay | grown
+            continue
         stay = _staying(recipe, state, drop_of, active, target - moves)
         grows = len(active) - len(stay) if recipe.drop.drops_zeros else moves
         others = [i for i in range(len(group)) if i not in stay]
@@ -67,6 +72,28 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
         kept |= {position for i in stay for position in group[i]}
         new |= {position for i in stay | grown for position in group[i]}
     return new | silent, kept | silent
+
+
+def with_floor(scores: Sequence[float], among: Sequence[int], count: int, floor: int, layer: Layer) -> set[int]:
+    """The ``count`` largest scores; those of the ``floor`` largest of each output come first (rule M11)."""
+    eligible = set(among)
+    first = {
+        i for unit in units_of(layer, "output") for i in oracle.largest(scores, sorted(eligible & set(unit)), floor)
+    }
+    chosen = oracle.largest(scores, sorted(first), count)
+    return chosen | oracle.largest(scores, sorted(eligible - chosen), count - len(chosen))
+
+
+def floor_grown(scores: Sequence[float], kept: set[int], count: int, floor: int, layer: Layer) -> set[int]:
+    """What grows beside ``kept``: first the best connections that an output lacks to its floor (rule M11)."""
+    lacking = {
+        i
+        for unit in units_of(layer, "output")
+        for i in oracle.largest(scores, sorted(set(unit) - kept), max(floor - len(kept & set(unit)), 0))
+    }
+    chosen = oracle.largest(scores, sorted(lacking), count)
+    others = sorted(set(range(layer.size)) - kept - chosen)
+    return chosen | oracle.largest(scores, others, count - len(chosen))
 
 
 def _staying(recipe: Recipe, state: LayerState, scores: Sequence[float], active: Sequence[int], keep: int) -> set[int]:
@@ -190,17 +217,8 @@ def slices_of(layer: Layer) -> list[set[int]]:
     """The flat positions of each slice (rule B12); a layer without slices is one."""
     slices: dict[Any, set[int]] = {}
     for i, place in enumerate(product(*map(range, layer.shape))):
-        slices.setdefault(_place_in_slice(layer, place)[0], set()).add(i)
+        slices.setdefault(place_in_slice(layer, place)[0], set()).add(i)
     return list(slices.values())
-
-
-def _place_in_slice(layer: Layer, place: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """The slice of a place in the layer's array, and the place as counted from the slice's beginning."""
-    if not layer.fused:
-        return tuple(place[axis] for axis in layer.stacked), place
-    axis, parts = layer.fused
-    part, within = divmod(place[axis], layer.shape[axis] // parts)
-    return (*(place[i] for i in layer.stacked), part), (*place[:axis], within, *place[axis + 1 :])
 
 
 def groups_of(recipe: Recipe, layer: Layer) -> Groups:
@@ -212,7 +230,7 @@ def groups_of(recipe: Recipe, layer: Layer) -> Groups:
         return [[(i,) for i in sorted(own)] for own in slices_of(layer)]
     keyed: dict[Any, list[int]] = {}
     for whole in positions:
-        own, place = _place_in_slice(layer, whole)
+        own, place = place_in_slice(layer, whole)
         out = tuple(place[axis] for axis in layer.out_axes)
         inputs = tuple(place[axis] for axis in layer.in_axes)
         kernel = tuple(place[axis] for axis in layer.kernel_axes)

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from rigl_core import methods
-from rigl_core.parts.criteria import GRADIENT
+from rigl_core.parts.criteria import GRADIENT, GRADIENT_BY_INPUT, GRADIENT_BY_OUTPUT
 from rigl_core.parts.drop_fractions import Constant
 from rigl_core.parts.grown import GradientStep, InitialValues, SmallRandom
 from rigl_core.parts.ramps import CubicRamp
@@ -29,6 +29,7 @@ STATIC: Mapping[str, Any] = {
     "static": lambda s, _: methods.Static(s),
     "scores": lambda s, _: methods.LotteryTicket(s),
     "scores by layer": lambda s, _: methods.SynFlow(s, scope="layer"),
+    "static, a floor": lambda s, _: methods.Static(s, floor=1),
     "static 2:4": lambda s, _: methods.Static(structure=NM(2, 4)),
 }
 """Methods whose topology never moves, as functions of a sparsity and a schedule."""
@@ -39,6 +40,10 @@ MOVING: Mapping[str, Any] = {
     "RigL 2:4": lambda s, when: methods.RigL(schedule=when, structure=NM(2, 4), drop_fraction=HALF),
     "RigL, blocks of 2": lambda s, when: methods.RigL(s, schedule=when, structure=Blocks(2), drop_fraction=HALF),
     "SRigL": lambda s, when: methods.SRigL(s, schedule=when, drop_fraction=HALF),
+    "RigL by outputs": lambda s, when: methods.RigL(s, schedule=when, grow=GRADIENT_BY_OUTPUT),
+    "RigL by inputs, a floor": lambda s, when: methods.RigL(s, schedule=when, grow=GRADIENT_BY_INPUT, floor=1),
+    "SET, a floor": lambda s, when: methods.SET(s, schedule=when, drop_fraction=HALF, floor=2),
+    "gradual pruning, a floor": lambda s, when: methods.GradualPruning(s, schedule=when, floor=1),
     "RigL, all layers": lambda s, when: methods.RigL(s, schedule=when, scope="global"),
     "RigL, on a ramp": lambda s, when: methods.RigL(s, schedule=when, ramp=CubicRamp(0.2)),
     "RigL, initial values": lambda s, when: methods.RigL(s, schedule=when, grown=InitialValues()),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,8 @@ def _score(name: str, parameter: float | None, state: LayerState, key: Any) -> l
         return weights
     if name == "gradient":
         return gradients
+    if name in ("gradient_by_output", "gradient_by_input"):
+        return _relative(gradients, units_of(state.layer, name.rpartition("_")[2]), real)
     if name == "momentum":
         return magnitudes(state.momentum, wide)
     if name == "random":
@@ -80,6 +83,36 @@ def _score(name: str, parameter: float | None, state: LayerState, key: Any) -> l
         signed = zip(state.weight, weights, state.sign, strict=True)
         return [float(not (counts and (w > 0 > s or w < 0 < s))) for w, counts, s in signed]
     raise KeyError(name)
+
+
+def units_of(layer: Layer, side: str) -> list[list[int]]:
+    """The flat positions of each output, or of each input, in each slice."""
+    found: dict[Any, list[int]] = {}
+    for i, place in enumerate(product(*map(range, layer.shape))):
+        own, within = place_in_slice(layer, place)
+        axes = layer.out_axes if side == "output" else layer.in_axes
+        found.setdefault((own, tuple(within[axis] for axis in axes)), []).append(i)
+    return list(found.values())
+
+
+def place_in_slice(layer: Layer, place: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """The slice of a place in the layer's array, and the place as counted from the slice's beginning."""
+    if not layer.fused:
+        return tuple(place[axis] for axis in layer.stacked), place
+    axis, parts = layer.fused
+    part, within = divmod(place[axis], layer.shape[axis] // parts)
+    return (*(place[i] for i in layer.stacked), part), (*place[:axis], within, *place[axis + 1 :])
+
+
+def _relative(scores: Sequence[float], units: Sequence[Sequence[int]], real: Any) -> list[float]:
+    """Scores divided by the largest one of their unit (rule M10)."""
+    result = list(scores)
+    for unit in units:
+        largest = max(scores[i] for i in unit)
+        reciprocal = oracle.magnitude(float(real(1) / real(largest or 1)), np.dtype(real).name)
+        for i in unit:
+            result[i] = oracle.magnitude(float(real(scores[i]) * real(reciprocal)), np.dtype(real).name)
+    return result
 
 
 def next_momentum(momentum: Any, gradient: Any, decay: float, real: Any = np.float32) -> Any:

@@ -102,7 +102,7 @@ def test_bad_recipes_are_refused_by_name(options: dict[str, Any], message: str) 
         ({"distribution": 3}, "distribution is 3: it must be a name, or a mapping with the key 'kind'"),
         ({"method": "SET", "sparsity": 0.5}, "method 'SET' without drop, grow, initial"),
         ({"schedule": {"end": 5, "stop": 7}}, "schedule has the unknown key 'stop'"),
-        ({"grow": "luck"}, "grow names the unknown 'luck': known are magnitude, gradient, random"),
+        ({"grow": "luck"}, "grow names the unknown 'luck': known are magnitude, gradient, gradient_by_output, "),
         (["sparsity"], "it must be a mapping"),
     ],
 )

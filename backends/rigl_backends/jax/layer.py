@@ -57,7 +57,7 @@ class SparseLayer(adapter.SparseLayer):
         cls, layer: Layer, rule: Rule, weight: Array, mask: Array, memory: Memory, key: Any, xp: Namespace
     ) -> SparseLayer:
         """The layer with arrays of its shape, in a namespace for arrays of such a shape."""
-        if xp is numpy_namespace or adapter.arrangement_of(rule.structure, layer) is not None:
+        if xp is numpy_namespace or adapter.reads_axes(rule, layer):
             weight, mask, memory = jax.tree.map(lambda x: x.reshape(-1), (weight, mask, memory))
             xp = for_flat_arrays(xp)
         return cls(nameless(layer, rule), rule, weight, mask, memory, key, xp)
@@ -89,8 +89,8 @@ def nameless(layer: Layer, rule: Rule) -> Layer:
 
     Layers whose connections are chosen alike are equal then.
     """
-    free = adapter.arrangement_of(rule.structure, layer) is None
-    return Layer("layer", (layer.size,)) if free else dataclasses.replace(layer, name="layer")
+    named = dataclasses.replace(layer, name="layer")
+    return named if adapter.reads_axes(rule, layer) else Layer("layer", (layer.size,))
 
 
 @jax.jit

@@ -13,6 +13,7 @@ from rigl_core.adapter import Plan, Unstructured
 _NOT_OF_SHARDS: Mapping[str, tuple[Any, str]] = {
     "structure": (Unstructured(), "whose groups may lie in several shards"),
     "scope": ("layer", "by which layers choose together, and shards choose layer by layer"),
+    "floor": (0, "a number of connections for each output, whose connections may lie in several shards"),
     "redistribution": (None, "which shares counts among layers, and shards count layer by layer"),
 }
 
@@ -27,7 +28,13 @@ def check_shards(plan: Plan, params: Sequence[nn.Parameter]) -> None:
                 f"layer {sharded[0].name!r} is sharded (a DTensor), and the recipe has {parameter}={given!r}, "
                 f"{reason}: use {parameter}={plain!r}, or exclude the layer."
             )
+    grow = plan.recipe.grow
     for layer in sharded:
+        if grow is not None and grow.compared_within is not None:
+            raise ValueError(
+                f"layer {layer.name!r} is sharded (a DTensor), and the recipe grows by {grow.name!r}, which compares "
+                "connections that may lie in several shards: use grow=GRADIENT, or exclude the layer."
+            )
         if layer.slices > 1:
             raise ValueError(
                 f"layer {layer.name!r} is sharded (a DTensor), and has slices (stacked or fused), which may lie in "

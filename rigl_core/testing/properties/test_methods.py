@@ -64,7 +64,7 @@ def check_first_update(memory: Memory, session: Session, gradients: dict[str, Ar
 
 
 @runs_where(in_turn(SEEN))
-@checks("M1", "M2", "M3", "M4", "M5", "T1", "T2", "T3", "T6", "P1")
+@checks("M1", "M2", "M3", "M4", "M5", "M10", "M11", "T1", "T2", "T3", "T6", "P1")
 @pytest.mark.parametrize("method", SEEN)
 def test_every_method_chooses_as_the_oracle(harness: Harness, mode: str, method: str) -> None:
     """Every update has the oracle's masks and values. A layer without information stays, in most cases."""
