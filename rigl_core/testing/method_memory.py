@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 
+from rigl_core.model.layers import Layer
 from rigl_core.plan import Plan, make_plan
-from rigl_core.testing import method_oracle, oracle, score_oracle
+from rigl_core.recipe import Recipe
+from rigl_core.testing import floor_oracle, method_oracle, oracle, score_oracle
 from rigl_core.testing.harness import Array
 from rigl_core.testing.recording import Step
 from rigl_core.testing.strategies import Training
@@ -81,21 +84,19 @@ def initial_masks(training: Training) -> dict[str, set[int]]:
         expected = {name: {i for owner, i in best if owner == name} for name in scores}
     else:
         for layer, active in zip(plan.layers, plan.initial_active, strict=True):
-            if active < layer.size and recipe.floor:
-                expected[layer.name] = method_oracle.with_floor(
-                    scores[layer.name], range(layer.size), active, recipe.floor, layer
-                )
-            elif active < layer.size:
-                groups = method_oracle.groups_of(recipe, layer)
-                units = active // (len(groups) * len(groups[0][0]))
-                chosen = [
-                    group[i]
-                    for group in groups
-                    for i in oracle.largest(
-                        [method_oracle.unit_score(recipe.initial.name, scores[layer.name], unit) for unit in group],
-                        range(len(group)),
-                        units,
-                    )
-                ]
-                expected[layer.name] = {i for unit in chosen for i in unit}
+            if active < layer.size:
+                expected[layer.name] = _chosen(recipe, layer, scores[layer.name], active)
     return expected
+
+
+def _chosen(recipe: Recipe, layer: Layer, scores: Sequence[float], active: int) -> set[int]:
+    """The flat positions with the best initial scores of one layer."""
+    if recipe.floor:
+        return floor_oracle.with_floor(scores, range(layer.size), active, recipe.floor, layer)
+    groups = method_oracle.groups_of(recipe, layer)
+    units = active // (len(groups) * len(groups[0][0]))
+    chosen: set[int] = set()
+    for group in groups:
+        of_units = [method_oracle.unit_score(recipe.initial.name, scores, unit) for unit in group]
+        chosen |= {position for i in oracle.largest(of_units, range(len(group)), units) for position in group[i]}
+    return chosen

@@ -16,8 +16,8 @@ import numpy as np
 
 from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
-from rigl_core.testing import oracle, score_oracle
-from rigl_core.testing.score_oracle import LayerState, place_in_slice, units_of
+from rigl_core.testing import floor_oracle, oracle, score_oracle
+from rigl_core.testing.score_oracle import LayerState, place_in_slice
 
 Groups = list[list[tuple[int, ...]]]
 """For each group its units, and for each unit its flat positions."""
@@ -61,8 +61,8 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
         )
         active = [i for i, unit in enumerate(group) if unit[0] in state.mask]
         if recipe.floor:
-            stay = with_floor(drop_of, active, target - moves, recipe.floor, state.layer)
-            grown = floor_grown(grow_of, stay, moves, recipe.floor, state.layer) if grow_of else set()
+            stay = floor_oracle.with_floor(drop_of, active, target - moves, recipe.floor, state.layer)
+            grown = floor_oracle.floor_grown(grow_of, stay, moves, recipe.floor, state.layer) if grow_of else set()
             kept, new = kept | stay, new | stay | grown
             continue
         stay = _staying(recipe, state, drop_of, active, target - moves)
@@ -72,28 +72,6 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
         kept |= {position for i in stay for position in group[i]}
         new |= {position for i in stay | grown for position in group[i]}
     return new | silent, kept | silent
-
-
-def with_floor(scores: Sequence[float], among: Sequence[int], count: int, floor: int, layer: Layer) -> set[int]:
-    """The ``count`` largest scores; those of the ``floor`` largest of each output come first (rule M11)."""
-    eligible = set(among)
-    first = {
-        i for unit in units_of(layer, "output") for i in oracle.largest(scores, sorted(eligible & set(unit)), floor)
-    }
-    chosen = oracle.largest(scores, sorted(first), count)
-    return chosen | oracle.largest(scores, sorted(eligible - chosen), count - len(chosen))
-
-
-def floor_grown(scores: Sequence[float], kept: set[int], count: int, floor: int, layer: Layer) -> set[int]:
-    """What grows beside ``kept``: first the best connections that an output lacks to its floor (rule M11)."""
-    lacking = {
-        i
-        for unit in units_of(layer, "output")
-        for i in oracle.largest(scores, sorted(set(unit) - kept), max(floor - len(kept & set(unit)), 0))
-    }
-    chosen = oracle.largest(scores, sorted(lacking), count)
-    others = sorted(set(range(layer.size)) - kept - chosen)
-    return chosen | oracle.largest(scores, others, count - len(chosen))
 
 
 def _staying(recipe: Recipe, state: LayerState, scores: Sequence[float], active: Sequence[int], keep: int) -> set[int]:
