@@ -9,6 +9,7 @@ from rich.table import Table
 
 from history import History, by_method
 from rigl_core import cost_table
+from rigl_core.inspect import empty_share, units
 from runs import Run
 
 
@@ -25,9 +26,10 @@ def title_of(runs: Sequence[Run], backend: str) -> str:
 
 def to_table(histories: Sequence[History], title: str) -> Table:
     """One row for each method and sparsity."""
-    table = Table(title=title, caption="Test accuracy: mean ± standard deviation. Costs: operations, dense = 1.")
+    caption = "Test accuracy: mean ± standard deviation. Empty: without an input. Costs: operations, dense = 1."
+    table = Table(title=title, caption=caption)
     table.add_column("Method")
-    for heading in ("Sparsity", "Accuracy", "Active weights", "Training\ncost", "Inference\ncost"):
+    for heading in ("Sparsity", "Accuracy", "Active weights", "Empty\nunits", "Training\ncost", "Inference\ncost"):
         table.add_column(heading, justify="right")
     last_sparsity = 0.0
     for (method, sparsity), group in by_method(histories).items():
@@ -40,6 +42,7 @@ def to_table(histories: Sequence[History], title: str) -> Table:
             f"{100 * sparsity:g} %",
             accuracy_text(group),
             f"{group[0].active:,}",
+            empty_text(group),
             f"{training:.3f}",
             f"{inference:.3f}",
             style="bold" if method == "RigL" else None,
@@ -52,6 +55,12 @@ def accuracy_text(group: Sequence[History]) -> str:
     percents = [100 * history.accuracies[-1] for history in group]
     spread = f" ± {statistics.stdev(percents):.1f}" if len(percents) > 1 else ""
     return f"{statistics.mean(percents):.1f}{spread} %"
+
+
+def empty_text(group: Sequence[History]) -> str:
+    """The mean share of units without an active input after the training, in percent."""
+    shares = [empty_share(units(history.run.layers, history.masks)) for history in group]
+    return f"{100 * statistics.mean(shares):.0f} %"
 
 
 def costs(run: Run) -> tuple[float, float]:
