@@ -106,7 +106,7 @@ def _updated_with_floor(
     counts: Counts,
     xp: Namespace,
 ) -> tuple[Array, Array]:
-    """The new mask of a layer of which each output keeps a number of connections, and the connections kept (M10)."""
+    """The new mask of a layer of which each output keeps a number of connections, and the connections kept (M11)."""
     groups = _outputs_of(connections)
     kept = best_with_floor(drop_scores, counts.keep, rule.floor, groups, among=mask, xp=xp)
     if grow_scores is None:
