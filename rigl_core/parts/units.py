@@ -52,7 +52,9 @@ def relative(scores: Array, groups: Arrangement, *, xp: Namespace) -> Array:
     """
     rows = groups.scores_by_unit(xp.widen(scores), xp=xp)
     largest = xp.kth_largest(rows, 1)
-    reciprocal = topology.magnitude(1 / xp.where(largest > 0, largest, xp.full_like(largest, 1)), xp=xp)
+    ones = xp.full_like(largest, 1)
+    one = xp.where(largest >= 0, ones, largest)  # TensorFlow's graphs divide a constant 1 only approximately
+    reciprocal = topology.magnitude(one / xp.where(largest > 0, largest, ones), xp=xp)
     return groups.scores_by_weight(topology.magnitude(rows * reciprocal, xp=xp), xp=xp)
 
 
