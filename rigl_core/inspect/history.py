@@ -98,6 +98,7 @@ class History:
         copies = {name: to_numpy(mask).astype(np.bool_) for name, mask in masks.items()}
         before = self._masks if self._snapshots else copies
         ever = ever_active(self._ever_active if self._snapshots else copies, copies)
+        found = units(self._layers, copies)
         snapshot = Snapshot(
             step,
             density(copies),
@@ -105,10 +106,10 @@ class History:
             density(ever),
             densities={name: density({name: mask}) for name, mask in copies.items()},
             layers_moved=moved(before, copies),
-            units=units(self._layers, copies),
+            units=found,
             on_no_path=on_no_path(self._layers, copies, self._chain) if self._chain else None,
         )
-        self._told = self._told or tell_of_waste(self._layers, copies, self._limit)
+        self._told = self._told or tell_of_waste(found, self._limit)
         self._snapshots.append(snapshot)
         self._masks, self._ever_active = copies, ever
         return snapshot

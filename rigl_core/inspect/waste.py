@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from rigl_core.inspect.host import is_spread, to_numpy
+from rigl_core.inspect.host import to_numpy
 from rigl_core.inspect.neurons import effective_architecture
 from rigl_core.model.layers import Layer
 from rigl_core.model.table import share
@@ -92,28 +92,19 @@ def on_no_path(layers: Iterable[Layer], masks: Mapping[str, Any], chain: Sequenc
     return 1 - share(sum(architecture.active), active) if active else 0.0
 
 
-def tell_of_waste(layers: Iterable[Layer], masks: Mapping[str, Any], limit: float = LIMIT) -> bool:
-    """Warn if more than a share ``limit`` of all outputs is empty; tells whether it did.
-
-    Masks that lie in shards are left out: nobody gathers a layer for a warning.
-    """
-    whole = {name: mask for name, mask in masks.items() if not is_spread(mask)}
-    message = _message(units(layers, whole), limit)
-    if message:
-        warnings.warn(message, SparsityWarning, stacklevel=3)
-    return bool(message)
-
-
-def _message(found: Mapping[str, Units], limit: float) -> str:
+def tell_of_waste(found: Mapping[str, Units], limit: float = LIMIT) -> bool:
+    """Warn if more than a share ``limit`` of all outputs is empty; tells whether it did."""
     if empty_share(found) <= limit:
-        return ""
+        return False
     worst = sorted((name for name in found if found[name].empty), key=lambda name: -found[name].empty_share)[:3]
     listed = ", ".join(f"{found[name].empty:,} of {found[name].outputs:,} in {name!r}" for name in worst)
-    return (
+    message = (
         f"{100 * empty_share(found):.0f} % of the layers' outputs have no active connection: {listed}. Connections "
         "pile up on few units. Take a lower sparsity, a smaller drop fraction, or a recipe that spreads them: "
         "floor=1, grow=GRADIENT_BY_OUTPUT or structure=ConstantFanIn()."
     )
+    warnings.warn(message, SparsityWarning, stacklevel=3)
+    return True
 
 
 def _units(layer: Layer, mask: Any) -> Units:

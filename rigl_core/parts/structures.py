@@ -62,16 +62,12 @@ class Arrangement:
             columns = total if whole else normal(total, xp=xp)
         return xp.reshape(columns, (self.groups, self.units))
 
-    def scores_by_weight(self, scores: Array, *, xp: Namespace) -> Array:
-        """Flat scores of weights from scores of units, (groups, units), for units of one weight."""
-        return self.mask_by_weight(scores, xp=xp)
-
     def mask_by_unit(self, mask: Array, *, xp: Namespace) -> Array:
         """A mask of units, (groups, units), from a flat mask of weights."""
         return xp.reshape(self._columns(mask, xp)[:, 0], (self.groups, self.units))
 
     def mask_by_weight(self, mask: Array, *, xp: Namespace) -> Array:
-        """A flat mask of weights from a mask of units, (groups, units)."""
+        """A flat mask of weights from a mask of units, (groups, units); or what else is known of units."""
         column = xp.reshape(mask, (self.groups * self.units, 1))
         columns = xp.concat([column] * self.unit) if self.unit > 1 else column
         by_weight = xp.permute_dims(xp.reshape(columns, (self.unit, self.groups * self.units)), (1, 0))
@@ -82,6 +78,12 @@ class Arrangement:
     def _columns(self, flat: Array, xp: Namespace) -> Array:
         arranged = xp.permute_dims(xp.reshape(flat, self.split), self.order)
         return xp.reshape(arranged, (self.groups * self.units, self.unit))
+
+
+def of_each(layer: Layer, axes: tuple[int, ...], units: int) -> Arrangement:
+    """The connections of each unit as a group: of each output, or of each input, which ``axes`` index."""
+    rest = tuple(axis for axis in range(len(layer.shape)) if axis not in axes)
+    return Arrangement(layer.shape, axes + rest, units, layer.size // (units or 1))
 
 
 @runtime_checkable
@@ -128,8 +130,7 @@ class ConstantFanIn:
     def arrangement(self, layer: Layer) -> Arrangement:
         if layer.grouped_axes == "out" and layer.groups > 1:
             raise _does_not_fit(layer, "constant fan-in does not know grouped transposed convolutions")
-        rest = tuple(axis for axis in range(len(layer.shape)) if axis not in layer.out_axes)
-        return Arrangement(layer.shape, layer.out_axes + rest, layer.n_out, layer.size // (layer.n_out or 1))
+        return of_each(layer, layer.out_axes, layer.n_out)
 
 
 @dataclass(frozen=True)

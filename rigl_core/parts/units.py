@@ -9,7 +9,7 @@ from rigl_core.arrays import topology
 from rigl_core.arrays.namespace import Array, Namespace, count
 from rigl_core.model.layers import Layer
 from rigl_core.parts.slices import in_each_slice
-from rigl_core.parts.structures import Arrangement
+from rigl_core.parts.structures import Arrangement, of_each
 
 Side = Literal["output", "input"]
 
@@ -34,9 +34,7 @@ def connections_of(side: Side, layer: Layer, parameter: str) -> Arrangement:
             f"{parameter} looks at each {side} of a layer, and those of layer {layer.name!r} {why}. Pin the layer with "
             f"dense=[...], exclude it, or leave {parameter} out."
         )
-    rest = tuple(axis for axis in range(len(own.shape)) if axis not in axes)
-    groups = math.prod(own.shape[axis] for axis in axes)
-    arrangement = Arrangement(own.shape, axes + rest, groups, own.size // groups if groups else 0)
+    arrangement = of_each(own, axes, math.prod(own.shape[axis] for axis in axes))
     return arrangement if layer.slices == 1 else in_each_slice(layer, arrangement)
 
 
@@ -55,7 +53,7 @@ def relative(scores: Array, groups: Arrangement, *, xp: Namespace) -> Array:
     ones = xp.full_like(largest, 1)
     one = xp.where(largest >= 0, ones, largest)  # TensorFlow's graphs divide a constant 1 only approximately
     reciprocal = topology.magnitude(one / xp.where(largest > 0, largest, ones), xp=xp)
-    return groups.scores_by_weight(topology.magnitude(rows * reciprocal, xp=xp), xp=xp)
+    return groups.mask_by_weight(topology.magnitude(rows * reciprocal, xp=xp), xp=xp)
 
 
 def best_with_floor(

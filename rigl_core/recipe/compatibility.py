@@ -68,7 +68,11 @@ def _check_redistribution(rule: Rule, ramp: Ramp | None) -> None:
 
 def _check_floor(rule: Rule) -> None:
     for parameter, given, why in (
-        ("structure", not isinstance(rule.structure, Unstructured), "says how many connections each group has"),
+        (
+            "structure",
+            not isinstance(rule.structure, Unstructured),
+            "says how many connections each group has: use structure=Unstructured()",
+        ),
         ("scope", rule.scope == "global", "gives no layer a number of its own: use scope='layer'"),
         ("redistribution", rule.redistribution is not None, "moves connections between layers: leave it out"),
         ("drop", decides_alone(rule.drop), "decides how many it drops: use another drop"),

@@ -13,7 +13,8 @@ from dataclasses import replace
 from typing import Any, Generic, TypeVar
 
 from rigl_core.arrays.namespace import Array
-from rigl_core.inspect.waste import tell_of_waste
+from rigl_core.inspect.host import is_spread
+from rigl_core.inspect.waste import tell_of_waste, units
 from rigl_core.model.table import SparsityTable
 from rigl_core.model.warnings import SparsityWarning
 from rigl_core.plan import Plan
@@ -68,10 +69,7 @@ class SparseTraining(ABC, Generic[_L]):
         """
         self.tell_outside()
         if self.step and not self._told_waste:
-            masks = {
-                own.layer.name: self._mask(i) for i, own in self._layers.items() if not isinstance(own, ActiveLayer)
-            }
-            self._told_waste = tell_of_waste(self.plan.layers, masks)
+            self._told_waste = tell_of_waste(units(self.plan.layers, self._masks_here()))
         active = [layer.size for layer in self.plan.layers]
         for i, layer in self._layers.items():
             active[i] = layer.active
@@ -184,6 +182,12 @@ class SparseTraining(ABC, Generic[_L]):
         else:
             for number in numbers:
                 move_pool(number)
+
+    def _masks_here(self) -> dict[str, Array]:
+        """The masks of layers that have whole ones: nobody gathers shards, or makes a mask, for a warning."""
+        masked = [i for i, layer in self._layers.items() if not isinstance(layer, ActiveLayer)]
+        masks = {self.plan.layers[i].name: self._mask(i) for i in masked}
+        return {name: mask for name, mask in masks.items() if not is_spread(mask)}
 
     def tell_outside(self) -> None:
         """Warn if weights lie outside the masks."""

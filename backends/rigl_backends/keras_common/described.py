@@ -12,7 +12,19 @@ import numpy.typing as npt
 
 from rigl_backends.keras_common.layers import layers_of, others_among
 from rigl_backends.keras_common.wrapper import Wrapper
-from rigl_core.adapter import Axes, Fused, Layer, Plan, Recipe, SparsityTable, Stacked, errors, make_plan, tell_of_waste
+from rigl_core.adapter import (
+    Axes,
+    Fused,
+    Layer,
+    Plan,
+    Recipe,
+    SparsityTable,
+    Stacked,
+    errors,
+    make_plan,
+    tell_of_waste,
+    units,
+)
 
 
 class Described(Wrapper):
@@ -67,7 +79,7 @@ class Described(Wrapper):
         """
         masks, layers = self.masks, self.plan.layers
         if self.step and not self.__dict__.get("_told_waste"):
-            self.__dict__["_told_waste"] = tell_of_waste(layers, masks)
+            self.__dict__["_told_waste"] = tell_of_waste(units(layers, masks))
         return SparsityTable(layers, tuple(int(np.count_nonzero(mask)) for mask in masks.values()))
 
     def _built_training(self) -> Any:
