@@ -16,7 +16,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from rigl_backends.torch import sparsify
-from rigl_core import MAGNITUDE, MOMENTUM, NM, SNFS, RigL
+from rigl_core import GRADIENT_BY_OUTPUT, MAGNITUDE, MOMENTUM, NM, SNFS, RigL
 from tests.torch.helpers import batch, hooks_of, loss_of, mlp
 from tests.torch.shards import differences, same_part, spread
 from tests.torch.shards_models import (
@@ -74,6 +74,8 @@ def refusals(pair: DeviceMesh) -> dict[str, tuple[str, int]]:
     recipes = {
         "structure": (RigL(structure=NM(2, 4), schedule=SCHEDULE), {}),
         "scope": (RigL(0.7, schedule=SCHEDULE, scope="global"), {}),
+        "floor": (RigL(0.7, schedule=SCHEDULE, floor=1), {}),
+        "grow": (RigL(0.7, schedule=SCHEDULE, grow=GRADIENT_BY_OUTPUT), {}),
         "redistribution": (SNFS(0.7, schedule=SCHEDULE), {}),
         "storage": (RIGL, {"storage": {"*": "active"}}),
     }

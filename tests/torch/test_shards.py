@@ -93,9 +93,12 @@ def test_only_counts_are_sent(records: Records) -> None:
 @checks("P3", "D2")
 def test_what_shards_cannot_have_is_refused(records: Records) -> None:
     for found in of_pair(records, "refusals"):
-        for part, remedy in {"structure": "Unstructured()", "scope": "'layer'", "redistribution": "None"}.items():
+        remedies = {"structure": "Unstructured()", "scope": "'layer'", "floor": "0", "redistribution": "None"}
+        for part, remedy in remedies.items():
             assert found[part][0].startswith("layer '0.weight' is sharded (a DTensor), and the recipe has " + part)
             assert f"use {part}={remedy}, or exclude the layer" in found[part][0]
+        assert found["grow"][0].startswith("layer '0.weight' is sharded (a DTensor), and the recipe grows by")
+        assert "use grow=GRADIENT, or exclude the layer" in found["grow"][0]
         assert "'0.weight' belongs to a FSDPLinear" in found["storage"][0]
         assert "placements (Partial(sum),), whose parts must be added up first" in found["partial"][0]
         assert all(hooks == 0 for _, hooks in found.values())
