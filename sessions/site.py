@@ -61,11 +61,10 @@ def _outside() -> Iterator[Path]:
 
 def _home(uri: str) -> str:
     """The place in the repository of a page of the site."""
-    return (
-        uri.removeprefix(ELSEWHERE).removesuffix(".md" if uri.endswith(".py.md") else "")
-        if uri.startswith(ELSEWHERE)
-        else f"docs/{uri}"
-    )
+    if not uri.startswith(ELSEWHERE):
+        return f"docs/{uri}"
+    home = uri.removeprefix(ELSEWHERE)
+    return home.removesuffix(".md") if home.endswith(".py.md") else home
 
 
 def _turned(match: re.Match[str], here: str, files: Files) -> str:
