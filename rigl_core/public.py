@@ -30,6 +30,7 @@ from rigl_core.methods import RigL as RigL
 from rigl_core.methods import RigLITOP as RigLITOP
 from rigl_core.methods import SETAsPublished as SETAsPublished
 from rigl_core.methods import SRigL as SRigL
+from rigl_core.methods import SRigLAsPublished as SRigLAsPublished
 from rigl_core.methods import Static as Static
 from rigl_core.methods import SynFlow as SynFlow
 from rigl_core.methods.configuration import recipe_from_config as recipe_from_config

@@ -81,6 +81,7 @@ ENTRIES = (
     Entry("RigL", _by(rigl.RigL)),
     Entry("RigL-ITOP", _by(rigl.RigLITOP, every=100, until=1.0)),
     Entry("SRigL", _by(rigl.SRigL)),
+    Entry("SRigL as published", _by(rigl.SRigLAsPublished)),
     Entry("RigL 2:4", lambda s: rigl.RigL(schedule=s.schedule(), structure=NM(2, 4), seed=s.seed)),
     Entry("RigL, 4x4 blocks", _by(rigl.RigL, structure=Blocks(4), dense=[OUTPUT])),
     Entry("gradual pruning", _by(rigl.GradualPruning, distribution=ERK)),

@@ -7,6 +7,8 @@ explicit namespace ``xp`` (see `rigl_core.arrays.namespace`). Connections lie al
 
 from __future__ import annotations
 
+import math
+
 from rigl_core.arrays.namespace import Array, Namespace, add
 
 
@@ -92,6 +94,29 @@ def top_k_mask(scores: Array, k: Array | int, *, xp: Namespace) -> Array:
     if xp.first is not None:  # finds the same connections without a sum over shards
         return above | xp.first(tied, room)
     return above | (tied & (xp.cumulative_sum(tied, axis=-1, dtype=xp.int32) <= room))
+
+
+def top_k_with(first: Array, scores: Array, k: Array | int, *, xp: Namespace) -> Array:
+    """The mask of ``first``, and of the largest other scores up to ``k`` in all; among equals the lower index wins.
+
+    Args:
+        first: bool array; where more than ``k`` are true along the last axis, these are the mask.
+        scores: array without NaN; the choice is along the last axis.
+        k: the number to choose.
+        xp: the arrays' namespace.
+    """
+    ranked = xp.where(first, _highest(scores, xp), scores)
+    threshold = xp.kth_largest(ranked, k)
+    above, tied = (ranked > threshold) | (first & (ranked == threshold)), ~first & (ranked == threshold)
+    room = k - add(above, xp=xp)
+    return above | (tied & (xp.cumulative_sum(tied, axis=-1, dtype=xp.int32) <= room))
+
+
+def _highest(scores: Array, xp: Namespace) -> Array:
+    """The highest score that there is, everywhere."""
+    if scores.dtype == xp.int32:
+        return xp.full_like(scores, 2**31 - 1)
+    return xp.full_like(scores, 1) * math.inf
 
 
 def magnitude(x: Array, *, xp: Namespace) -> Array:

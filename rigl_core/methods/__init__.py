@@ -8,7 +8,18 @@ either: its number of active weights is a result of the training, and a recipe f
 """
 
 from rigl_core.methods.at_start import SNIP, GraSP, LotteryTicket, Static, SynFlow
-from rigl_core.methods.dynamic import DSR, MEST, SET, SNFS, DeepR, RigL, RigLITOP, SETAsPublished, SRigL
+from rigl_core.methods.dynamic import (
+    DSR,
+    MEST,
+    SET,
+    SNFS,
+    DeepR,
+    RigL,
+    RigLITOP,
+    SETAsPublished,
+    SRigL,
+    SRigLAsPublished,
+)
 from rigl_core.methods.options import Options
 from rigl_core.methods.pruning import DNS, DNW, GradualPruning, OneShotPruning
 
@@ -30,6 +41,7 @@ __all__ = [
     "RigLITOP",
     "SETAsPublished",
     "SRigL",
+    "SRigLAsPublished",
     "Static",
     "SynFlow",
 ]

@@ -33,10 +33,37 @@ def RigLITOP(sparsity: float | None = None, *, schedule: UpdateSchedule, **optio
 def SRigL(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:
     """RigL with the same number of connections at every output (Lasby et al. 2024).
 
-    The published method chooses the connections to drop over the whole layer and removes whole neurons; here each
-    output drops and grows its own share.
+    Each output drops and grows its own share. `SRigLAsPublished` chooses what to drop over the whole layer, and takes
+    whole neurons away.
     """
     return make_recipe("SRigL", sparsity, options, schedule=schedule, structure=ConstantFanIn())
+
+
+def SRigLAsPublished(
+    sparsity: float | None = None, *, schedule: UpdateSchedule, gamma_sal: float = 0.3, **options: Unpack[Options]
+) -> Recipe:
+    """SRigL by its own rule: drop the smallest weights of the whole layer, take away neurons with few salient weights,
+    and grow the others to one fan-in (Lasby et al. 2024, section 3.1).
+
+    Salient are the weights that RigL's own update would leave active. The neurons that stay share the layer's budget,
+    so their fan-in is higher; the count may fall below the planned one by less than the number of neurons. Each update
+    decides anew, so a neuron can come back.
+
+    Args:
+        sparsity: share of zero weights; see `rigl_core.Recipe`.
+        schedule: when the topology moves.
+        gamma_sal: the share of the planned fan-in that must be salient; the paper's networks take 0.3, its vision
+            transformer 0.95.
+        **options: other parts of the recipe.
+    """
+    return make_recipe(
+        "SRigL as published",
+        sparsity,
+        options,
+        schedule=schedule,
+        structure=ConstantFanIn(),
+        gamma_sal=gamma_sal,
+    )
 
 
 def SET(sparsity: float | None = None, *, schedule: UpdateSchedule, **options: Unpack[Options]) -> Recipe:

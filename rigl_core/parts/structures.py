@@ -121,7 +121,7 @@ class Unstructured:
 class ConstantFanIn:
     """Every output has the same number of connections (SRigL: Lasby et al. 2024, section 3).
 
-    The published SRigL also removes whole neurons; here every output keeps its number of connections.
+    The published SRigL also takes whole neurons away: see `rigl_core.SRigLAsPublished`.
     """
 
     kind: ClassVar[str] = "constant_fan_in"

@@ -77,15 +77,10 @@ def grown_with_floor(
     scores: Array, k: Array | int, floor: int, groups: Arrangement, *, xp: Namespace, kept: Array
 ) -> Array:
     """The mask of ``k`` connections to grow beside those kept: first the best ones that a group lacks to its floor."""
-    lacking = _floor_of(xp.where(kept, _highest(scores, xp), scores), floor, groups, xp) & ~kept
+    first = groups.mask_by_unit(kept, xp=xp)
+    rows = topology.top_k_with(first, groups.scores_by_unit(scores, xp=xp), min(floor, groups.units), xp=xp)
+    lacking = groups.mask_by_weight(rows, xp=xp) & ~kept
     return _first_these(lacking, scores, k, ~kept, xp)
-
-
-def _highest(scores: Array, xp: Namespace) -> Array:
-    """The highest score that there is, everywhere."""
-    if scores.dtype == xp.int32:
-        return xp.full_like(scores, 2**31 - 1)
-    return xp.full_like(scores, 1) * math.inf
 
 
 def _floor_of(scores: Array, floor: int, groups: Arrangement, xp: Namespace) -> Array:

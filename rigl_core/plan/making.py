@@ -95,6 +95,8 @@ def _check_slices(recipe: Recipe, layers: Sequence[Layer]) -> None:
         parameter, why = "redistribution", "moves single connections between layers: leave it out"
     elif recipe.floor:
         parameter, why = "floor", "is kept in whole layers: leave it out"
+    elif recipe.gamma_sal is not None:
+        parameter, why = "gamma_sal", "takes outputs away over whole layers: leave it out"
     elif not decides_alone(recipe.drop):
         return
     for layer in layers:
@@ -124,6 +126,11 @@ def _check_size(recipe: Recipe, pool: Sequence[Layer]) -> None:
             f"{parameter} is {getattr(recipe, parameter)!r}, and layers {pool[0].name!r} to {pool[-1].name!r} have "
             f"{size:,} weights: fewer than 2**31 are possible in layers that choose together. Pin or exclude some, "
             "or use scope='layer' without redistribution."
+        )
+    if recipe.gamma_sal is not None and size >= _WEIGHTS:
+        raise ValueError(
+            f"gamma_sal is {recipe.gamma_sal}, and layer {pool[0].name!r} has {size:,} weights: it needs fewer than "
+            "2**31. Pin or exclude the layer, or leave gamma_sal out."
         )
     if recipe.drop.by_sign and size >= sharing.MOST:
         raise ValueError(

@@ -129,7 +129,11 @@ class Plan:
     def possible_counts(self, pool: Sequence[int]) -> set[int]:
         """The numbers of active weights that the layers ``pool`` can have together, before and after each update."""
         totals = self.targets[:, list(pool)].sum(axis=1, dtype=np.int64).tolist()
-        return {sum(self.initial_active[i] for i in pool), *totals}
+        first = sum(self.initial_active[i] for i in pool)
+        if self.recipe.gamma_sal is not None:  # M12
+            layer = self.layers[pool[0]]
+            return {first} | {left * (most // left) for left in range(1, layer.n_out + 1) for most in totals}
+        return {first, *totals}
 
     @property
     def table(self) -> SparsityTable:

@@ -6,7 +6,7 @@ from rigl_core.parts.criteria import Criterion
 from rigl_core.parts.grown import Zeros
 from rigl_core.parts.ramps import Ramp
 from rigl_core.parts.schedules import UpdateSchedule
-from rigl_core.parts.structures import Unstructured
+from rigl_core.parts.structures import ConstantFanIn, Unstructured
 from rigl_core.recipe.rule import Rule
 
 
@@ -23,6 +23,8 @@ def check_together(rule: Rule, schedule: UpdateSchedule | None, ramp: Ramp | Non
         _check_structured(rule)
     if rule.floor:
         _check_floor(rule)
+    if rule.gamma_sal is not None:
+        _check_gamma_sal(rule, schedule, ramp)
     _check_drop(rule, ramp)
     if rule.shadow:
         _check_shadow(rule)
@@ -79,6 +81,19 @@ def _check_floor(rule: Rule) -> None:
     ):
         if given:
             raise ValueError(f"floor is {rule.floor}, and {parameter} {why}, or leave floor out.")
+
+
+def _check_gamma_sal(rule: Rule, schedule: UpdateSchedule | None, ramp: Ramp | None) -> None:
+    by_score = rule.grow is not None and not rule.grow.reads_random
+    for parameter, given, remedy in (
+        ("structure", not isinstance(rule.structure, ConstantFanIn), "use structure=ConstantFanIn()"),
+        ("schedule", schedule is None, "give a schedule"),
+        ("grow", not by_score, "use a grow that reads gradients, whose best connections are salient"),
+        ("ramp", ramp is not None, "leave it out"),
+        ("shadow", rule.shadow, "leave it out"),
+    ):
+        if given:
+            raise ValueError(f"gamma_sal is {rule.gamma_sal}, and {parameter} does not go with it: {remedy}.")
 
 
 def _check_structured(rule: Rule) -> None:

@@ -50,6 +50,9 @@ class Recipe:
         structure: the groups or blocks in which connections are chosen.
         floor: the number of active connections that every output keeps, as long as the layer has that many; 0 for no
             such floor.
+        gamma_sal: with constant fan-in, the share of its fan-in that an output must have in salient connections, in
+            (0, 1] with at most four decimals: an update takes other outputs away (Lasby et al. 2024, section 3.1).
+            None: all outputs stay.
         grown: the weights that grown connections start with.
         regrown: ``"keep"``: a connection that one update drops and grows again keeps its weight and optimizer
             state; ``"reset"``: both start from 0.
@@ -84,6 +87,7 @@ class Recipe:
     redistribution: Literal["survivors", "mean_score"] | None = None
     structure: Structure = Unstructured()
     floor: int = 0
+    gamma_sal: float | None = None
     grown: GrownWeights = Zeros()
     regrown: Literal["keep", "reset"] = "keep"
     momentum: float = 0.9
@@ -115,6 +119,8 @@ class Recipe:
                 raise ValueError(f"{parameter} is {getattr(self, parameter)}: it must be {limits}.")
             object.__setattr__(self, parameter, float(decimal(getattr(self, parameter), parameter)))
         object.__setattr__(self, "floor", check_integer("floor", self.floor, 0))
+        if self.gamma_sal is not None:
+            object.__setattr__(self, "gamma_sal", _check_gamma_sal(self.gamma_sal))
         if isinstance(self.seed, bool) or not hasattr(self.seed, "__index__"):
             raise TypeError(f"seed is {self.seed!r}: it must be a whole number.")
         object.__setattr__(self, "seed", self.seed.__index__())
@@ -184,6 +190,16 @@ _CHOICES: Mapping[str, tuple[str | None, ...]] = {
 def _check_type(parameter: str, value: object, expected: type, hint: str) -> None:
     if not isinstance(value, expected) or isinstance(value, type):
         raise TypeError(f"{parameter} is {value!r}: it must be {hint}.")
+
+
+def _check_gamma_sal(value: object) -> float:
+    share = decimal(value, "gamma_sal")
+    if not 0 < share <= 1 or (10_000 * share).denominator != 1:
+        raise ValueError(
+            f"gamma_sal is {value}: it must be above 0 and at most 1, with at most four decimals; or None, to keep all "
+            "outputs."
+        )
+    return float(share)
 
 
 def check_recipe(recipe: object) -> None:

@@ -32,6 +32,7 @@ class Rule:
     redistribution: Literal["survivors", "mean_score"] | None
     structure: Structure
     floor: int
+    gamma_sal: float | None
     grown: GrownWeights
     regrown: Literal["keep", "reset"]
     momentum: float

@@ -68,7 +68,7 @@ class SparseTraining(ABC, Generic[_L]):
         After updates it warns, once, if many outputs of the layers have no active connection.
         """
         self.tell_outside()
-        if self.step and not self._told_waste:
+        if self.step and not self._told_waste and self._rule.gamma_sal is None:  # whose aim is to leave outputs empty
             self._told_waste = tell_of_waste(units(self.plan.layers, self._masks_here()))
         active = [layer.size for layer in self.plan.layers]
         for i, layer in self._layers.items():

@@ -21,6 +21,7 @@ from rigl_core.parts.units import best_with_floor, connections_of, grown_with_fl
 from rigl_core.plan import Counts
 from rigl_core.recipe.compatibility import decides_alone
 from rigl_core.recipe.rule import Rule
+from rigl_core.step.neurons import fewer_neurons
 from rigl_core.step.on_host import choose_on_host
 from rigl_core.step.pools import array_of, as_one_layer, both_scores, has_information, join, redistributed, split
 
@@ -162,7 +163,10 @@ def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp
         negative = topology.normal(connections.weight, xp=xp) < 0
         parts = xp.concat([count(mask & ~negative, xp=xp), count(mask & negative, xp=xp)])
         keep = sharing.in_proportion(array_of(keep, parts, xp), parts, xp=xp)
-    if rule.floor:
+    if rule.gamma_sal is not None:
+        assert grow_scores is not None
+        new, kept = fewer_neurons(drop_scores, grow_scores, mask, counts, rule.gamma_sal, xp=xp)
+    elif rule.floor:
         new, kept = _updated_with_floor(rule, connections, drop_scores, grow_scores, mask, counts, xp)
     else:
         new, kept = topology.updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=xp, negative=negative)

@@ -17,6 +17,7 @@ import numpy as np
 from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
 from rigl_core.testing import floor_oracle, oracle, score_oracle
+from rigl_core.testing.neuron_oracle import fewer_neurons
 from rigl_core.testing.score_oracle import LayerState, place_in_slice
 
 Groups = list[list[tuple[int, ...]]]
@@ -51,6 +52,11 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
     kept: set[int] = set()
     new: set[int] = set()
     slices = slices_of(state.layer)
+    if recipe.gamma_sal is not None:
+        if not has_information(recipe, state):
+            return state.mask, state.mask
+        neurons = [[unit[0] for unit in group] for group in groups]
+        return fewer_neurons(drop, grow, state.mask, neurons, target, moves, recipe.gamma_sal)
     silent = {i for own in slices if not has_information(recipe, state, own) for i in own & state.mask}
     for group in groups:
         if not has_information(recipe, state, next(own for own in slices if group[0][0] in own)):

@@ -40,6 +40,7 @@ MOVING: Mapping[str, Any] = {
     "RigL 2:4": lambda s, when: methods.RigL(schedule=when, structure=NM(2, 4), drop_fraction=HALF),
     "RigL, blocks of 2": lambda s, when: methods.RigL(s, schedule=when, structure=Blocks(2), drop_fraction=HALF),
     "SRigL": lambda s, when: methods.SRigL(s, schedule=when, drop_fraction=HALF),
+    "SRigL as published": lambda s, when: methods.SRigLAsPublished(s, schedule=when, drop_fraction=HALF, gamma_sal=0.6),
     "RigL by outputs": lambda s, when: methods.RigL(s, schedule=when, grow=GRADIENT_BY_OUTPUT),
     "RigL by inputs, a floor": lambda s, when: methods.RigL(s, schedule=when, grow=GRADIENT_BY_INPUT, floor=1),
     "SET, a floor": lambda s, when: methods.SET(s, schedule=when, drop_fraction=HALF, floor=2),

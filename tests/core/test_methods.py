@@ -34,6 +34,7 @@ TABLE: dict[str, tuple[Any, str, str]] = {
     "RigL": (methods.RigL(0.9, schedule=SCHEDULE), "gradient dense zeroing", ""),
     "RigL-ITOP": (methods.RigLITOP(0.9, schedule=SCHEDULE), "gradient dense zeroing", ""),
     "SRigL": (methods.SRigL(0.9, schedule=SCHEDULE), "gradient dense zeroing", ""),
+    "SRigL as published": (methods.SRigLAsPublished(0.9, schedule=SCHEDULE), "gradient dense zeroing", ""),
     "SET": (methods.SET(0.9, schedule=SCHEDULE), "random zeroing", ""),
     "SET as published": (methods.SETAsPublished(0.9, schedule=SCHEDULE), "random zeroing", ""),
     "Deep R": (methods.DeepR(0.9, schedule=SCHEDULE), "random added zeroing", "sign"),

@@ -10,7 +10,10 @@ from sklearn.datasets import load_digits
 
 from rigl_backends.numpy import Adam, sparsify
 from rigl_core import GRADIENT_BY_INPUT, GRADIENT_BY_OUTPUT, Layer, RigL, Static, UpdateSchedule, make_plan
+from rigl_core.arrays import numpy_namespace as xp
 from rigl_core.inspect import Units, units
+from rigl_core.parts.units import connections_of, grown_with_floor
+from rigl_core.testing import floor_oracle
 
 LAYERS = [Layer("hidden", (64, 100), (0,), (1,)), Layer("output", (100, 10), (0,), (1,))]
 SCHEDULE = UpdateSchedule(end=225, every=15)
@@ -68,3 +71,16 @@ def sparse_at_start() -> dict[str, Any]:
 def test_layers_whose_units_cannot_be_told(options: Any, layer: Layer, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make_plan(RigL(0.5, schedule=SCHEDULE, **options), [layer])
+
+
+@pytest.mark.parametrize("seed", range(50))
+def test_a_floor_comes_before_infinite_scores(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    layer, floor = Layer("a", (4, 5), (1,), (0,)), int(rng.integers(1, 5))
+    scores = rng.choice(np.array([0, 1, 2, np.inf], np.float32), layer.size)
+    kept = rng.random(layer.size) < 0.3
+    grow = int(rng.integers(0, layer.size - kept.sum() + 1))
+    groups = connections_of("output", layer, "floor")
+    grown = grown_with_floor(scores, grow, floor, groups, kept=kept, xp=xp)
+    expected = floor_oracle.floor_grown(scores.tolist(), set(np.flatnonzero(kept)), grow, floor, layer)
+    assert set(np.flatnonzero(grown)) == expected

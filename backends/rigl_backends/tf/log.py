@@ -56,7 +56,7 @@ class TopologyLog(keras.callbacks.Callback):  # type: ignore[misc]
         masks, layers = sparse.masks, sparse.plan.layers
         self._ever = ever_active(self._ever, masks)
         values = scalars(masks, before=self._before, ever=self._ever, layers=layers, chain=self._chain)
-        if not self._told:
+        if not self._told and sparse.plan.recipe.gamma_sal is None:
             self._told = tell_of_waste(units(layers, masks))
         self._before = masks
         if logs is not None:

@@ -64,7 +64,7 @@ def check_first_update(memory: Memory, session: Session, gradients: dict[str, Ar
 
 
 @runs_where(in_turn(SEEN))
-@checks("M1", "M2", "M3", "M4", "M5", "M10", "M11", "T1", "T2", "T3", "T6", "P1")
+@checks("M1", "M2", "M3", "M4", "M5", "M10", "M11", "M12", "T1", "T2", "T3", "T6", "P1")
 @pytest.mark.parametrize("method", SEEN)
 def test_every_method_chooses_as_the_oracle(harness: Harness, mode: str, method: str) -> None:
     """Every update has the oracle's masks and values. A layer without information stays, in most cases."""
@@ -149,7 +149,7 @@ def test_methods_as_published(harness: Harness, mode: str, training: Training) -
             assert_masks_stay(step)
 
 
-@checks("B1", "B9", "B10", "M1", "Z1", "V3", "P2")
+@checks("B1", "B9", "B10", "M1", "M12", "Z1", "V3", "P2")
 @for_all(trainings_by, eager=5, compiled=3, methods=(*MOVING, *STATIC))
 def test_methods_keep_their_counts_and_resume(harness: Harness, mode: str, training: Training) -> None:
     """With any optimizer, counts are as planned, zeros stay outside the mask, and resuming gives the same bits."""
@@ -176,19 +176,30 @@ def assert_counts(plan: Plan, masks: Any, planned: Sequence[int]) -> None:
     pooled: set[int] = set()
     for pool in plan.pools:
         pooled.update(pool)
-        total = sum(int(masks[plan.layers[i].name].sum()) for i in pool)
-        assert total == sum(planned[i] for i in pool), f"pool {pool} has {total} active weights"
+        total, wanted = sum(int(masks[plan.layers[i].name].sum()) for i in pool), sum(planned[i] for i in pool)
+        if plan.recipe.gamma_sal is not None:
+            wanted = shared_by_neurons(plan, plan.layers[pool[0]], masks[plan.layers[pool[0]].name], wanted)
+        assert total == wanted, f"pool {pool} has {total} active weights"
     for i, layer in enumerate(plan.layers):
         assert i in pooled or masks[layer.name].all(), layer.name
         if i in pooled:
             assert_structure(plan, layer, masks[layer.name])
 
 
+def shared_by_neurons(plan: Plan, layer: Layer, mask: Mask, planned: int) -> int:
+    """The number of connections of a layer whose neurons that are left share the planned number (M12)."""
+    left = sum(
+        any(mask.reshape(-1)[unit[0]] for unit in group) for group in method_oracle.groups_of(plan.recipe, layer)
+    )
+    return left * (planned // left)
+
+
 def assert_structure(plan: Plan, layer: Layer, mask: Mask) -> None:
     """Assert that all groups have the same number of active units, and that no unit is partly active."""
     flat = mask.reshape(-1)
     groups = method_oracle.groups_of(plan.recipe, layer)
-    assert len({sum(bool(flat[unit[0]]) for unit in group) for group in groups}) == 1, layer.name
+    numbers = {sum(bool(flat[unit[0]]) for unit in group) for group in groups}
+    assert len(numbers - ({0} if plan.recipe.gamma_sal is not None else set())) == 1, layer.name
     assert all(len({bool(flat[i]) for i in unit}) == 1 for group in groups for unit in group), layer.name
 
 
