@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import cast
@@ -21,6 +22,8 @@ from table import title_of, to_table
 
 BACKENDS = sorted(path.stem.removeprefix("mlp_") for path in Path(__file__).parent.glob("mlp_*.py"))
 STEPS_BETWEEN_SHOWN = 20
+WIDE = 120
+"""The width, in characters, of a table that goes to a file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,9 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dataset = load(options.data, options.data_path)
     except DataError as error:
         raise SystemExit(f"quickstart: {error}") from None
-    runs = make_runs(dataset, options.sparsity, options.seeds, options.steps)
+    offers = getattr(backend, "offers", lambda run: False)
+    runs = make_runs(dataset, options.sparsity, options.seeds, options.steps, offers)
     title = title_of(runs, options.backend)
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     histories = train_all(backend, runs, console, quiet=options.quiet)
     console.print(to_table(histories, title))
     draw(histories, title, options.picture)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
+import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
@@ -34,6 +36,8 @@ class History:
         masks: the topology at the end, by layer name.
         ever_active: share of all connections that were ever active (R_s).
         weights: the parameters after the last step, in the names and shapes of ``run.weights``.
+        seconds: wall time of a step, by the median.
+        held: bytes of parameters, gradients, optimizer state and topology; None if the framework does not tell.
     """
 
     run: Run
@@ -47,6 +51,8 @@ class History:
     masks: Mapping[str, Mask] = field(default_factory=dict)
     ever_active: float = 1.0
     weights: Arrays = field(default_factory=dict)
+    seconds: float = 0.0
+    held: int | None = None
 
 
 class Backend(Protocol):
@@ -70,6 +76,7 @@ class Watch:
         masks: gives the current topology as NumPy arrays, in the names and shapes of ``run.layers``;
             layers that it leaves out are dense.
         weights: gives the current parameters, in the names and shapes of ``run.weights``.
+        held: gives the bytes of parameters, gradients, optimizer state and topology; None if nobody counts them.
     """
 
     def __init__(
@@ -78,9 +85,10 @@ class Watch:
         predict: Callable[[Images], Labels],
         masks: Callable[[], Mapping[str, Mask]],
         weights: Callable[[], Arrays],
+        held: Callable[[], int] | None = None,
     ) -> None:
         self._run = run
-        self._read_weights = weights
+        self._read_weights, self._count_held = weights, held
         self._predict = predict
         self._read_masks = masks
         self._steps = 0
@@ -89,9 +97,16 @@ class Watch:
         pixels = self._pixels()
         self.history = History(run, self._active(), pixels_at_start=pixels, pixels_at_end=pixels)
         self._test()
+        self._seconds: list[float] = []
+        self._since = time.perf_counter()
 
     def step_done(self) -> None:
         """Call this after every optimizer step."""
+        self._seconds.append(time.perf_counter() - self._since)
+        self._record()
+        self._since = time.perf_counter()
+
+    def _record(self) -> None:
         schedule = self._run.recipe.schedule if self._run.recipe is not None else None
         if schedule is not None and schedule.fires(self._steps):
             self._compare_topology()
@@ -105,6 +120,8 @@ class Watch:
         self.history.masks = self._topology()
         self.history.ever_active = density(self._ever_active)
         self.history.weights = self._read_weights()
+        self.history.seconds = statistics.median(self._seconds)
+        self.history.held = None if self._count_held is None else self._count_held()
 
     def _test(self) -> None:
         dataset = self._run.dataset

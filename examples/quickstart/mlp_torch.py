@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from importlib.util import find_spec
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.utils._pytree import tree_leaves
 
 from data import Batch, Images, Labels
 from history import History, Mask, Watch
@@ -35,12 +38,32 @@ def tensors(arrays: Arrays | None) -> dict[str, Tensor] | None:
     return None if arrays is None else {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
+def offers(run: Run) -> bool:
+    """Whether the first layer gains by being truly sparse: if it is large, and numba is there to make kernels."""
+    model = MLP(run)
+    optimizer = torch.optim.SGD(model.parameters())
+    assert run.recipe is not None
+    try:
+        sparsify(model, optimizer, run.recipe, storage=run.storage)
+    except ValueError:
+        return False
+    return find_spec("numba") is not None
+
+
+def held(model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
+    """The bytes of parameters, gradients, and the optimizer's state, to which the topology belongs."""
+    params = list(model.parameters())
+    numbers = [*params, *(param.grad for param in params), *tree_leaves(optimizer.state_dict())]
+    return sum(number.nbytes for number in numbers if isinstance(number, Tensor))
+
+
 def train(run: Run, batches: Iterable[Batch]) -> History:
     """Train the network of ``run``."""
     model = MLP(run)
     optimizer = torch.optim.SGD(model.parameters(), lr=run.learning_rate, momentum=run.momentum)
+    options: dict[str, Any] = {"scores": tensors(run.scores), "storage": run.storage}
     # The one line that makes it sparse; dense training has no recipe.
-    sparse = sparsify(model, optimizer, run.recipe, scores=tensors(run.scores)) if run.recipe else None
+    sparse = sparsify(model, optimizer, run.recipe, **options) if run.recipe else None
 
     @torch.no_grad()
     def predict(images: Images) -> Labels:
@@ -53,7 +76,7 @@ def train(run: Run, batches: Iterable[Batch]) -> History:
     def weights() -> Arrays:
         return {name: param.detach().numpy().copy() for name, param in model.named_parameters()}
 
-    watch = Watch(run, predict, masks, weights)
+    watch = Watch(run, predict, masks, weights, lambda: held(model, optimizer))
     for images, labels in batches:
         logits = model(torch.from_numpy(images))
         loss = functional.cross_entropy(logits, torch.from_numpy(labels))

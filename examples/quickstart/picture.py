@@ -16,11 +16,11 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import StrMethodFormatter
 
 from history import History, by_method
-from runs import DENSE, Run
+from runs import DENSE, TRULY_SPARSE, Run
 
 SUFFIXES = (".png", ".svg", ".pdf")
 
-COLORS = {DENSE: "#777777", "Static": "#e69f00", "SET": "#0072b2", "RigL": "#c2185b"}
+COLORS = {DENSE: "#777777", "Static": "#e69f00", "SET": "#0072b2", "RigL": "#c2185b", TRULY_SPARSE: "#00897b"}
 INK = "#333333"
 STYLE: Any = {
     "font.size": 10,
@@ -57,16 +57,22 @@ def draw(histories: Sequence[History], title: str, path: Path) -> None:
     sparsities = list(dict.fromkeys(history.run.sparsity for history in histories if history.run.recipe))
     methods = list(dict.fromkeys(method for method, _ in groups))
     with matplotlib.rc_context(STYLE):
+        times = TRULY_SPARSE in methods
         figure = Figure(
-            figsize=(14, 0.7 + 3.3 * len(sparsities)), layout=ConstrainedLayoutEngine(wspace=0.03, hspace=0.06)
+            figsize=(14 + 3 * times, 0.7 + 3.3 * len(sparsities)),
+            layout=ConstrainedLayoutEngine(wspace=0.03, hspace=0.06),
         )
         label_figure(figure, title, methods)
-        rows = figure.subplots(len(sparsities), 5, squeeze=False, width_ratios=[1.7, 1.25, 1, 1, 1])
+        widths = [1.7, 1.25, 1, 1, 1] + [1.1] * times
+        rows = figure.subplots(len(sparsities), len(widths), squeeze=False, width_ratios=widths)
         for axes, sparsity in zip(rows, sparsities, strict=True):
             shown = {method: group for (method, own), group in groups.items() if method == DENSE or own == sparsity}
+            if times:
+                draw_times(axes[5], {method: shown[method] for method in (DENSE, "RigL", TRULY_SPARSE)})
+                del shown[TRULY_SPARSE]  # it learns as RigL does
             draw_accuracy(axes[0], shown, sparsity)
             draw_changes(axes[1], shown)
-            draw_pixels(axes[2:], shown["RigL"])
+            draw_pixels(axes[2:5], shown["RigL"])
             for ax in axes[:2]:
                 label_steps(ax, histories[0].run.steps)
         figure.savefig(path, dpi=100)
@@ -97,6 +103,19 @@ def draw_accuracy(axes: Axes, groups: Groups, sparsity: float) -> None:
     at_the_right: Any = {"x": 1.01, "va": "center", "transform": axes.get_yaxis_transform()}
     for (method, value), height in zip(last_values.items(), heights, strict=True):
         axes.text(y=height, s=f"{value:.1f} %", color=COLORS[method], **at_the_right)
+
+
+def draw_times(axes: Axes, groups: Groups) -> None:
+    """The wall time of a step, with the megabytes that are held."""
+    seconds = {method: float(np.median([history.seconds for history in group])) for method, group in groups.items()}
+    places = range(len(seconds))
+    lengths, colors = [1000 * second for second in seconds.values()], [COLORS[method] for method in seconds]
+    axes.barh(places, lengths, height=0.55, color=colors)
+    for place, (method, second) in enumerate(seconds.items()):
+        held = groups[method][0].held
+        text = f" {1000 * second:.2f} ms" + ("" if held is None else f", {held / 1e6:.2f} MB")
+        axes.text(0, place - 0.28, text, va="bottom", fontsize=9)
+    axes.set(title="Time and memory", xlabel="milliseconds of a step", yticks=[], ylim=(len(seconds) - 0.5, -0.6))
 
 
 def draw_changes(axes: Axes, groups: Groups) -> None:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -14,8 +14,10 @@ from data import Batch, Dataset
 from rigl_core import SET, Layer, Plan, Recipe, RigL, Static, UpdateSchedule, make_plan, specs
 
 Arrays = Mapping[str, npt.NDArray[np.float32]]
+Storage = Literal["masks"] | Mapping[str, Literal["active"]]
 
 DENSE = "dense"
+TRULY_SPARSE = "RigL, truly sparse"
 HIDDEN_WIDTHS = (300, 100)
 BATCH_SIZE = 64
 LEARNING_RATE = 0.1
@@ -38,6 +40,8 @@ class Run:
         batch_rows: int64, (steps, batch size): the rows of the training images of each step.
         dataset: images and labels.
         scores: arrays by layer name, for recipes that start from scores.
+        storage: how sparse layers are held: with masks, or as active weights alone. The first layer is the only one
+            that may be large enough to gain by the latter.
     """
 
     method: str
@@ -51,6 +55,7 @@ class Run:
     learning_rate: float = LEARNING_RATE
     momentum: float = MOMENTUM
     scores: Arrays | None = None
+    storage: Storage = "masks"
 
     @property
     def steps(self) -> int:
@@ -68,6 +73,9 @@ class Run:
             yield self.dataset.train_images[rows], self.dataset.train_labels[rows]
 
 
+Offers = Callable[[Run], bool]
+
+
 def recipes(sparsity: float, steps: int, seed: int) -> dict[str, Recipe]:
     """The sparse methods to compare, by name."""
     schedule = UpdateSchedule.for_training(steps, every=STEPS_BETWEEN_UPDATES, until=SHARE_WITH_UPDATES)
@@ -78,8 +86,18 @@ def recipes(sparsity: float, steps: int, seed: int) -> dict[str, Recipe]:
     }
 
 
-def make_runs(dataset: Dataset, sparsities: Sequence[float], seeds: int, steps: int) -> list[Run]:
-    """The dense training and every sparse method, for each seed."""
+def make_runs(
+    dataset: Dataset, sparsities: Sequence[float], seeds: int, steps: int, offers: Offers = lambda run: False
+) -> list[Run]:
+    """The dense training and every sparse method, for each seed; RigL a second time where it can be truly sparse.
+
+    Args:
+        dataset: images and labels.
+        sparsities: shares of zero weights.
+        seeds: how often each training is made.
+        steps: optimizer steps of each.
+        offers: whether the framework can train a run as it is stored.
+    """
     layers = specs.mlp(dataset.train_images.shape[1], *HIDDEN_WIDTHS, dataset.n_classes)
     runs = []
     for seed in range(seeds):
@@ -95,6 +113,8 @@ def make_runs(dataset: Dataset, sparsities: Sequence[float], seeds: int, steps: 
         for sparsity in sparsities:
             for method, recipe in recipes(sparsity, steps, seed).items():
                 runs.append(Run(method, sparsity, recipe, **shared))
+            truly_sparse = replace(runs[-1], method=TRULY_SPARSE, storage={"fc1.*": "active"})
+            runs += [truly_sparse] if offers(truly_sparse) else []
     return runs
 
 

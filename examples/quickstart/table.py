@@ -10,7 +10,7 @@ from rich.table import Table
 from history import History, by_method
 from rigl_core import cost_table
 from rigl_core.inspect import empty_share, units
-from runs import Run
+from runs import TRULY_SPARSE, Run
 
 
 def title_of(runs: Sequence[Run], backend: str) -> str:
@@ -29,7 +29,9 @@ def to_table(histories: Sequence[History], title: str) -> Table:
     caption = "Test accuracy: mean ± standard deviation. Empty: without an input. Costs: operations, dense = 1."
     table = Table(title=title, caption=caption)
     table.add_column("Method")
-    for heading in ("Sparsity", "Accuracy", "Active weights", "Empty\nunits", "Training\ncost", "Inference\ncost"):
+    headings = ["Sparsity", "Accuracy", "Active weights", "Empty\nunits", "Training\ncost", "Inference\ncost"]
+    truly_sparse = any(history.run.method == TRULY_SPARSE for history in histories)
+    for heading in headings + ["ms a\nstep", "MB\nheld"] * truly_sparse:
         table.add_column(heading, justify="right")
     last_sparsity = 0.0
     for (method, sparsity), group in by_method(histories).items():
@@ -45,6 +47,7 @@ def to_table(histories: Sequence[History], title: str) -> Table:
             empty_text(group),
             f"{training:.3f}",
             f"{inference:.3f}",
+            *(time_and_memory(group) if truly_sparse else ()),
             style="bold" if method == "RigL" else None,
         )
     return table
@@ -61,6 +64,12 @@ def empty_text(group: Sequence[History]) -> str:
     """The mean share of units without an active input after the training, in percent."""
     shares = [empty_share(units(history.run.layers, history.masks)) for history in group]
     return f"{100 * statistics.mean(shares):.0f} %"
+
+
+def time_and_memory(group: Sequence[History]) -> tuple[str, str]:
+    """Milliseconds of a step, and megabytes of parameters, gradients, optimizer state and topology."""
+    milliseconds = 1000 * statistics.median(history.seconds for history in group)
+    return f"{milliseconds:.2f}", "" if group[0].held is None else f"{group[0].held / 1e6:.2f}"
 
 
 def costs(run: Run) -> tuple[float, float]:

@@ -15,13 +15,13 @@ def idx_bytes(array: npt.NDArray[np.uint8]) -> bytes:
 
 
 def write_dataset(
-    folder: Path, *, gzipped: bool, n_train: int = 40, n_test: int = 10
+    folder: Path, *, gzipped: bool, n_train: int = 40, n_test: int = 10, shape: tuple[int, int] = (3, 5)
 ) -> dict[str, npt.NDArray[np.uint8]]:
-    """Write four files of random images of 3 x 5 pixels, in four classes. Returns the arrays by file name."""
+    """Write four files of random images, of 3 x 5 pixels if not told, in four classes. Returns the arrays by name."""
     rng = np.random.default_rng(0)
     arrays = {}
     for part, n in (("train", n_train), ("t10k", n_test)):
-        arrays[f"{part}-images-idx3-ubyte"] = rng.integers(0, 256, (n, 3, 5)).astype(np.uint8)
+        arrays[f"{part}-images-idx3-ubyte"] = rng.integers(0, 256, (n, *shape)).astype(np.uint8)
         arrays[f"{part}-labels-idx1-ubyte"] = (np.arange(n) % 4).astype(np.uint8)
     for name, array in arrays.items():
         content = idx_bytes(array)

@@ -61,6 +61,18 @@ def test_any_folder_of_idx_files(tmp_path: Path, capsys: pytest.CaptureFixture[s
     assert picture.stat().st_size > 1000
 
 
+def test_time_and_memory_where_a_layer_is_large_enough(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A first layer of 256 x 300 weights can be truly sparse in PyTorch; one of 64 x 300 cannot."""
+    write_dataset(tmp_path, gzipped=False, shape=(16, 16))
+    cli.main([*SHORT, "--seeds", "1", "--data", str(tmp_path), "--picture", str(tmp_path / "large.png")])
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in capsys.readouterr().out.splitlines()]
+    by_method = {row[0]: row for row in rows if row and row[-1]}
+    dense, masked, truly_sparse = (float(by_method[name][-1]) for name in ("dense", "RigL", "RigL, truly sparse"))
+    assert masked > dense > 2 * truly_sparse
+    assert by_method["RigL"][3] == by_method["RigL, truly sparse"][3]
+    assert all(float(row[-2]) > 0 for row in by_method.values() if row[0] != "Method")
+
+
 def test_a_missing_data_set_ends_without_a_traceback(tmp_path: Path) -> None:
     report = "import atexit, sys\natexit.register(lambda: print('torch' in sys.modules))"
     done = quickstart(
