@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import re
 import sys
+from dataclasses import replace
 from typing import Any
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
@@ -19,7 +21,7 @@ import pytest
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rigl_backends.jax import apply_masks, masks, sparsify, table
-from rigl_core import MAGNITUDE, SNFS, RigL, UpdateSchedule
+from rigl_core import GRADIENT_BY_OUTPUT, MAGNITUDE, NM, SET, SNFS, RigL, SRigLAsPublished, UpdateSchedule
 
 SCHEDULE = UpdateSchedule(end=100, every=1)
 RIGL = RigL(0.8, schedule=SCHEDULE, initial=MAGNITUDE)
@@ -31,6 +33,14 @@ CASES = {
     "redistribution": (SNFS(0.8, schedule=SCHEDULE), [(AUTO, BOTH)]),
 }
 STEPS = 3
+GATHERED = (
+    RigL(schedule=SCHEDULE, structure=NM(2, 4)),
+    SRigLAsPublished(0.8, schedule=SCHEDULE),
+    RigL(0.8, schedule=SCHEDULE, floor=1, grow=GRADIENT_BY_OUTPUT),
+    RigL(0.8, schedule=SCHEDULE, scope="global"),
+    replace(SNFS(0.8, schedule=SCHEDULE), scope="global"),
+)
+"""Recipes that look at whole layers."""
 
 
 def main(way: str) -> None:
@@ -40,6 +50,8 @@ def main(way: str) -> None:
         large_update_holds_shards()
     elif way == "copies":
         copies_that_differ_are_told()
+    elif way == "explicit":
+        explicit_meshes_gather()
     else:
         recipe, layouts = CASES[way]
         alone = train(recipe, jnp.asarray)
@@ -74,6 +86,37 @@ def train(recipe: Any, place: Any) -> dict[str, Any]:
     found = {name: np.asarray(mask) for name, mask in masks(state, params).items()}
     assert table(state, params).active == tuple(mask.sum() for mask in found.values())
     return found
+
+
+def explicit_meshes_gather() -> None:
+    """Recipes that look at whole layers gather them, also where JAX's types tell of shards."""
+    mesh = jax.make_mesh((4, 2), ("x", "y"), axis_types=(EXPLICIT, EXPLICIT))
+    for recipe in (*GATHERED, SET(0.8, schedule=SCHEDULE)):
+        alone = masks_after(recipe, jnp.asarray)
+        for set_mesh in (False, True):
+            with jax.set_mesh(mesh) if set_mesh else contextlib.nullcontext():
+                found = masks_after(recipe, place_by(BOTH, EXPLICIT))
+            assert all(np.array_equal(found[name], alone[name]) for name in alone), f"{recipe.method}, {set_mesh}"
+
+
+def masks_after(recipe: Any, place: Any) -> dict[str, Any]:
+    """The masks of two matrices after some steps."""
+    rng, shapes = np.random.default_rng(0), {"a": (16, 32), "b": (32, 8)}
+
+    def draw() -> Any:
+        return {name: place(rng.integers(-3, 4, shape).astype(np.float32)) for name, shape in shapes.items()}
+
+    params = draw()
+    tx = sparsify(optax.adam(1e-3), recipe, axes={"*": ((0,), (1,))})
+    state = tx.init(params)
+    params = apply_masks(params, state)
+    assert_lie_as(params, state)
+    step = jax.jit(tx.update)
+    for _ in range(STEPS):
+        updates, state = step(draw(), state, params)
+        params = optax.apply_updates(params, updates)
+    assert_lie_as(params, state)
+    return {name: np.asarray(mask) for name, mask in masks(state, params).items()}
 
 
 def assert_lie_as(params: Any, state: Any) -> None:

@@ -16,10 +16,11 @@ SHARED = SCRIPT.with_name("on_two_processes.py")
 
 
 HEAVY = pytest.param("redistribution", marks=pytest.mark.heavy)
+EXPLICIT = pytest.param("explicit", marks=pytest.mark.heavy)
 
 
 @checks("D1", "D2", "D3")
-@pytest.mark.parametrize("way", ["layouts", "memory", "copies", HEAVY])
+@pytest.mark.parametrize("way", ["layouts", "memory", "copies", HEAVY, EXPLICIT])
 def test_as_on_one_device(way: str) -> None:
     command = [sys.executable, "-W", "error", str(SCRIPT), way]
     result = subprocess.run(command, capture_output=True, text=True, check=False)

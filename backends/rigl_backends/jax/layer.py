@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from rigl_backends.jax import namespace
-from rigl_backends.jax.whole import flat_indices, for_flat_arrays
+from rigl_backends.jax.whole import flat_indices, for_flat_arrays, gathered, sharded_as
 from rigl_core import adapter
 from rigl_core.adapter import Counts, Layer, Namespace, Rule, numpy_namespace
 
@@ -57,18 +57,21 @@ class SparseLayer(adapter.SparseLayer):
         cls, layer: Layer, rule: Rule, weight: Array, mask: Array, memory: Memory, key: Any, xp: Namespace
     ) -> SparseLayer:
         """The layer with arrays of its shape, in a namespace for arrays of such a shape."""
+        if xp is not numpy_namespace and (rule.scope == "global" or adapter.reads_axes(rule, layer)):
+            weight, mask, memory = jax.tree.map(gathered, (weight, mask, memory))
         if xp is numpy_namespace or adapter.reads_axes(rule, layer):
             weight, mask, memory = jax.tree.map(lambda x: x.reshape(-1), (weight, mask, memory))
             xp = for_flat_arrays(xp)
         return cls(nameless(layer, rule), rule, weight, mask, memory, key, xp)
 
     def flat(self, array: Array) -> Array:
-        return array.reshape(self.weight.shape)
+        gathers = self.xp is not numpy_namespace and array.shape != self.weight.shape
+        return sharded_as(self.weight, (gathered(array) if gathers else array).reshape(self.weight.shape))
 
     def indices(self) -> Array:
         if self.xp is numpy_namespace:
             return np.arange(self.weight.size, dtype=np.int32)
-        return flat_indices(self.weight.shape)
+        return flat_indices(self.weight)
 
     def random_key(self, update: Any) -> tuple[Any, Any]:
         return self.key[0], self.key[1]
@@ -123,4 +126,4 @@ def no_update(update: Array) -> Array:
 
 def in_shape(weight: Array, tree: Any) -> Any:
     """The arrays of a layer in the shape of its weight."""
-    return jax.tree.map(lambda array: array.reshape(weight.shape), tree)
+    return jax.tree.map(lambda array: sharded_as(weight, array.reshape(weight.shape)), tree)

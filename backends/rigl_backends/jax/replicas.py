@@ -73,7 +73,7 @@ def _digests(mask: Array) -> Digests:
 @jax.jit
 def _digest(mask: Array) -> Array:
     """An int32 that two different masks share once in four billion times: the sum of random numbers of true entries."""
-    numbers = random_scores(_KEY, flat_indices(mask.shape), xp=namespace)
+    numbers = random_scores(_KEY, flat_indices(mask), xp=namespace)
     return jnp.sum(jnp.where(mask, numbers, 0), dtype=jnp.int32)
 
 

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array, lax
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from rigl_backends.jax import namespace
 from rigl_backends.jax.namespace import call_on_host, kth_over
@@ -26,12 +27,30 @@ _FEW = 2**12
 """Shorter arrays are counts of layers, or so short that to gather them costs nothing."""
 
 
-def flat_indices(shape: Sequence[int]) -> Array:
+def flat_indices(like: Array) -> Array:
     """The int32 flat index of each place of an array, in the array's shape."""
-    index = jnp.zeros(shape, jnp.int32)
-    for axis, size in enumerate(shape):
-        index = index * size + lax.broadcasted_iota(jnp.int32, shape, axis)
-    return index
+    index = jnp.zeros(like.shape, jnp.int32)
+    for axis, size in enumerate(like.shape):
+        index = index * size + lax.broadcasted_iota(jnp.int32, like.shape, axis)
+    return sharded_as(like, index)
+
+
+def sharded_as(like: Array, array: Array) -> Array:
+    """The array, sharded as ``like``, which has its shape, if that lies in an explicit mesh."""
+    sharding = explicit_sharding(like)
+    return array if sharding is None else jax.sharding.reshard(array, sharding)
+
+
+def gathered(array: Array) -> Array:
+    """The array, whole on each device, if it lies in an explicit mesh: there, JAX gathers nothing by itself."""
+    sharding = explicit_sharding(array)
+    return array if sharding is None else jax.sharding.reshard(array, NamedSharding(sharding.mesh, PartitionSpec()))
+
+
+def explicit_sharding(array: Array) -> NamedSharding | None:
+    """The sharding in the array's type; None outside of explicit meshes."""
+    sharding: NamedSharding = jax.typeof(array).sharding
+    return sharding if AxisType.Explicit in sharding.mesh.axis_types else None
 
 
 def sum(x: Array, /, *, axis: int, dtype: Any, keepdims: bool) -> Array:
@@ -50,7 +69,7 @@ def first(tied: Array, room: Array, /) -> Array:
     if tied.ndim == 1 and tied.size < _FEW:
         fits = jnp.cumulative_sum(tied, dtype=jnp.int32) <= room
     else:
-        fits = flat_indices(tied.shape) < _end_of_first(tied, room.reshape(()))
+        fits = flat_indices(tied) < _end_of_first(tied, room.reshape(()))
     return jnp.logical_and(tied, fits)
 
 
@@ -65,7 +84,7 @@ def _end_of_first(tied: Array, room: Array) -> Array:
     def bisect() -> Array:
         def set_bit(i: Array, end: Array) -> Array:
             higher = end | (jnp.ones((), jnp.int32) << (bits - 1 - i))
-            before = jnp.sum(tied & (flat_indices(tied.shape) < higher), dtype=jnp.int32)
+            before = jnp.sum(tied & (flat_indices(tied) < higher), dtype=jnp.int32)
             return jnp.where(before <= room, higher, end)
 
         end: Array = lax.fori_loop(0, bits, set_bit, varying(jnp.zeros((), jnp.int32), tied, room))
