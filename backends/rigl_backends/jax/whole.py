@@ -23,6 +23,8 @@ from rigl_backends.jax.namespace import call_on_host, kth_over
 from rigl_backends.jax.trees import varying
 from rigl_core.adapter import Namespace
 
+_reshard: Callable[[Array, NamedSharding], Array] = jax.sharding.reshard
+_EVERYWHERE: Any = PartitionSpec()  # type: ignore[no-untyped-call]
 _FEW = 2**12
 """Shorter arrays are counts of layers, or so short that to gather them costs nothing."""
 
@@ -38,13 +40,13 @@ def flat_indices(like: Array) -> Array:
 def sharded_as(like: Array, array: Array) -> Array:
     """The array, sharded as ``like``, which has its shape, if that lies in an explicit mesh."""
     sharding = explicit_sharding(like)
-    return array if sharding is None else jax.sharding.reshard(array, sharding)
+    return array if sharding is None else _reshard(array, sharding)
 
 
 def gathered(array: Array) -> Array:
     """The array, whole on each device, if it lies in an explicit mesh: there, JAX gathers nothing by itself."""
     sharding = explicit_sharding(array)
-    return array if sharding is None else jax.sharding.reshard(array, NamedSharding(sharding.mesh, PartitionSpec()))
+    return array if sharding is None else _reshard(array, NamedSharding(sharding.mesh, _EVERYWHERE))
 
 
 def explicit_sharding(array: Array) -> NamedSharding | None:
