@@ -67,6 +67,13 @@ def beyond_memory(session: nox.Session) -> None:
 
 
 @nox.session
+def full_size(session: nox.Session) -> None:
+    """The paper's experiments at full size: ``nox -s full_size -- wrn22-2 --data DIR``. They need a GPU."""
+    install(session, "-e", ".[examples,torch]", "torchvision")
+    session.run("python", "examples/full_size", *session.posargs)
+
+
+@nox.session
 def tests(session: nox.Session) -> None:
     """Everything, in one environment: style, types, and the built wheel under all tests that are not heavy.
 
