@@ -54,6 +54,13 @@ class Options:
 
 def read_options(arguments: Sequence[str] | None = None) -> Options:
     """The options; a wrong one ends the program with a message."""
+    parser = _parser()
+    given = parser.parse_args(arguments)
+    _check_together(parser, given)
+    return Options(**vars(_with_defaults(given)))
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="full_size",
         description="Train WideResNet-22-2 on CIFAR-10 or ResNet-50 on ImageNet as the RigL paper does, densely or "
@@ -82,9 +89,7 @@ def read_options(arguments: Sequence[str] | None = None) -> Options:
     add("--device", choices=["cpu", "cuda"], help="(a GPU if there is one)")
     add("--folder", type=Path, metavar="DIR", help="of checkpoint.pt and results.json (NETWORK-METHOD)")
     add("--quiet", action="store_true", help="no progress bar")
-    given = parser.parse_args(arguments)
-    _check_together(parser, given)
-    return Options(**vars(_with_defaults(given)))
+    return parser
 
 
 def _check_together(parser: argparse.ArgumentParser, given: argparse.Namespace) -> None:

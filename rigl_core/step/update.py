@@ -151,11 +151,32 @@ def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp
             return new, new
     old, informed = mask, has_information(rule, connections, mask, xp)
     drop_scores, grow_scores = both_scores(rule, connections, xp)
-    keep, grow, negative = counts.keep, counts.grow, None
     if (arrangement := arrangement_of(rule, connections)) is not None:
         mask = arrangement.mask_by_unit(mask, xp=xp)
         drop_scores = arrangement.scores_by_unit(drop_scores, xp=xp)
         grow_scores = None if grow_scores is None else arrangement.scores_by_unit(grow_scores, xp=xp)
+    new, kept = _chosen(rule, connections, drop_scores, grow_scores, mask, counts, xp)
+    if arrangement is not None:
+        new, kept = (arrangement.mask_by_weight(chosen, xp=xp) for chosen in (new, kept))
+    return (new & informed) | (old & ~informed), (kept & informed) | (old & ~informed)
+
+
+def _chosen(
+    rule: Rule,
+    connections: Connections,
+    drop_scores: Array,
+    grow_scores: Array | None,
+    mask: Array,
+    counts: Counts,
+    xp: Namespace,
+) -> tuple[Array, Array]:
+    """The new mask of a layer, by unit if it has groups, and what it keeps; scores and ``mask`` are by unit, too."""
+    if rule.gamma_sal is not None:
+        assert grow_scores is not None
+        return fewer_neurons(drop_scores, grow_scores, mask, counts, rule.gamma_sal, xp=xp)
+    if rule.floor:
+        return _updated_with_floor(rule, connections, drop_scores, grow_scores, mask, counts, xp)
+    keep, grow, negative = counts.keep, counts.grow, None
     if rule.drop.drops_zeros:  # all connections with score 0 (M4)
         active, keep = count(mask, xp=xp), count(mask & (drop_scores > 0), xp=xp)
         grow = active - keep
@@ -163,16 +184,7 @@ def _alone(rule: Rule, connections: Connections, mask: Array, counts: Counts, xp
         negative = topology.normal(connections.weight, xp=xp) < 0
         parts = xp.concat([count(mask & ~negative, xp=xp), count(mask & negative, xp=xp)])
         keep = sharing.in_proportion(array_of(keep, parts, xp), parts, xp=xp)
-    if rule.gamma_sal is not None:
-        assert grow_scores is not None
-        new, kept = fewer_neurons(drop_scores, grow_scores, mask, counts, rule.gamma_sal, xp=xp)
-    elif rule.floor:
-        new, kept = _updated_with_floor(rule, connections, drop_scores, grow_scores, mask, counts, xp)
-    else:
-        new, kept = topology.updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=xp, negative=negative)
-    if arrangement is not None:
-        new, kept = (arrangement.mask_by_weight(chosen, xp=xp) for chosen in (new, kept))
-    return (new & informed) | (old & ~informed), (kept & informed) | (old & ~informed)
+    return topology.updated_mask(drop_scores, grow_scores, mask, keep, grow, xp=xp, negative=negative)
 
 
 def weights_after(rule: Rule, connections: Connections, old: Array, updated: Updated, *, xp: Namespace) -> Array:

@@ -8,7 +8,7 @@ from fractions import Fraction
 
 from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
-from rigl_core.testing import method_oracle
+from rigl_core.testing import group_oracle
 
 
 def erdos_renyi_scale(layer: Layer) -> Fraction:
@@ -51,6 +51,6 @@ def counts(scales: Sequence[Fraction], sizes: Sequence[int], budget: int) -> lis
 
 def nearest(recipe: Recipe, layer: Layer, active: int) -> int:
     """The count nearest to ``active`` that gives all groups the same number of units; a half goes to the even one."""
-    groups = method_oracle.groups_of(recipe, layer)
+    groups = group_oracle.groups_of(recipe, layer)
     step = len(groups) * len(groups[0][0])
     return step * min(range(len(groups[0]) + 1), key=lambda units: (abs(units * step - active), units % 2))

@@ -10,7 +10,7 @@ import numpy as np
 from rigl_core.model.layers import Layer
 from rigl_core.plan import Plan, make_plan
 from rigl_core.recipe import Recipe
-from rigl_core.testing import floor_oracle, method_oracle, oracle, score_oracle
+from rigl_core.testing import floor_oracle, group_oracle, method_oracle, oracle, score_oracle
 from rigl_core.testing.harness import Array
 from rigl_core.testing.recording import Step
 from rigl_core.testing.strategies import Training
@@ -93,10 +93,10 @@ def _chosen(recipe: Recipe, layer: Layer, scores: Sequence[float], active: int) 
     """The flat positions with the best initial scores of one layer."""
     if recipe.floor:
         return floor_oracle.with_floor(scores, range(layer.size), active, recipe.floor, layer)
-    groups = method_oracle.groups_of(recipe, layer)
+    groups = group_oracle.groups_of(recipe, layer)
     units = active // (len(groups) * len(groups[0][0]))
     chosen: set[int] = set()
     for group in groups:
-        of_units = [method_oracle.unit_score(recipe.initial.name, scores, unit) for unit in group]
+        of_units = [group_oracle.unit_score(recipe.initial.name, scores, unit) for unit in group]
         chosen |= {position for i in oracle.largest(of_units, range(len(group)), units) for position in group[i]}
     return chosen

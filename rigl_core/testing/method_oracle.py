@@ -9,19 +9,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
-from itertools import product
 from typing import Any
 
 import numpy as np
 
-from rigl_core.model.layers import Layer
 from rigl_core.recipe import Recipe
 from rigl_core.testing import floor_oracle, oracle, score_oracle
+from rigl_core.testing.group_oracle import groups_of, slices_of, unit_score
 from rigl_core.testing.neuron_oracle import fewer_neurons
-from rigl_core.testing.score_oracle import LayerState, place_in_slice
-
-Groups = list[list[tuple[int, ...]]]
-"""For each group its units, and for each unit its flat positions."""
+from rigl_core.testing.score_oracle import LayerState
 
 
 def update(
@@ -49,35 +45,46 @@ def _alone(recipe: Recipe, state: LayerState, fraction: str, number: int) -> tup
     of_each = len(groups) * len(groups[0][0]) if groups and groups[0] else 1
     target = state.target // of_each
     moves = math.floor(Fraction(fraction) * target) if recipe.grow is not None else 0
-    kept: set[int] = set()
-    new: set[int] = set()
     slices = slices_of(state.layer)
     if recipe.gamma_sal is not None:
         if not has_information(recipe, state):
             return state.mask, state.mask
         neurons = [[unit[0] for unit in group] for group in groups]
         return fewer_neurons(drop, grow, state.mask, neurons, target, moves, recipe.gamma_sal)
-    silent = {i for own in slices if not has_information(recipe, state, own) for i in own & state.mask}
+    kept = {i for own in slices if not has_information(recipe, state, own) for i in own & state.mask}
+    new = set(kept)
     for group in groups:
-        if not has_information(recipe, state, next(own for own in slices if group[0][0] in own)):
-            continue
-        drop_of, grow_of = (
-            [unit_score(criterion.name, scores, unit, state.real) for unit in group] if criterion is not None else []
-            for criterion, scores in ((recipe.drop, drop), (recipe.grow, grow))
-        )
-        active = [i for i, unit in enumerate(group) if unit[0] in state.mask]
-        if recipe.floor:
-            stay = floor_oracle.with_floor(drop_of, active, target - moves, recipe.floor, state.layer)
-            grown = floor_oracle.floor_grown(grow_of, stay, moves, recipe.floor, state.layer) if grow_of else set()
-            kept, new = kept | stay, new | stay | grown
-            continue
-        stay = _staying(recipe, state, drop_of, active, target - moves)
-        grows = len(active) - len(stay) if recipe.drop.drops_zeros else moves
-        others = [i for i in range(len(group)) if i not in stay]
-        grown = oracle.largest(grow_of, others, grows) if grow_of else set()
-        kept |= {position for i in stay for position in group[i]}
-        new |= {position for i in stay | grown for position in group[i]}
-    return new | silent, kept | silent
+        if has_information(recipe, state, next(own for own in slices if group[0][0] in own)):
+            stay, grown = _in_group(recipe, state, group, (drop, grow), (target, moves))
+            kept |= stay
+            new |= stay | grown
+    return new, kept
+
+
+def _in_group(
+    recipe: Recipe,
+    state: LayerState,
+    group: Sequence[tuple[int, ...]],
+    scores: tuple[Sequence[float], Sequence[float]],
+    numbers: tuple[int, int],
+) -> tuple[set[int], set[int]]:
+    """The positions that a group keeps and grows; ``numbers`` are its planned count, and how many of these it moves."""
+    target, moves = numbers
+    drop_of, grow_of = (
+        [unit_score(criterion.name, own, unit, state.real) for unit in group] if criterion is not None else []
+        for criterion, own in zip((recipe.drop, recipe.grow), scores, strict=True)
+    )
+    active = [i for i, unit in enumerate(group) if unit[0] in state.mask]
+    if recipe.floor:
+        stay = floor_oracle.with_floor(drop_of, active, target - moves, recipe.floor, state.layer)
+        grown = floor_oracle.floor_grown(grow_of, stay, moves, recipe.floor, state.layer) if grow_of else set()
+        return stay, grown
+    stay = _staying(recipe, state, drop_of, active, target - moves)
+    grows = len(active) - len(stay) if recipe.drop.drops_zeros else moves
+    others = [i for i in range(len(group)) if i not in stay]
+    grown = oracle.largest(grow_of, others, grows) if grow_of else set()
+    kept, new = ({position for i in chosen for position in group[i]} for chosen in (stay, grown))
+    return kept, new
 
 
 def _staying(recipe: Recipe, state: LayerState, scores: Sequence[float], active: Sequence[int], keep: int) -> set[int]:
@@ -195,54 +202,6 @@ def mean_scores(scores: Sequence[Sequence[float]], masks: Sequence[set[int]]) ->
         16 * sum(math.floor(Fraction(x) * scale) for x in own) // max(len(mask), 1) // 2**fewer
         for own, mask in zip(finite, masks, strict=True)
     ]
-
-
-def slices_of(layer: Layer) -> list[set[int]]:
-    """The flat positions of each slice (rule B12); a layer without slices is one."""
-    slices: dict[Any, set[int]] = {}
-    for i, place in enumerate(product(*map(range, layer.shape))):
-        slices.setdefault(place_in_slice(layer, place)[0], set()).add(i)
-    return list(slices.values())
-
-
-def groups_of(recipe: Recipe, layer: Layer) -> Groups:
-    """The groups of a structure in each slice, and their units; ties go to the earlier unit."""
-    structure: Any = recipe.structure
-    positions = list(product(*map(range, layer.shape)))
-    flat = {place: i for i, place in enumerate(positions)}
-    if structure.kind == "unstructured":
-        return [[(i,) for i in sorted(own)] for own in slices_of(layer)]
-    keyed: dict[Any, list[int]] = {}
-    for whole in positions:
-        own, place = place_in_slice(layer, whole)
-        out = tuple(place[axis] for axis in layer.out_axes)
-        inputs = tuple(place[axis] for axis in layer.in_axes)
-        kernel = tuple(place[axis] for axis in layer.kernel_axes)
-        if structure.kind == "constant_fan_in":
-            key: Any = (own, out)
-        elif structure.kind == "n_of_m":
-            key = (own, out, kernel, inputs[0] // structure.m)
-        else:
-            key = (own, out[0] // structure.size, inputs[0] // structure.size, kernel)
-        keyed.setdefault(key, []).append(flat[whole])
-    if structure.kind == "blocks":
-        blocks = sorted((tuple(sorted(block)) for block in keyed.values()), key=lambda block: block[0])
-        return [[block for block in blocks if block[0] in own] for own in slices_of(layer)]
-    return [[(i,) for i in sorted(group)] for group in keyed.values()]
-
-
-def unit_score(criterion: str, scores: Sequence[float], unit: Sequence[int], real: Any = np.float32) -> float:
-    """The sum of the scores of a unit's weights, added in order; random integers first lose their last bits.
-
-    A sum that is NaN or subnormal counts as 0.
-    """
-    if criterion == "random":
-        fewer = next(bits for bits in range(32) if len(unit) <= 2**bits)
-        return float(sum(int(scores[position]) >> fewer for position in unit))
-    total = real(scores[unit[0]])
-    for position in unit[1:]:
-        total = total + real(scores[position])
-    return float(total) if abs(total) >= np.finfo(real).smallest_normal else 0.0
 
 
 def as_sets(masks: Mapping[str, Any]) -> dict[str, set[int]]:

@@ -13,7 +13,7 @@ from hypothesis.strategies import SearchStrategy
 from rigl_core.model.layers import Layer
 from rigl_core.parts.schedules import UpdateSchedule
 from rigl_core.plan import Plan, make_plan
-from rigl_core.testing import method_oracle, score_oracle
+from rigl_core.testing import group_oracle, method_oracle, score_oracle
 from rigl_core.testing.checks import checks, for_all, in_turn, is_fast, runs_where
 from rigl_core.testing.harness import Array, Harness, Mask, Session
 from rigl_core.testing.method_memory import Memory, initial_masks, remember
@@ -188,16 +188,14 @@ def assert_counts(plan: Plan, masks: Any, planned: Sequence[int]) -> None:
 
 def shared_by_neurons(plan: Plan, layer: Layer, mask: Mask, planned: int) -> int:
     """The number of connections of a layer whose neurons that are left share the planned number (M12)."""
-    left = sum(
-        any(mask.reshape(-1)[unit[0]] for unit in group) for group in method_oracle.groups_of(plan.recipe, layer)
-    )
+    left = sum(any(mask.reshape(-1)[unit[0]] for unit in group) for group in group_oracle.groups_of(plan.recipe, layer))
     return left * (planned // left)
 
 
 def assert_structure(plan: Plan, layer: Layer, mask: Mask) -> None:
     """Assert that all groups have the same number of active units, and that no unit is partly active."""
     flat = mask.reshape(-1)
-    groups = method_oracle.groups_of(plan.recipe, layer)
+    groups = group_oracle.groups_of(plan.recipe, layer)
     numbers = {sum(bool(flat[unit[0]]) for unit in group) for group in groups}
     assert len(numbers - ({0} if plan.recipe.gamma_sal is not None else set())) == 1, layer.name
     assert all(len({bool(flat[i]) for i in unit}) == 1 for group in groups for unit in group), layer.name
