@@ -1,146 +1,148 @@
-"""SRigL as published: whole neurons are taken away, and may come back."""
+"""Dead neurons, and the dense network of the other neurons."""
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from rigl_backends.numpy import SGD, sparsify
-from rigl_core import (
-    DNW,
-    NM,
-    SET,
-    Constant,
-    ConstantFanIn,
-    CubicRamp,
-    Layer,
-    SRigL,
-    SRigLAsPublished,
-    Uniform,
-    UpdateSchedule,
-    make_plan,
-)
-from rigl_core.arrays import numpy_namespace as xp
-from rigl_core.arrays import topology
-from rigl_core.inspect import units
-from rigl_core.plan import Counts
-from rigl_core.step.neurons import fewer_neurons
-from rigl_core.testing import neuron_oracle, oracle
+from rigl_core import Layer, effective_architecture, shrunken, specs
+from rigl_core.inspect.neurons import connections
+from rigl_core.testing.checks import checks
 
-SCHEDULE = UpdateSchedule(end=100, every=1)
+Arrays = dict[str, npt.NDArray[Any]]
 
 
-def scores(rng: np.random.Generator, size: int) -> Any:
-    """Few different numbers, and some infinite ones, so that there are ties."""
-    return rng.choice(np.array([0, 1, 2, 3, 4, np.inf], np.float32), size)
-
-
-@pytest.mark.parametrize("seed", range(300))
-def test_an_update_follows_the_oracle(seed: int) -> None:
+def sparse_mlp(widths: list[int], density: float, seed: int) -> tuple[list[Layer], Arrays, Arrays, Arrays]:
     rng = np.random.default_rng(seed)
-    neurons, connections = int(rng.integers(1, 7)), int(rng.integers(1, 9))
-    fan_in = int(rng.integers(0, connections + 1))
-    moves, size = int(rng.integers(0, fan_in + 1)), neurons * connections
-    drop, grow = scores(rng, size), scores(rng, size)
-    mask = np.zeros(size, np.bool_)
-    mask[rng.permutation(size)[: neurons * fan_in - int(rng.integers(0, neurons))]] = True
-    gamma_sal = float(rng.choice([0.1, 0.3, 0.5, 0.99, 1]))
-    rows = [list(range(i * connections, (i + 1) * connections)) for i in range(neurons)]
-    expected = neuron_oracle.fewer_neurons(
-        drop.tolist(), grow.tolist(), set(np.flatnonzero(mask)), rows, fan_in, moves, gamma_sal
-    )
-    shape, counts = (neurons, connections), Counts(fan_in - moves, moves)
-    found = fewer_neurons(*(a.reshape(shape) for a in (drop, grow, mask)), counts, gamma_sal, xp=xp)
-    assert [set(np.flatnonzero(each)) for each in found] == list(expected)
+    layers = list(specs.mlp(*widths))
+    masks = {layer.name: rng.random(layer.shape) < density for layer in layers}
+    weights = {layer.name: rng.normal(size=layer.shape) * masks[layer.name] for layer in layers}
+    biases = {layer.name: rng.normal(size=layer.n_out) for layer in layers}
+    return layers, masks, weights, biases
 
 
-@pytest.mark.parametrize("seed", range(50))
-def test_what_comes_first_is_chosen_before_infinite_scores(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    values, first, k = scores(rng, 8), rng.random(8) < 0.3, int(rng.integers(0, 9))
-    chosen = set(np.flatnonzero(topology.top_k_with(first, values, k, xp=xp)))
-    own = set(np.flatnonzero(first))
-    others = sorted(set(range(8)) - own)
-    assert chosen == own | oracle.largest(values.tolist(), others, max(k - len(own), 0))
+def run(x: npt.NDArray[Any], names: list[str], weights: Arrays, biases: Arrays) -> npt.NDArray[Any]:
+    for i, name in enumerate(names):
+        x = x @ weights[name].T + biases[name]
+        x = np.tanh(x + 0.5) if i < len(names) - 1 else x
+    return x
 
 
-def trained(gamma_sal: float) -> tuple[Any, list[Any]]:
-    """Masks before each update of a layer, where gradients come to three neurons of eight, and then to others."""
+@given(st.lists(st.integers(1, 7), min_size=2, max_size=5), st.floats(0.05, 1), st.integers(0, 2**32 - 1))
+def test_the_smaller_network_computes_the_same(widths: list[int], density: float, seed: int) -> None:
+    layers, masks, weights, biases = sparse_mlp(widths, density, seed)
+    names = [layer.name for layer in layers]
+    left = effective_architecture(layers, masks)
+    small_weights, small_biases = shrunken(left, weights, biases, activation=lambda x: np.tanh(x + 0.5))
+    x = np.random.default_rng(seed).normal(size=(4, widths[0]))
+    expected = run(x, names, weights, biases)
+    np.testing.assert_allclose(run(x[:, left.alive[0]], names, small_weights, small_biases), expected, atol=1e-9)
+    for name, (n_in, n_out) in zip(names, pairwise(left.widths), strict=True):
+        assert small_weights[name].shape == (n_out, n_in)
+        assert small_biases[name].shape == (n_out,)
+    assert left.widths[-1] == widths[-1]
+    assert [dead + width for dead, width in zip(left.dead, left.widths, strict=True)] == widths
+
+
+@given(st.lists(st.integers(1, 7), min_size=2, max_size=5), st.floats(0.05, 1), st.integers(0, 2**32 - 1))
+def test_exactly_the_neurons_on_a_path_from_inputs_to_outputs_are_alive(
+    widths: list[int], density: float, seed: int
+) -> None:
+    """Products of the masks, as matrices, count the paths."""
+    layers, masks, _, _ = sparse_mlp(widths, density, seed)
+    left = effective_architecture(layers, masks)
+    matrices = [masks[layer.name].T.astype(np.int64) for layer in layers]
+    forward, backward = [np.ones(widths[0], np.int64)], [np.ones(widths[-1], np.int64)]
+    for matrix in matrices:
+        forward.append(forward[-1] @ matrix)
+    for matrix in reversed(matrices):
+        backward.insert(0, matrix @ backward[0])
+    for i in range(len(widths) - 1):
+        np.testing.assert_array_equal(left.alive[i], (forward[i] > 0) & (backward[i] > 0))
+    for i, matrix in enumerate(matrices):
+        assert left.active[i] == matrix[np.ix_(left.alive[i], left.alive[i + 1])].sum()
+
+
+def test_a_chain_that_dies_link_by_link() -> None:
+    layers = specs.mlp(2, 2, 2, 1)
+    masks = {
+        "fc1.weight": np.array([[1, 1], [0, 0]], bool),  # the second neuron of the first hidden layer has no input,
+        "fc2.weight": np.array([[1, 0], [0, 1]], bool),  # so the second neuron of the next layer has none either
+        "fc3.weight": np.array([[1, 1]], bool),
+    }
+    left = effective_architecture(layers, masks)
+    assert (left.widths, left.dead, left.active) == ((2, 1, 1, 1), (0, 1, 1, 0), (2, 1, 1))
+    assert str(left) == "2-1-1-1 (of 2-2-2-1), 4 active connections"
+
+
+def conv(name: str, shape: tuple[int, ...], **options: Any) -> Layer:
+    return Layer(name, shape, in_axes=(1,), out_axes=(0,), **options)
+
+
+@pytest.mark.parametrize("channels_first", [True, False])
+def test_convolutions_and_a_flattening(channels_first: bool) -> None:
+    layers = [conv("conv", (3, 2, 2)), conv("fc", (4, 15))]  # 5 positions
     rng = np.random.default_rng(0)
-    params = {"w": rng.normal(size=(8, 16)).astype(np.float32)}
-    recipe = SRigLAsPublished(
-        0.75,
-        schedule=SCHEDULE,
-        gamma_sal=gamma_sal,
-        drop_fraction=Constant(0.5),
-        distribution=Uniform(first_dense=False),
-    )
-    optimizer = SGD(params, 0.1)
-    sparse = sparsify(params, optimizer, recipe, layers=[Layer("w", (8, 16), (1,), (0,))])
-    masks = [sparse.masks["w"].copy()]
-    for step in range(40):
-        gradient = rng.normal(size=(8, 16)).astype(np.float32)
-        gradient[3:] *= 0.01 if step < 20 else 100
-        optimizer.step({"w": gradient})
-        masks.append(sparse.masks["w"].copy())
-    return sparse, masks
+    masks = {"conv": np.ones((3, 2, 2), bool), "fc": np.zeros((4, 3, 5), bool)}
+    masks["conv"][1], masks["conv"][:, 0] = False, False  # channel 1 has no inputs; input 0 has no outputs
+    masks["fc"][:, 0, 2] = masks["fc"][:, 1] = True  # channel 2 has no outputs
+    weights = {name: rng.normal(size=mask.shape) * mask for name, mask in masks.items()}
+    if not channels_first:
+        masks["fc"], weights["fc"] = masks["fc"].swapaxes(1, 2), weights["fc"].swapaxes(1, 2)
+    masks["fc"], weights["fc"] = masks["fc"].reshape(4, 15), weights["fc"].reshape(4, 15)
+    biases = {"conv": np.array([0.1, 2.0, 0.3]), "fc": rng.normal(size=4)}
+    left = effective_architecture(layers, masks, channels_first=channels_first)
+    assert (left.widths, left.active) == ((1, 1, 4), (2, 4))
+
+    def output(weights: Arrays, biases: Arrays, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        windows = np.lib.stride_tricks.sliding_window_view(x, 2, axis=1)  # (channels, positions, kernel)
+        said = np.maximum(np.einsum("oik,ipk->op", weights["conv"], windows) + biases["conv"][:, None], 0)
+        return weights["fc"] @ (said if channels_first else said.T).reshape(-1) + biases["fc"]
+
+    x = rng.normal(size=(2, 6))
+    small = shrunken(left, weights, biases)
+    np.testing.assert_allclose(output(*small, x[left.alive[0]]), output(weights, biases, x))  # type: ignore[arg-type]
 
 
-def test_neurons_go_and_come_back() -> None:
-    sparse, masks = trained(0.9)
-    (planned,) = sparse.plan.active
-    left = [int(mask.any(axis=1).sum()) for mask in masks]
-    assert left[0] == 8
-    assert min(left) < 8
-    assert any(later > earlier for earlier, later in itertools.pairwise(left))
-    for mask, number in zip(masks, left, strict=True):
-        assert set(mask.sum(axis=1)) <= {0, planned // number}
-        assert mask.sum() in sparse.plan.possible_counts((0,))
+def test_connections_of_a_kernel_by_counting_one_by_one() -> None:
+    mask = np.random.default_rng(0).random((2, 3, 3, 5, 2)) < 0.5
+    layer = Layer("conv", mask.shape, in_axes=(3, 0), out_axes=(1,))
+    counts = connections(layer, mask)
+    assert counts.shape == (10, 3)
+    for i, output in np.ndindex(10, 3):
+        assert counts[i, output] == sum(mask[i % 2, output, k, i // 2, n] for k, n in np.ndindex(3, 2))
 
 
-def test_a_low_threshold_takes_no_neuron_away() -> None:
-    _, masks = trained(0.0001)
-    assert all(mask.any(axis=1).all() for mask in masks[:2])
+def test_groups_keep_to_themselves() -> None:
+    grouped = conv("grouped", (4, 2, 1), groups=2)
+    transposed = Layer("transposed", (4, 3, 1), in_axes=(0,), out_axes=(1,), groups=2, grouped_axes="out")
+    masks = {"grouped": np.zeros((4, 2, 1), bool), "transposed": np.zeros((4, 3, 1), bool)}
+    masks["grouped"][3, 0] = True  # input 2 to neuron 3
+    masks["transposed"][3, 1] = True  # neuron 3 to output 4
+    left = effective_architecture([grouped, transposed], masks)
+    assert [np.flatnonzero(alive).tolist() for alive in left.alive] == [[2], [3], [0, 1, 2, 3, 4, 5]]
+    with pytest.raises(ValueError, match="layer 'grouped' is grouped"):
+        shrunken(left, {name: mask.astype(float) for name, mask in masks.items()})
 
 
-def test_empty_neurons_are_no_waste(recwarn: pytest.WarningsRecorder) -> None:
-    sparse, _ = trained(1.0)
-    layers = sparse.plan.layers
-    assert units(layers, sparse.masks)["w"].empty_share > 0.25
-    assert sparse.table.active == (sparse.masks["w"].sum(),)
-    assert not recwarn.list
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"gamma_sal": 0}, "gamma_sal is 0: it must be above 0 and at most 1"),
-        ({"gamma_sal": 1.5}, "gamma_sal is 1.5: it must be above 0 and at most 1"),
-        ({"gamma_sal": 0.12345}, "gamma_sal is 0.12345: .* at most four decimals"),
-        ({"gamma_sal": 0.3, "structure": NM(2, 4)}, "gamma_sal is 0.3, and structure .* use structure=ConstantFanIn"),
-        ({"gamma_sal": 0.3, "grow": None}, "gamma_sal is 0.3, and grow does not go with it"),
-        ({"gamma_sal": 0.3, "ramp": CubicRamp()}, "gamma_sal is 0.3, and ramp does not go with it: leave it out"),
-        ({"gamma_sal": 0.3, "floor": 1}, "floor is 1, and structure"),
-        ({"gamma_sal": 0.3, "schedule": None}, "gamma_sal is 0.3, and schedule does not go with it"),
-        ({"gamma_sal": 0.3, "scope": "global"}, "scope is 'global'"),
-    ],
-)
-def test_what_does_not_go_together(options: Any, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        replace(SRigL(0.9, schedule=SCHEDULE), **options)
-
-
-@pytest.mark.parametrize("recipe", [SET(0.9, schedule=SCHEDULE), DNW(0.9, schedule=SCHEDULE)], ids=["random", "shadow"])
-def test_methods_that_do_not_fit(recipe: Any) -> None:
-    with pytest.raises(ValueError, match=r"gamma_sal is 0\.3, and (grow|shadow) does not go with it"):
-        replace(recipe, gamma_sal=0.3, structure=ConstantFanIn())
-
-
-def test_slices_are_refused() -> None:
-    layer = Layer("qkv", (3, 8, 8), (2,), (1,), stacked=(0,))
-    with pytest.raises(ValueError, match=r"gamma_sal is 0\.3, and layer 'qkv' has 3 slices .* leave it out"):
-        make_plan(SRigLAsPublished(0.5, schedule=SCHEDULE), [layer])
+@checks("P3")
+def test_what_cannot_be_is_refused_by_name() -> None:
+    with pytest.raises(ValueError, match=r"'fc1\.weight' puts out 3 features, and 'x' reads 4"):
+        effective_architecture([*specs.mlp(2, 3), specs.linear("x", 4, 1)], {})
+    with pytest.raises(ValueError, match="in_axes of layer 'a' is unknown"):
+        effective_architecture([Layer("a", (2, 2))], {})
+    with pytest.raises(ValueError, match=r"masks has the shape \(2,\) for layer 'fc1\.weight'"):
+        effective_architecture(specs.mlp(2, 3), {"fc1.weight": np.ones(2, bool)})
+    layers = [conv("a", (2, 1, 3)), conv("b", (1, 2, 3))]
+    masks = {"a": np.array([[[1, 1, 1]], [[0, 0, 0]]], bool)}
+    left = effective_architecture(layers, masks)
+    weights = {layer.name: np.ones(layer.shape) for layer in layers}
+    with pytest.raises(ValueError, match="layer 'b' listens to dead channels"):
+        shrunken(left, weights, {"a": np.ones(2)})
+    assert shrunken(left, weights)[0]["b"].shape == (1, 1, 3)
