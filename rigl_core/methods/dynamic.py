@@ -47,7 +47,8 @@ def SRigLAsPublished(
 
     Salient are the weights that RigL's own update would leave active. The neurons that stay share the layer's budget,
     so their fan-in is higher; the count may fall below the planned one by less than the number of neurons. Each update
-    decides anew, so a neuron can come back.
+    decides anew, so a neuron can come back. By default the published code takes no outputs of the last layer away;
+    here, pin that layer with ``dense`` if all of its outputs must stay.
 
     Args:
         sparsity: share of zero weights; see `rigl_core.Recipe`.

@@ -84,11 +84,11 @@ def _check_floor(rule: Rule) -> None:
 
 
 def _check_gamma_sal(rule: Rule, schedule: UpdateSchedule | None, ramp: Ramp | None) -> None:
-    by_score = rule.grow is not None and not rule.grow.reads_random
+    by_gradient = rule.grow is not None and (rule.grow.reads_gradient or rule.grow.reads_momentum)
     for parameter, given, remedy in (
         ("structure", not isinstance(rule.structure, ConstantFanIn), "use structure=ConstantFanIn()"),
         ("schedule", schedule is None, "give a schedule"),
-        ("grow", not by_score, "use a grow that reads gradients, whose best connections are salient"),
+        ("grow", not by_gradient, "use a grow that reads gradients, whose best connections are salient"),
         ("ramp", ramp is not None, "leave it out"),
         ("shadow", rule.shadow, "leave it out"),
     ):

@@ -30,7 +30,7 @@ def fewer_neurons(
 
     number = count(salient, xp=xp)
     enough = xp.reshape(number >= _threshold(fan_in, gamma_sal), (-1,))
-    fewest = (neurons * fan_in + connections - 1) // connections
+    fewest = (neurons * fan_in - 1) // connections + 1  # rounded up; no sum is larger than int32 holds
     left = add(enough, xp=xp)
     left = xp.where(left < fewest, left * 0 + fewest, left)
     stays = xp.reshape(topology.top_k_mask(xp.reshape(number, (-1,)), left, xp=xp), (-1, 1))
@@ -53,7 +53,7 @@ def _salient(drop_scores: Array, grow_scores: Array, mask: Array, counts: Counts
 
 
 def _threshold(fan_in: Array | int, gamma_sal: float) -> Array | int:
-    """``gamma_sal`` times the fan-in, rounded up: at least 1. No product is larger than int32 holds."""
+    """``gamma_sal`` times the fan-in, rounded up: at least 1, unless the fan-in is 0. All products fit into int32."""
     share = Fraction(str(gamma_sal))
     whole, rest = fan_in // share.denominator, fan_in % share.denominator
     return whole * share.numerator + (rest * share.numerator + share.denominator - 1) // share.denominator

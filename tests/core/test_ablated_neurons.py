@@ -12,11 +12,13 @@ import pytest
 from rigl_backends.numpy import SGD, sparsify
 from rigl_core import (
     DNW,
+    MAGNITUDE,
     NM,
     SET,
     Constant,
     ConstantFanIn,
     CubicRamp,
+    History,
     Layer,
     SRigL,
     SRigLAsPublished,
@@ -123,6 +125,7 @@ def test_empty_neurons_are_no_waste(recwarn: pytest.WarningsRecorder) -> None:
         ({"gamma_sal": 0.12345}, "gamma_sal is 0.12345: .* at most four decimals"),
         ({"gamma_sal": 0.3, "structure": NM(2, 4)}, "gamma_sal is 0.3, and structure .* use structure=ConstantFanIn"),
         ({"gamma_sal": 0.3, "grow": None}, "gamma_sal is 0.3, and grow does not go with it"),
+        ({"gamma_sal": 0.3, "grow": MAGNITUDE}, "gamma_sal is 0.3, and grow does not go with it"),
         ({"gamma_sal": 0.3, "ramp": CubicRamp()}, "gamma_sal is 0.3, and ramp does not go with it: leave it out"),
         ({"gamma_sal": 0.3, "floor": 1}, "floor is 1, and structure"),
         ({"gamma_sal": 0.3, "schedule": None}, "gamma_sal is 0.3, and schedule does not go with it"),
@@ -144,3 +147,12 @@ def test_slices_are_refused() -> None:
     layer = Layer("qkv", (3, 8, 8), (2,), (1,), stacked=(0,))
     with pytest.raises(ValueError, match=r"gamma_sal is 0\.3, and layer 'qkv' has 3 slices .* leave it out"):
         make_plan(SRigLAsPublished(0.5, schedule=SCHEDULE), [layer])
+
+
+def test_a_history_that_is_told_so_does_not_warn(recwarn: pytest.WarningsRecorder) -> None:
+    sparse, masks = trained(1.0)
+    history = History(sparse.plan.layers, waste=1)
+    empty = history.add(0, {"w": masks[-1]}).empty
+    assert empty is not None
+    assert empty > 0.25
+    assert not recwarn.list
