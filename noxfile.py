@@ -39,7 +39,8 @@ def install(session: nox.Session, *requirements: str, groups: tuple[str, ...] = 
 def install_backend(session: nox.Session, backend: str, extra: str) -> None:
     """Install the project with one extra and one framework, which is an extra of its own or a dependency group."""
     extras = f"{extra},{backend}" if backend in ("torch", "jax") else extra
-    extras += ",sparse" if extra == "testing" and backend != "array_api" else ""  # for the mode "active"
+    if backend == "torch" or (extra == "testing" and backend != "array_api"):
+        extras += ",sparse"  # for truly sparse layers
     install(session, "-e", f".[{extras}]", groups=(backend,) if backend in ("tf", "array_api") else ())
 
 
@@ -64,6 +65,17 @@ def beyond_memory(session: nox.Session) -> None:
     """Train a network whose dense weights do not fit into 2 GB; print time and memory, and draw them."""
     install(session, "-e", ".[examples,torch,sparse]")
     session.run("python", "examples/beyond_memory", *session.posargs)
+
+
+@nox.session
+def claims(session: nox.Session) -> None:
+    """Check the paper's claims on small networks, and write a page; ``-- --full`` is the session full_size."""
+    if "--full" in session.posargs:
+        session.posargs.remove("--full")
+        full_size(session)
+        return
+    install(session, "-e", ".[examples,torch]")
+    session.run("python", "examples/claims", *session.posargs)
 
 
 @nox.session
