@@ -41,8 +41,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = read_options(arguments)
     sources = Sources(options.data, options.data_path, options.text)
     try:
-        for name in ("images", "text"):
-            sources.task(name)
+        names = {name: sources.task(name).name for name in ("images", "text")}
     except DataError as error:
         raise SystemExit(f"claims: {error}") from None
     options.folder.mkdir(parents=True, exist_ok=True)
@@ -53,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     walks = list(walks_of(options)) if "landscape" in options.only else []
     run(options, [*walks, *(case for cases in jobs.values() for case in cases)], results, sources)
     figures = {key: [Result(**results[case]) for case in cases] for key, cases in jobs.items()}
-    write(options, figures, [View(**results[walk]) for walk in walks], sources)
+    write(options, figures, [View(**results[walk]) for walk in walks], names)
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -122,7 +121,7 @@ def walks_of(options: argparse.Namespace) -> Iterable[Walk]:
     return (Walk(LANDSCAPE, own, options.steps, seed) for seed in range(options.seeds))
 
 
-def write(options: argparse.Namespace, figures: Figures, views: Sequence[View], sources: Sources) -> None:
+def write(options: argparse.Namespace, figures: Figures, views: Sequence[View], names: dict[str, str]) -> None:
     """Write the page and its pictures."""
     pictures = options.page.parent / "images"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -136,7 +135,7 @@ def write(options: argparse.Namespace, figures: Figures, views: Sequence[View], 
         EVERY,
         Case("images", "RigL", 0.9, tuned.read()["images", "RigL", 0.9], options.steps).schedule.updates,
         LANDSCAPE,
-        {"images": sources.data, "text": "Python's own reference" if sources.text is None else sources.text.name},
+        names,
     )
     options.page.write_text(page(figures, views, about, "images"), encoding="utf-8")
     print(f"The page is {options.page}.")

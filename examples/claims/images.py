@@ -46,7 +46,7 @@ class Images:
 
     def __init__(self, name: str, folder: Path | None = None) -> None:
         data = load(name, folder)
-        self.classes = data.n_classes
+        self.name, self.classes = data.name, data.n_classes
         mean, deviation = float(data.train_images.mean()), float(data.train_images.std())
 
         def tensor(images: object) -> Tensor:

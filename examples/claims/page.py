@@ -112,7 +112,7 @@ def _by_sparsity(figures: Figures, task: str) -> list[str]:
 
 def percent(share: float) -> str:
     """A share in percent."""
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.2g} %"
 
 
 def _row(key: Key) -> tuple[int, int]:

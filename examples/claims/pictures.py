@@ -19,9 +19,13 @@ COLORS = {
     "RigL": "#d1495b",
     "RigL by output": "#00798c",
     "SRigL": "#4f9d69",
+    "SRigL as published": "#a7c957",
     "pruning": "#2b2d42",
     "small dense": "#c9ada7",
 }
+TICKS = (0.02, 0.05, 0.1, 0.2, 0.5, 1)
+DEPTH = 15
+"""The points of accuracy below a dense network down to which the picture goes."""
 FORMAT = {"dpi": 150, "metadata": {"Software": None}}
 
 
@@ -36,12 +40,26 @@ def draw_costs(figures: Figures, path: Path) -> None:
         for key, results in figures.items():
             if key.task == "images" and key.method == "dense":
                 axes.axhline(mean(results), color="black", linestyle="--", linewidth=1, label="dense")
-        axes.set(xscale="log", title=f"sparsity {sparsity:.0%}", xlabel="operations of the training, dense = 1")
+        axes.set(xscale="log", title=f"sparsity {100 * sparsity:g} %", xlabel="operations of the training, dense = 1")
+        axes.set_xticks(TICKS, labels=[f"{tick:g}" for tick in TICKS])
+        axes.minorticks_off()
+        axes.set_xlim(min(axes.dataLim.x0, TICKS[0]) * 0.9, 1.2)
+        _cut_below(axes, figures, sparsity)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].set_ylabel("test accuracy, %")
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
     figure.savefig(path, **FORMAT)
+
+
+def _cut_below(axes: Axes, figures: Figures, sparsity: float) -> None:
+    """Leave out what is far below a dense network, and tell of it in words."""
+    dense = [mean(results) for key, results in figures.items() if (key.task, key.method) == ("images", "dense")]
+    lowest = max(dense, default=100.0) - DEPTH
+    rows = [key for key in figures if key.task == "images" and key.sparsity == sparsity]
+    below = [f"{key.name}: {mean(figures[key]):.1f}" for key in rows if mean(figures[key]) < lowest]
+    axes.set_ylim(max(axes.get_ylim()[0], lowest), None)
+    axes.text(0.02, 0.02, "\n".join(below), transform=axes.transAxes, fontsize=8)
 
 
 def _line(axes: Axes, figures: Figures, keys: Sequence[Key], color: str, label: str) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import prose
 from figures import Comparison, Figures, compare, mean
 
+SHORT = {"holds": "hold", "no clear difference": "unclear", "does not hold": "against it"}
 LONG = 3
 """The length of long trainings, as a multiple of the usual one."""
 
@@ -30,12 +32,11 @@ class Claim:
 
     @property
     def verdict(self) -> str:
-        """``"holds"``, ``"does not hold"``, ``"no clear difference"``, or how many of the comparisons hold."""
-        found = {comparison.verdict for comparison in self.comparisons}
+        """``"holds"``, ``"does not hold"``, ``"no clear difference"``, or the number of each."""
+        found = Counter(comparison.verdict for comparison in self.comparisons)
         if len(found) == 1:
-            return found.pop()
-        held = sum(comparison.verdict == "holds" for comparison in self.comparisons)
-        return f"holds in {held} of {len(self.comparisons)}"
+            return next(iter(found))
+        return ", ".join(f"{found[verdict]} {short}" for verdict, short in SHORT.items() if found[verdict])
 
 
 def reasons(figures: Figures, updates: int) -> dict[str, str]:

@@ -13,7 +13,13 @@ Batch = tuple[Tensor, Tensor]
 
 
 class Task(Protocol):
-    """A task: `images.Images` or `text.Text`."""
+    """A task: `images.Images` or `text.Text`.
+
+    Attributes:
+        name: of its data, for people.
+    """
+
+    name: str
 
     def model(self, width: float = 1.0) -> nn.Module:
         """A new network; ``width`` scales its hidden channels or units."""

@@ -52,7 +52,7 @@ class Text:
         tenth = len(codes) // 20
         if tenth < BATCH * (LENGTH + 1):
             raise DataError(f"{path} holds {len(content):,} characters: give a text of at least 100,000.")
-        self.characters = len(known)
+        self.name, self.characters = "Python's own reference" if path is None else path.name, len(known)
         self._train = codes[: -2 * tenth]
         self._parts = {"validation": codes[-2 * tenth : -tenth], "test": codes[-tenth:]}
 

@@ -69,7 +69,8 @@ def _width(case: Case, task: Task) -> float:
     def network(width: float) -> Network:
         return describe(task.model(width), task.example)
 
-    return matching_width(network, sum(wanted.active))
+    always_dense = sum(layer.size for layer in network(1.0).always_dense)
+    return matching_width(network, sum(wanted.active) + always_dense)
 
 
 def _network(task: Task) -> Network:
