@@ -85,3 +85,9 @@ def compare(figures: Figures, better: Key, worse: Key) -> Comparison:
     unknown = min(len(first), len(second)) < 2
     sign = -1 if better.task in LOWER_IS_BETTER else 1
     return Comparison(better, worse, sign * gain, math.inf if unknown else error)
+
+
+def difference(better: Key, worse: Key, gains: Sequence[float]) -> Comparison:
+    """The comparison of two rows that share their seeds, by the gain of each seed."""
+    error = 2 * statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
+    return Comparison(better, worse, statistics.fmean(gains), error)

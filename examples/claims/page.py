@@ -11,7 +11,7 @@ import prose
 import tuned
 from cases import COMPARED, METHODS, MOVING, Setting
 from figures import Figures, Key, mean, spread
-from statements import Claim, claims, reasons
+from statements import Claim, claims, on_landscape, reasons
 from walks import View
 
 MEASURES = {"images": "test accuracy, %", "text": "bits a character"}
@@ -41,7 +41,7 @@ class About:
 def page(figures: Figures, views: Sequence[View], about: About, pictures: str) -> str:
     """The whole page; ``pictures`` is the folder of the pictures, as the page links to it."""
     parts = ["# What holds on small networks", prose.INTRODUCTION.format(**about.steps)]
-    if found := claims(figures):
+    if found := claims(figures) + (on_landscape(views, about.landscape) if views else []):
         parts += ["## Claim by claim", _claims(found, reasons(figures, about.updates))]
     if any(key.task == "images" for key in figures):
         parts += _images(figures, about, pictures)

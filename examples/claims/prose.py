@@ -5,8 +5,9 @@ INTRODUCTION = """\
 steps on images, {text:,} on text), so the page tells of small networks and of little time, and nothing of ResNet-50."""
 
 CLAIMS = """\
-Gains are in points of test accuracy, or in bits for each character. The error is twice the standard error of the
-difference between the means of all seeds. Where the gain is smaller than its error, the difference is not clear."""
+Gains are in points of test accuracy, in bits for each character, or in training loss (section 4.4). The error is twice
+the standard error of the difference between the means of all seeds. Where the gain is smaller than its error, the
+difference is not clear."""
 
 IMAGES = """\
 A convnet of three strided convolutions (16, 32, 64 channels) with batch norm, and a linear layer. Mean ± standard

@@ -7,7 +7,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import prose
-from figures import Comparison, Figures, compare, mean
+from figures import Comparison, Figures, Key, compare, difference, mean
+from paths import barrier
+from walks import View
 
 SHORT = {"holds": "hold", "no clear difference": "unclear", "does not hold": "against it"}
 LONG = 3
@@ -86,6 +88,24 @@ def _on_text(figures: Figures) -> list[Claim]:
         Claim(paper, "On text, RigL is better than SET", each("RigL", "SET"), short),
         Claim(paper, "On text, pruning is better than RigL", each("pruning", "RigL")),
         Claim("ours", "On text, growth compared within outputs is better", each("RigL by output", "RigL")),
+    ]
+
+
+def on_landscape(views: Sequence[View], sparsity: float) -> list[Claim]:
+    """The claims about the landscape. Differences are within a seed, since its networks share their first weights."""
+
+    def each(says: str, differences: Sequence[float]) -> Claim:
+        key = Key("landscape", "", sparsity)
+        return Claim("section 4.4", says, [difference(key, key, differences)])
+
+    sparse = [name for name in views[0].curves if name.endswith("sparse")]
+    losses = [view.losses["Static, then Static"] - view.losses["Static, then RigL"] for view in views]
+    straight = [barrier(view.curves["straight"]) for view in views]
+    curved = [min(barrier(view.curves[name]) for name in sparse) for view in views]
+    return [
+        each("From a Static solution, RigL reaches a lower training loss than further Static training", losses),
+        each("The straight path from Static to pruning has a barrier", straight),
+        each("The best curve among sparse networks has a barrier", curved),
     ]
 
 

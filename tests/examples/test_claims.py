@@ -80,6 +80,7 @@ def test_a_page_of_some_trainings(example: dict[str, Any], tmp_path: Path) -> No
     )
     text = example["page"].page(figures, [view], about, "images")
     assert "| RigL is better than a static random topology (section 4.1)" in text
+    assert "| The straight path from Static to pruning has a barrier (section 4.4) |" in text
     assert re.search(r"^\| small dense \| \d+\.\d ± \d+\.\d \| 2,395 \| 0\.\d{3} \|  \|  \|$", text, re.MULTILINE)
     example["pictures"].draw_costs(figures, tmp_path / "costs.png")
     example["pictures"].draw_paths(view.curves, tmp_path / "paths.png")
@@ -115,6 +116,15 @@ def test_a_gain_is_clear_where_it_exceeds_its_error(example: dict[str, Any]) -> 
     assert example["figures"].compare(rows, rigl, snip).verdict == "no clear difference", "one seed tells no error"
     by_says = {claim.says: claim.verdict for claim in example["statements"].claims(rows)}
     assert by_says["RigL is better than a static random topology"] == "holds"
+
+
+def test_gains_within_seeds(example: dict[str, Any]) -> None:
+    key = example["figures"].Key("landscape", "", 0.9)
+    found = example["figures"].difference(key, key, [0.5, 0.7])
+    assert found.gain == pytest.approx(0.6)
+    assert found.error == pytest.approx(2 * math.sqrt(0.02) / math.sqrt(2))
+    assert found.verdict == "holds"
+    assert example["figures"].difference(key, key, [0.5]).verdict == "no clear difference"
 
 
 def test_fewer_bits_are_better(example: dict[str, Any]) -> None:
