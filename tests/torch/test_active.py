@@ -41,14 +41,18 @@ RECIPES: dict[str, Recipe] = {
     "pruning": GradualPruning(0.9, schedule=SCHEDULE, ramp=CubicRamp(initial=0.6), distribution=FREE),
 }
 ACTIVE: Any = {"*": "active"}
+OPTIONS: dict[str, Any] = {
+    "SGD": {"momentum": 0.9},
+    # From 0, the first step of every grown weight would be the learning rate: ties, but for the rounding of products.
+    "Adagrad": {"initial_accumulator_value": 0.1},
+}
 Training = tuple[nn.Sequential, torch.optim.Optimizer, SparseTraining]
 
 
 def make(storage: Any, recipe: Recipe = RIGL, optimizer: str = "Adam") -> Training:
     torch.manual_seed(0)
     model = nn.Sequential(nn.Linear(20, 300), nn.ReLU(), nn.Linear(300, 30), nn.ReLU(), nn.Linear(30, 10))
-    options = {"momentum": 0.9} if optimizer == "SGD" else {}
-    own = getattr(torch.optim, optimizer)(model.parameters(), 0.01, **options)
+    own = getattr(torch.optim, optimizer)(model.parameters(), 0.01, **OPTIONS.get(optimizer, {}))
     return model, own, sparsify(model, own, recipe, storage=storage)
 
 
