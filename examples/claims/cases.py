@@ -97,7 +97,7 @@ def _moving(method: Callable[..., Recipe], **parts: Any) -> Make:
     return lambda s, schedule, fraction, seed: method(s, schedule=schedule, drop_fraction=fraction, seed=seed, **parts)
 
 
-MOVING = ("SET", "SNFS", "RigL", "RigL by output", "SRigL", "SRigL as published")
+MOVING = ("SET", "SNFS", "RigL", "RigL by output", "RigL, a floor", "SRigL", "SRigL as published")
 """The methods that read α."""
 METHODS: Mapping[str, Make | None] = {
     "dense": None,
@@ -108,6 +108,7 @@ METHODS: Mapping[str, Make | None] = {
     "SNFS": _moving(rigl.SNFS),
     "RigL": _moving(rigl.RigL),
     "RigL by output": _moving(rigl.RigL, grow=GRADIENT_BY_OUTPUT),
+    "RigL, a floor": _moving(rigl.RigL, floor=1),
     "SRigL": _moving(rigl.SRigL),
     "SRigL as published": _moving(rigl.SRigLAsPublished),
     "pruning": lambda s, schedule, fraction, seed: rigl.GradualPruning(

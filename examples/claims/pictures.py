@@ -18,6 +18,7 @@ COLORS = {
     "SNFS": "#7b5ea7",
     "RigL": "#d1495b",
     "RigL by output": "#00798c",
+    "RigL, a floor": "#f4a6b7",
     "SRigL": "#4f9d69",
     "SRigL as published": "#a7c957",
     "pruning": "#2b2d42",

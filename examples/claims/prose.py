@@ -14,7 +14,7 @@ A convnet of three strided convolutions (16, 32, 64 channels) with batch norm, a
 deviation over the seeds. *Cost*: operations of the whole training, by [our own count](costs.md); a dense training of
 the usual length is 1. *Empty*: share of outputs without a connection. *Largest fan-in*: the share of a layer's
 connections that one output holds. ×3: three times as many steps. *RigL by output* grows by gradients that are
-compared within each output (`grow=GRADIENT_BY_OUTPUT`)."""
+compared within each output (`grow=GRADIENT_BY_OUTPUT`), *RigL, a floor* has `floor=1`."""
 
 TEXT = """\
 One GRU layer of 128 units predicts the next character. Mean ± standard deviation; fewer bits are better. The
