@@ -73,6 +73,15 @@ def test_time_and_memory_where_a_layer_is_large_enough(tmp_path: Path, capsys: p
     assert all(float(row[-2]) > 0 for row in by_method.values() if row[0] != "Method")
 
 
+def test_layers_that_are_too_small_are_not_truly_sparse(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    write_dataset(tmp_path, gzipped=False, shape=(8, 8))
+    cli.main([*SHORT, "--seeds", "1", "--data", str(tmp_path), "--picture", str(tmp_path / "small.png")])
+    shown = capsys.readouterr().out
+    assert "RigL" in shown
+    assert "truly" not in shown
+    assert "ms a" not in shown
+
+
 def test_a_missing_data_set_ends_without_a_traceback(tmp_path: Path) -> None:
     report = "import atexit, sys\natexit.register(lambda: print('torch' in sys.modules))"
     done = quickstart(
