@@ -88,12 +88,7 @@ def top_k_mask(scores: Array, k: Array | int, *, xp: Namespace) -> Array:
         Bool array of the scores' shape with exactly ``k`` true along the last axis.
     """
     threshold = xp.kth_largest(scores, k)
-    above = scores > threshold
-    tied = scores == threshold
-    room = k - add(above, xp=xp)
-    if xp.first is not None:  # finds the same connections without a sum over shards
-        return above | xp.first(tied, room)
-    return above | (tied & (xp.cumulative_sum(tied, axis=-1, dtype=xp.int32) <= room))
+    return _filled(scores > threshold, scores == threshold, k, xp)
 
 
 def top_k_with(first: Array, scores: Array, k: Array | int, *, xp: Namespace) -> Array:
@@ -107,8 +102,15 @@ def top_k_with(first: Array, scores: Array, k: Array | int, *, xp: Namespace) ->
     """
     ranked = xp.where(first, _highest(scores, xp), scores)
     threshold = xp.kth_largest(ranked, k)
-    above, tied = (ranked > threshold) | (first & (ranked == threshold)), ~first & (ranked == threshold)
+    tied = ranked == threshold
+    return _filled((ranked > threshold) | (first & tied), ~first & tied, k, xp)
+
+
+def _filled(above: Array, tied: Array, k: Array | int, xp: Namespace) -> Array:
+    """``above``, filled up to ``k`` with the first ones of those that are tied."""
     room = k - add(above, xp=xp)
+    if xp.first is not None:  # finds the same connections without a sum over shards
+        return above | xp.first(tied, room)
     return above | (tied & (xp.cumulative_sum(tied, axis=-1, dtype=xp.int32) <= room))
 
 
