@@ -30,8 +30,7 @@ from rigl_core.inspect.host import is_spread as is_spread
 from rigl_core.inspect.host import to_numpy as to_numpy
 from rigl_core.inspect.logged import scalars as scalars
 from rigl_core.inspect.masks import ever_active as ever_active
-from rigl_core.inspect.waste import tell_of_waste as tell_of_waste
-from rigl_core.inspect.waste import units as units
+from rigl_core.inspect.waste import tell_of_waste_in as tell_of_waste_in
 from rigl_core.methods.synflow import prune_in_rounds as prune_in_rounds
 from rigl_core.model.axes import Axes as Axes
 from rigl_core.model.axes import with_axes as with_axes

@@ -19,6 +19,7 @@ from rigl_core.inspect.neurons import effective_architecture
 from rigl_core.model.layers import Layer
 from rigl_core.model.table import share
 from rigl_core.model.warnings import SparsityWarning
+from rigl_core.plan import Plan
 
 LIMIT = 0.25
 """The share of empty outputs from which a warning tells. Random topologies of usual plans leave far fewer."""
@@ -92,7 +93,12 @@ def on_no_path(layers: Iterable[Layer], masks: Mapping[str, Any], chain: Sequenc
     return 1 - share(sum(architecture.active), active) if active else 0.0
 
 
-def tell_of_waste(found: Mapping[str, Units], limit: float = LIMIT) -> bool:
+def tell_of_waste_in(plan: Plan, masks: Mapping[str, Any]) -> bool:
+    """As `tell_of_waste`, for a training; a recipe that takes outputs away aims at empty ones, and is not warned."""
+    return plan.recipe.gamma_sal is None and tell_of_waste(units(plan.layers, masks), stacklevel=4)
+
+
+def tell_of_waste(found: Mapping[str, Units], limit: float = LIMIT, *, stacklevel: int = 3) -> bool:
     """Warn if more than a share ``limit`` of all outputs is empty; tells whether it did."""
     if empty_share(found) <= limit:
         return False
@@ -103,7 +109,7 @@ def tell_of_waste(found: Mapping[str, Units], limit: float = LIMIT) -> bool:
         "pile up on few units. Take a lower sparsity, a smaller drop fraction, or a recipe that spreads them: "
         "floor=1, grow=GRADIENT_BY_OUTPUT or structure=ConstantFanIn()."
     )
-    warnings.warn(message, SparsityWarning, stacklevel=3)
+    warnings.warn(message, SparsityWarning, stacklevel=stacklevel)
     return True
 
 

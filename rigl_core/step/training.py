@@ -14,7 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from rigl_core.arrays.namespace import Array
 from rigl_core.inspect.host import is_spread
-from rigl_core.inspect.waste import tell_of_waste, units
+from rigl_core.inspect.waste import tell_of_waste_in
 from rigl_core.model.table import SparsityTable
 from rigl_core.model.warnings import SparsityWarning
 from rigl_core.plan import Plan
@@ -68,8 +68,8 @@ class SparseTraining(ABC, Generic[_L]):
         After updates it warns, once, if many outputs of the layers have no active connection.
         """
         self.tell_outside()
-        if self.step and not self._told_waste and self._rule.gamma_sal is None:  # whose aim is to leave outputs empty
-            self._told_waste = tell_of_waste(units(self.plan.layers, self._masks_here()))
+        if self.step and not self._told_waste:
+            self._told_waste = tell_of_waste_in(self.plan, self._masks_here())
         active = [layer.size for layer in self.plan.layers]
         for i, layer in self._layers.items():
             active[i] = layer.active

@@ -22,8 +22,7 @@ from rigl_core.adapter import (
     Stacked,
     errors,
     make_plan,
-    tell_of_waste,
-    units,
+    tell_of_waste_in,
 )
 
 
@@ -78,8 +77,8 @@ class Described(Wrapper):
         After updates it warns, once, if many outputs of the layers have no active connection.
         """
         masks, layers = self.masks, self.plan.layers
-        if self.step and not self.__dict__.get("_told_waste") and self.plan.recipe.gamma_sal is None:
-            self.__dict__["_told_waste"] = tell_of_waste(units(layers, masks))
+        if self.step and not self.__dict__.get("_told_waste"):
+            self.__dict__["_told_waste"] = tell_of_waste_in(self.plan, masks)
         return SparsityTable(layers, tuple(int(np.count_nonzero(mask)) for mask in masks.values()))
 
     def _built_training(self) -> Any:

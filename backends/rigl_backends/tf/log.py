@@ -8,7 +8,7 @@ from typing import Any
 import keras
 
 from rigl_backends.tf.optimizer import SparseOptimizer
-from rigl_core.adapter import errors, ever_active, scalars, tell_of_waste, units
+from rigl_core.adapter import errors, ever_active, scalars, tell_of_waste_in
 
 
 class TopologyLog(keras.callbacks.Callback):  # type: ignore[misc]
@@ -56,8 +56,7 @@ class TopologyLog(keras.callbacks.Callback):  # type: ignore[misc]
         masks, layers = sparse.masks, sparse.plan.layers
         self._ever = ever_active(self._ever, masks)
         values = scalars(masks, before=self._before, ever=self._ever, layers=layers, chain=self._chain)
-        if not self._told and sparse.plan.recipe.gamma_sal is None:
-            self._told = tell_of_waste(units(layers, masks))
+        self._told = self._told or tell_of_waste_in(sparse.plan, masks)
         self._before = masks
         if logs is not None:
             logs.update((name, value) for name, value in values.items() if self._by_layer or "/" not in name)
