@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import Progress
 from threadpoolctl import threadpool_limits
 
-from cli import BACKENDS, load_backend, positive_integer, sparsity
+from cli import BACKENDS, WIDE, load_backend, positive_integer, sparsity
 from comparison import to_table
 from data import load
 from entries import ENTRIES, Setting
@@ -21,8 +21,6 @@ from trainings import Result, train
 
 IN_ORDER = ("numpy", "torch", "jax", "tf")
 """The frameworks, in the order of import: PyTorch goes before TensorFlow."""
-WIDE = 120
-"""The width, in characters, of a table that goes to a file."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         dataset = load(options.data, options.data_path)
     except DataError as error:
         raise SystemExit(f"quickstart: {error}") from None
-    offers = getattr(backend, "offers", lambda run: False)
+    offers = getattr(backend, "offers", None)
     runs = make_runs(dataset, options.sparsity, options.seeds, options.steps, offers)
     title = title_of(runs, options.backend)
     console = Console(width=None if sys.stdout.isatty() else WIDE)
