@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +14,7 @@ sys.path.append(str(Path(__file__).resolve().parents[1] / "quickstart"))  # its 
 from rich.console import Console
 
 import tuned
-from cases import COMPARED, EVERY, Case, Result
+from cases import EVERY, TIMES, Case, Result, Setting, compared, schedule_of
 from cli import positive_integer
 from figures import Figures, Key
 from idx import DataError
@@ -24,10 +24,9 @@ from runner import Job, Results, Sources, do_all
 from walks import View, Walk
 
 PARTS = ("images", "text", "landscape")
-SPARSITIES = {"images": (0.9, 0.95, 0.98), "text": (0.75, 0.9)}
 LONG = ("Static", "SET", "RigL", "RigL by output", "pruning")
 """The methods that are also trained three times as long, on images."""
-TIMES = 3
+Settings = Mapping[tuned.Name, Setting]
 LANDSCAPE = 0.95
 """The sparsity of the networks in the landscape."""
 
@@ -48,11 +47,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     results = Results(options.folder / "results.jsonl", sources)
     if options.tune:
         tune(options, results, sources)
-    jobs = {key: rows for key, rows in rows_of(options).items() if key.task in options.only}
-    walks = list(walks_of(options)) if "landscape" in options.only else []
+    settings = tuned.read()
+    jobs = {key: rows for key, rows in rows_of(options, settings).items() if key.task in options.only}
+    walks = list(walks_of(options, settings)) if "landscape" in options.only else []
     run(options, [*walks, *(case for cases in jobs.values() for case in cases)], results, sources)
     figures = {key: [Result(**results[case]) for case in cases] for key, cases in jobs.items()}
-    write(options, figures, [View(**results[walk]) for walk in walks], names)
+    about = About(options.task_steps, settings, EVERY, schedule_of(options.steps).updates, LANDSCAPE, names)
+    write(options, figures, [View(**results[walk]) for walk in walks], about)
 
 
 def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -94,34 +95,30 @@ def run(options: argparse.Namespace, jobs: Iterable[Job], results: Results, sour
 
 def tune(options: argparse.Namespace, results: Results, sources: Sources) -> None:
     """Choose the hyper-parameters of all tasks, and write them."""
-    trials = [
-        case for task, steps in options.task_steps.items() for case in tuned.trials(task, SPARSITIES[task], steps)
-    ]
+    trials = [case for task, steps in options.task_steps.items() for case in tuned.trials(task, steps)]
     run(options, trials, results, sources)
     tuned.write(tuned.best_of({case: Result(**results[case]) for case in trials}))
 
 
-def rows_of(options: argparse.Namespace) -> dict[Key, list[Case]]:
+def rows_of(options: argparse.Namespace, settings: Settings) -> dict[Key, list[Case]]:
     """The trainings of each row: one for each seed."""
-    settings, rows = tuned.read(), dict[Key, list[Case]]()
+    rows = {}
     for task, steps in options.task_steps.items():
-        for method in COMPARED[task]:
-            for sparsity in (0.0,) if method == "dense" else SPARSITIES[task]:
-                case = Case(task, method, sparsity, settings[task, method, sparsity], steps)
-                for times in (1, TIMES) if task == "images" and method in LONG else (1,):
-                    cases = [replace(case, steps=times * steps, seed=seed) for seed in range(options.seeds)]
-                    rows[Key(task, method, sparsity, times)] = cases
+        for method, sparsity in compared(task):
+            case = Case(task, method, sparsity, settings[task, method, sparsity], steps)
+            for times in (1, TIMES) if task == "images" and method in LONG else (1,):
+                cases = [replace(case, steps=times * steps, seed=seed) for seed in range(options.seeds)]
+                rows[Key(task, method, sparsity, times)] = cases
     return rows
 
 
-def walks_of(options: argparse.Namespace) -> Iterable[Walk]:
+def walks_of(options: argparse.Namespace, settings: Settings) -> Iterable[Walk]:
     """A look at the landscape for each seed."""
-    settings = tuned.read()
     own = tuple((method, settings["images", method, LANDSCAPE]) for method in ("Static", "RigL", "pruning"))
     return (Walk(LANDSCAPE, own, options.steps, seed) for seed in range(options.seeds))
 
 
-def write(options: argparse.Namespace, figures: Figures, views: Sequence[View], names: dict[str, str]) -> None:
+def write(options: argparse.Namespace, figures: Figures, views: Sequence[View], about: About) -> None:
     """Write the page and its pictures."""
     pictures = options.page.parent / "images"
     pictures.mkdir(parents=True, exist_ok=True)
@@ -129,14 +126,6 @@ def write(options: argparse.Namespace, figures: Figures, views: Sequence[View], 
         draw_costs(figures, pictures / "claims_costs.png")
     if views:
         draw_paths(views[0].curves, pictures / "claims_paths.png")
-    about = About(
-        options.task_steps,
-        tuned.read(),
-        EVERY,
-        Case("images", "RigL", 0.9, tuned.read()["images", "RigL", 0.9], options.steps).schedule.updates,
-        LANDSCAPE,
-        names,
-    )
     options.page.write_text(page(figures, views, about, "images"), encoding="utf-8")
     print(f"The page is {options.page}.")
 

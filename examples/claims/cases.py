@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -60,13 +60,8 @@ class Case:
     @property
     def recipe(self) -> Recipe | None:
         """How the topology is chosen; None for dense networks."""
-        make = METHODS[self.method]
-        return None if make is None else make(self.sparsity, self.schedule, Cosine(self.setting.alpha), self.seed)
-
-    @property
-    def schedule(self) -> UpdateSchedule:
-        """When the topology moves; very short trainings move it more often."""
-        return UpdateSchedule.for_training(self.steps, every=min(EVERY, max(self.steps // 4, 1)), until=UNTIL)
+        make, fraction = METHODS[self.method], Cosine(self.setting.alpha)
+        return None if make is None else make(self.sparsity, schedule_of(self.steps), fraction, self.seed)
 
 
 @dataclass(frozen=True)
@@ -90,6 +85,11 @@ class Result:
     most_in: float = 0.0
 
 
+def schedule_of(steps: int) -> UpdateSchedule:
+    """When the topology moves in a training of so many steps; very short ones move it more often."""
+    return UpdateSchedule.for_training(steps, every=min(EVERY, max(steps // 4, 1)), until=UNTIL)
+
+
 Make = Callable[[float, UpdateSchedule, Cosine, int], Recipe]
 
 
@@ -97,13 +97,7 @@ def _moving(method: Callable[..., Recipe], **parts: Any) -> Make:
     return lambda s, schedule, fraction, seed: method(s, schedule=schedule, drop_fraction=fraction, seed=seed, **parts)
 
 
-MOVING = ("SET", "SNFS", "RigL", "RigL by output", "RigL, a floor", "SRigL", "SRigL as published")
-"""The methods that read α."""
-METHODS: Mapping[str, Make | None] = {
-    "dense": None,
-    "small dense": None,
-    "Static": lambda s, schedule, fraction, seed: rigl.Static(s, seed=seed),
-    "SNIP": lambda s, schedule, fraction, seed: rigl.SNIP(s, seed=seed),
+MOVING: Mapping[str, Make] = {
     "SET": _moving(rigl.SET),
     "SNFS": _moving(rigl.SNFS),
     "RigL": _moving(rigl.RigL),
@@ -111,13 +105,31 @@ METHODS: Mapping[str, Make | None] = {
     "RigL, a floor": _moving(rigl.RigL, floor=1),
     "SRigL": _moving(rigl.SRigL),
     "SRigL as published": _moving(rigl.SRigLAsPublished),
+}
+"""The methods that read α, and how each makes its recipe from sparsity, schedule, drop fraction and seed."""
+METHODS: Mapping[str, Make | None] = {
+    "dense": None,
+    "small dense": None,
+    "Static": lambda s, schedule, fraction, seed: rigl.Static(s, seed=seed),
+    "SNIP": lambda s, schedule, fraction, seed: rigl.SNIP(s, seed=seed),
+    **MOVING,
     "pruning": lambda s, schedule, fraction, seed: rigl.GradualPruning(
         s, schedule=schedule, distribution=ErdosRenyiKernel(), seed=seed
     ),
 }
-"""How each method makes its recipe from sparsity, schedule, drop fraction and seed."""
+"""All methods, in the order of the tables."""
 COMPARED: Mapping[str, tuple[str, ...]] = {
     "images": tuple(METHODS),
     "text": ("dense", "small dense", "Static", "SET", "RigL", "RigL by output", "pruning"),
 }
 """The methods that each task compares."""
+SPARSITIES: Mapping[str, tuple[float, ...]] = {"images": (0.9, 0.95, 0.98), "text": (0.75, 0.9)}
+TIMES = 3
+"""The length of long trainings, as a multiple of the usual one."""
+
+
+def compared(task: str) -> Iterator[tuple[str, float]]:
+    """Each method that a task compares, at each sparsity; a dense network has the sparsity 0 alone."""
+    for method in COMPARED[task]:
+        for sparsity in (0.0,) if method == "dense" else SPARSITIES[task]:
+            yield method, sparsity

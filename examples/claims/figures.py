@@ -35,14 +35,9 @@ class Key:
 Figures = Mapping[Key, Sequence[Result]]
 
 
-def scores(results: Sequence[Result]) -> list[float]:
-    """The measures of all seeds."""
-    return [result.score for result in results]
-
-
 def spread(results: Sequence[Result]) -> float:
     """The standard deviation of the measures; 0 for a single seed."""
-    return statistics.stdev(scores(results)) if len(results) > 1 else 0.0
+    return statistics.stdev(result.score for result in results) if len(results) > 1 else 0.0
 
 
 def mean(results: Sequence[Result], of: str = "score") -> float:
@@ -52,17 +47,15 @@ def mean(results: Sequence[Result], of: str = "score") -> float:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two rows beside each other.
+    """What a claim says is better, beside something else.
 
     Attributes:
-        better: the row that a claim says is better.
-        worse: the other one.
+        sparsity: of both.
         gain: by how much it is better; negative if it is worse.
         error: twice the standard error of this difference.
     """
 
-    better: Key
-    worse: Key
+    sparsity: float
     gain: float
     error: float
 
@@ -74,7 +67,7 @@ class Comparison:
         return "holds" if self.gain > 0 else "does not hold"
 
     def __str__(self) -> str:
-        return f"{100 * self.better.sparsity:g} %: {self.gain:+.2f} ± {self.error:.2f}"
+        return f"{100 * self.sparsity:g} %: {self.gain:+.2f} ± {self.error:.2f}"
 
 
 def compare(figures: Figures, better: Key, worse: Key) -> Comparison:
@@ -84,10 +77,10 @@ def compare(figures: Figures, better: Key, worse: Key) -> Comparison:
     error = 2 * math.sqrt(spread(first) ** 2 / len(first) + spread(second) ** 2 / len(second))
     unknown = min(len(first), len(second)) < 2
     sign = -1 if better.task in LOWER_IS_BETTER else 1
-    return Comparison(better, worse, sign * gain, math.inf if unknown else error)
+    return Comparison(better.sparsity, sign * gain, math.inf if unknown else error)
 
 
-def difference(better: Key, worse: Key, gains: Sequence[float]) -> Comparison:
-    """The comparison of two rows that share their seeds, by the gain of each seed."""
+def difference(sparsity: float, gains: Sequence[float]) -> Comparison:
+    """The comparison of two kinds of trainings that share their seeds, by the gain of each seed."""
     error = 2 * statistics.stdev(gains) / math.sqrt(len(gains)) if len(gains) > 1 else math.inf
-    return Comparison(better, worse, statistics.fmean(gains), error)
+    return Comparison(sparsity, statistics.fmean(gains), error)

@@ -7,13 +7,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import prose
+from cases import TIMES
 from figures import Comparison, Figures, Key, compare, difference, mean
 from paths import barrier
 from walks import View
 
 SHORT = {"holds": "hold", "no clear difference": "unclear", "does not hold": "against it"}
-LONG = 3
-"""The length of long trainings, as a multiple of the usual one."""
 
 
 @dataclass(frozen=True)
@@ -68,15 +67,15 @@ def _on_images(figures: Figures) -> list[Claim]:
         Claim(paper, "RigL is better than a dense network of the same size", each("RigL", "small dense"), both),
         Claim(paper, "RigL is better than SNFS, at a lower cost", each("RigL", "SNFS"), both),
         Claim(
-            paper, "Trained three times as long, RigL is better than Static", each("RigL", "Static", LONG, LONG), both
+            paper, "Trained three times as long, RigL is better than Static", each("RigL", "Static", TIMES, TIMES), both
         ),
-        Claim(paper, "Trained three times as long, RigL is better than SET", each("RigL", "SET", LONG, LONG), both),
-        Claim(paper, "Trained three times as long, RigL is better than pruning", each("RigL", "pruning", LONG), both),
+        Claim(paper, "Trained three times as long, RigL is better than SET", each("RigL", "SET", TIMES, TIMES), both),
+        Claim(paper, "Trained three times as long, RigL is better than pruning", each("RigL", "pruning", TIMES), both),
         Claim(ours, "Growth compared within outputs is better", each("RigL by output", "RigL")),
         Claim(ours, "With it, RigL is better than SET", each("RigL by output", "SET"), short),
         Claim(ours, "With it, RigL is better than Static", each("RigL by output", "Static"), short),
         Claim(
-            ours, "With it, three times as long, RigL is better than pruning", each("RigL by output", "pruning", LONG)
+            ours, "With it, three times as long, RigL is better than pruning", each("RigL by output", "pruning", TIMES)
         ),
     ]
 
@@ -95,8 +94,7 @@ def on_landscape(views: Sequence[View], sparsity: float) -> list[Claim]:
     """The claims about the landscape. Differences are within a seed, since its networks share their first weights."""
 
     def each(says: str, differences: Sequence[float]) -> Claim:
-        key = Key("landscape", "", sparsity)
-        return Claim("section 4.4", says, [difference(key, key, differences)])
+        return Claim("section 4.4", says, [difference(sparsity, differences)])
 
     sparse = [name for name in views[0].curves if name.endswith("sparse")]
     losses = [view.losses["Static, then Static"] - view.losses["Static, then RigL"] for view in views]
@@ -113,8 +111,8 @@ def _comparing(figures: Figures, task: str) -> Callable[..., list[Comparison]]:
     """A function that compares two methods, of two lengths, at each sparsity that both have."""
 
     def each(better: str, worse: str, times: int = 1, others: int = 1) -> list[Comparison]:
-        ours = {key.sparsity: key for key in figures if (key.task, key.method, key.times) == (task, better, times)}
-        others_ = {key.sparsity: key for key in figures if (key.task, key.method, key.times) == (task, worse, others)}
-        return [compare(figures, ours[s], others_[s]) for s in sorted(ours.keys() & others_.keys())]
+        ours = [key for key in figures if (key.task, key.method, key.times) == (task, better, times)]
+        pairs = [(key, Key(task, worse, key.sparsity, others)) for key in sorted(ours, key=lambda key: key.sparsity)]
+        return [compare(figures, *pair) for pair in pairs if pair[1] in figures]
 
     return each

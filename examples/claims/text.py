@@ -47,8 +47,8 @@ class Text:
 
     def __init__(self, path: Path | None = None) -> None:
         content = _read(path)
-        known = sorted(set(content))
-        codes = torch.tensor([known.index(character) for character in content])
+        known = {character: code for code, character in enumerate(sorted(set(content)))}
+        codes = torch.tensor([known[character] for character in content])
         tenth = len(codes) // 20
         if tenth < BATCH * (LENGTH + 1):
             raise DataError(f"{path} holds {len(content):,} characters: give a text of at least 100,000.")

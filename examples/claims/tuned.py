@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 
-from cases import COMPARED, LOWER_IS_BETTER, MOVING, Case, Result, Setting
+from cases import LOWER_IS_BETTER, MOVING, Case, Result, Setting, compared
 
 PATH = Path(__file__).with_name("tuned.json")
 SEED = 100
@@ -26,12 +26,11 @@ def candidates(task: str, method: str) -> list[Setting]:
     return [Setting(rate) for rate in RATES[task]]
 
 
-def trials(task: str, sparsities: Sequence[float], steps: int) -> Iterator[Case]:
+def trials(task: str, steps: int) -> Iterator[Case]:
     """The trainings that tune one task."""
-    for method in COMPARED[task]:
-        for sparsity in (0.0,) if method == "dense" else sparsities:
-            for setting in candidates(task, method):
-                yield Case(task, method, sparsity, setting, steps, SEED, "validation")
+    for method, sparsity in compared(task):
+        for setting in candidates(task, method):
+            yield Case(task, method, sparsity, setting, steps, SEED, "validation")
 
 
 def best_of(results: Mapping[Case, Result]) -> dict[Name, Setting]:

@@ -119,12 +119,11 @@ def test_a_gain_is_clear_where_it_exceeds_its_error(example: dict[str, Any]) -> 
 
 
 def test_gains_within_seeds(example: dict[str, Any]) -> None:
-    key = example["figures"].Key("landscape", "", 0.9)
-    found = example["figures"].difference(key, key, [0.5, 0.7])
+    found = example["figures"].difference(0.9, [0.5, 0.7])
     assert found.gain == pytest.approx(0.6)
     assert found.error == pytest.approx(2 * math.sqrt(0.02) / math.sqrt(2))
     assert found.verdict == "holds"
-    assert example["figures"].difference(key, key, [0.5]).verdict == "no clear difference"
+    assert example["figures"].difference(0.9, [0.5]).verdict == "no clear difference"
 
 
 def test_fewer_bits_are_better(example: dict[str, Any]) -> None:
