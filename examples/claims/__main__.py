@@ -81,6 +81,8 @@ def read_options(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     add("--quiet", action="store_true", help="no progress bar")
     options = parser.parse_args(arguments)
+    if options.quick and options.tune:
+        parser.error("argument --tune: a few steps choose nothing; leave out --quick")
     if options.quick:
         options.seeds, options.steps, options.text_steps = 1, 20, 8
     options.page = options.page or options.folder / "claims.md"

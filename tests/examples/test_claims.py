@@ -100,6 +100,14 @@ def test_missing_data(example: dict[str, Any], options: list[str], said: str) ->
         program["main"](options)
 
 
+def test_a_few_steps_tune_nothing(example: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    before = example["tuned"].PATH.read_bytes()
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(EXAMPLE / "__main__.py"), run_name="claims")["main"](["--quick", "--tune"])
+    assert "argument --tune: a few steps choose nothing" in capsys.readouterr().err
+    assert example["tuned"].PATH.read_bytes() == before
+
+
 def test_a_gain_is_clear_where_it_exceeds_its_error(example: dict[str, Any]) -> None:
     key, result = example["figures"].Key, example["cases"].Result
     rows = {
